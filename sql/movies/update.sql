@@ -1,0 +1,37 @@
+-- Changes a movie of the user who asks, if they are active and its creator; answers who asks, whose the movie
+-- was, and the movie as it is now. A null field stays as it was.
+-- $1 bigint: the user who asks; $2 bigint: the movie; $3 text: title; $4 text: genre; $5 integer: year
+-- Rests on users_id_key and movies_id_key.
+with asker as (
+    select id, username, is_active
+    from users
+    where id = $1::bigint
+), found as (
+    select creator_id
+    from movies
+    where id = $2::bigint
+), changed as (
+    update movies as movie
+    set
+        title = coalesce($3::text, movie.title),
+        genre = coalesce($4::text, movie.genre),
+        year = coalesce($5::integer, movie.year),
+        updated_at = now()
+    from asker
+    where movie.id = $2::bigint
+      and movie.creator_id = asker.id
+      and asker.is_active
+    returning movie.id, movie.title, movie.genre, movie.year
+)
+select
+    asker.is_active as asker_is_active,
+    found.creator_id,
+    changed.id,
+    changed.title,
+    changed.genre,
+    changed.year,
+    asker.username as creator
+from (select) as one_row
+left join asker on true
+left join found on true
+left join changed on true;

@@ -1,0 +1,257 @@
+//! Every refusal: one enum, one match to status, one match to body. The sentences are Django REST framework's.
+use std::borrow::Cow;
+
+use rouille::Response;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::token::Rejection;
+use crate::{password, store};
+
+/// What is wrong with the fields of a body or a query, in the order in which they are declared.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FieldErrors(Vec<(&'static str, Vec<Cow<'static, str>>)>);
+
+impl FieldErrors {
+    /// Adds what is wrong with one field, if anything is.
+    pub fn add(&mut self, field: &'static str, messages: Vec<Cow<'static, str>>) {
+        if !messages.is_empty() {
+            self.0.push((field, messages));
+        }
+    }
+
+    /// Puts the fields into the order in which they are declared.
+    pub fn sort(&mut self, declared: &[&str]) {
+        self.0
+            .sort_by_key(|(field, _)| declared.iter().position(|name| name == field));
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The refusal that names all that is wrong; none if nothing is.
+    pub fn into_result(self) -> Result<(), Error> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Fields(self))
+        }
+    }
+}
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// 400: fields that are wrong, each with its messages.
+    #[error("fields refused")]
+    Fields(FieldErrors),
+    /// 400: the body is no object.
+    #[error("body refused: {0}")]
+    NonField(Cow<'static, str>),
+    /// 400: the body is no JSON.
+    #[error("JSON parse error - {0}")]
+    Syntax(Cow<'static, str>),
+    /// 400: the Host header, or the one a trusted proxy forwarded, names no host.
+    #[error("invalid host")]
+    InvalidHost,
+    /// 401: no Bearer token was sent.
+    #[error("no token")]
+    NotAuthenticated,
+    /// 401: the Authorization header holds not exactly one token.
+    #[error("malformed Authorization header")]
+    MalformedAuthorization,
+    /// 401: the access token is refused.
+    #[error("access token refused: {0:?}")]
+    AccessToken(Rejection),
+    /// 401: the refresh token is refused.
+    #[error("refresh token refused: {0:?}")]
+    RefreshToken(Rejection),
+    /// 401: the access token names nobody.
+    #[error("token without a user")]
+    NoIdentification,
+    /// 401: the user of the access token does not exist.
+    #[error("user not found")]
+    UserNotFound,
+    /// 401: the user of the access token was deactivated.
+    #[error("user inactive")]
+    UserInactive,
+    /// 401: the sign-in failed, whichever way.
+    #[error("sign-in refused")]
+    WrongCredentials,
+    /// 401: the user of the refresh token may not sign in.
+    #[error("no active account for the token")]
+    NoActiveAccount,
+    /// 403: the movie is another's.
+    #[error("permission denied")]
+    PermissionDenied,
+    /// 404: there is nothing under this path.
+    #[error("path not found")]
+    NotFound,
+    /// 404: no movie has this id.
+    #[error("movie not found")]
+    MovieNotFound,
+    /// 404: the page is no number or past the end.
+    #[error("invalid page")]
+    InvalidPage,
+    /// 405: with the method as sent and the methods that the path has.
+    #[error("method not allowed")]
+    MethodNotAllowed {
+        /// As the client sent it.
+        method: String,
+        /// The value of the answer's Allow.
+        allow: &'static str,
+    },
+    /// 415: with the Content-Type as sent.
+    #[error("unsupported media type")]
+    UnsupportedMediaType(String),
+    /// 503: too much to do, or the database is away.
+    #[error("unavailable")]
+    Unavailable,
+    /// 500: a fault of ours.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// What a movie route makes of the store's answer.
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Error {
+        match error {
+            store::Error::UnknownUser => Error::UserNotFound,
+            store::Error::InactiveUser => Error::UserInactive,
+            store::Error::MissingMovie => Error::MovieNotFound,
+            store::Error::ForeignMovie => Error::PermissionDenied,
+            store::Error::Unavailable(_) => Error::Unavailable,
+            store::Error::Conflict(_) | store::Error::Fault { .. } => {
+                Error::Fault(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<password::Error> for Error {
+    fn from(error: password::Error) -> Error {
+        match error {
+            password::Error::Busy => Error::Unavailable,
+            password::Error::Bcrypt(_) => Error::Fault(error.to_string()),
+        }
+    }
+}
+
+impl Error {
+    /// The answer's status code.
+    pub fn status(&self) -> u16 {
+        match self {
+            Error::Fields(_) | Error::NonField(_) | Error::Syntax(_) | Error::InvalidHost => 400,
+            Error::NotAuthenticated
+            | Error::MalformedAuthorization
+            | Error::AccessToken(_)
+            | Error::RefreshToken(_)
+            | Error::NoIdentification
+            | Error::UserNotFound
+            | Error::UserInactive
+            | Error::WrongCredentials
+            | Error::NoActiveAccount => 401,
+            Error::PermissionDenied => 403,
+            Error::NotFound | Error::MovieNotFound | Error::InvalidPage => 404,
+            Error::MethodNotAllowed { .. } => 405,
+            Error::UnsupportedMediaType(_) => 415,
+            Error::Fault(_) => 500,
+            Error::Unavailable => 503,
+        }
+    }
+
+    /// The whole answer.
+    pub fn into_response(self) -> Response {
+        let status = self.status();
+        let response = super::answer_json(status, &Body(&self));
+        match self {
+            Error::MethodNotAllowed { allow, .. } => response.with_unique_header("Allow", allow),
+            Error::Unavailable => response.with_unique_header("Retry-After", "1"),
+            _ if status == 401 => {
+                response.with_unique_header("WWW-Authenticate", "Bearer realm=\"api\"")
+            }
+            _ => response,
+        }
+    }
+}
+
+struct Body<'a>(&'a Error);
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let detail = match self.0 {
+            Error::Fields(FieldErrors(fields)) => {
+                return serializer
+                    .collect_map(fields.iter().map(|(field, messages)| (field, messages)));
+            }
+            Error::NonField(message) => {
+                return serializer.collect_map([("non_field_errors", [message])]);
+            }
+            Error::Syntax(reason) => &format!("JSON parse error - {reason}"),
+            Error::MethodNotAllowed { method, .. } => &format!("Method \"{method}\" not allowed."),
+            Error::UnsupportedMediaType(media_type) => {
+                &format!("Unsupported media type \"{media_type}\" in request.")
+            }
+            Error::InvalidHost => "The Host header names no host.",
+            Error::NotAuthenticated => "Authentication credentials were not provided.",
+            Error::MalformedAuthorization => {
+                "Authorization header must contain two space-delimited values"
+            }
+            Error::AccessToken(_) => "Given token not valid for any token type",
+            Error::RefreshToken(rejection) => rejection.message(),
+            Error::NoIdentification => "Token contained no recognizable user identification",
+            Error::UserNotFound => "User not found",
+            Error::UserInactive => "User is inactive",
+            Error::WrongCredentials => "No active account found with the given credentials",
+            Error::NoActiveAccount => "No active account found for the given token.",
+            Error::PermissionDenied => "You do not have permission to perform this action.",
+            Error::NotFound => "Not found.",
+            Error::MovieNotFound => "No Movie matches the given query.",
+            Error::InvalidPage => "Invalid page.",
+            Error::Unavailable => "Service temporarily unavailable, try again later.",
+            Error::Fault(_) => "Internal server error.",
+        };
+        let mut body = serializer.serialize_map(None)?;
+        body.serialize_entry("detail", detail)?;
+        if let Some(code) = self.0.code() {
+            body.serialize_entry("code", code)?;
+        }
+        if let Error::AccessToken(rejection) = self.0 {
+            body.serialize_entry("messages", &[AccessTokenMessage::new(*rejection)])?;
+        }
+        body.end()
+    }
+}
+
+impl Error {
+    /// SimpleJWT's word for programs, beside the sentence for people.
+    fn code(&self) -> Option<&'static str> {
+        match self {
+            Error::MalformedAuthorization => Some("bad_authorization_header"),
+            Error::AccessToken(_) | Error::RefreshToken(_) | Error::NoIdentification => {
+                Some("token_not_valid")
+            }
+            Error::UserNotFound => Some("user_not_found"),
+            Error::UserInactive => Some("user_inactive"),
+            _ => None,
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct AccessTokenMessage {
+    token_class: &'static str,
+    token_type: &'static str,
+    message: &'static str,
+}
+
+impl AccessTokenMessage {
+    fn new(rejection: Rejection) -> AccessTokenMessage {
+        AccessTokenMessage {
+            token_class: "AccessToken",
+            token_type: "access",
+            message: rejection.message(),
+        }
+    }
+}

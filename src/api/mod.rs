@@ -1,0 +1,297 @@
+//! The table of routes, and what every request meets around its handler: host, bearer token, refusals, headers, the
+//! line in the log. Knows HTTP's words, not sockets, not SQL.
+mod account;
+mod auth;
+mod body;
+mod error;
+mod fields;
+mod movies;
+mod page;
+mod probes;
+mod query;
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use rouille::{Request, Response, ResponseBody, router};
+use serde::Serialize;
+
+use self::error::Error;
+use self::movies::MovieId;
+use crate::logging::{REQUESTS, RequestLine};
+use crate::password::Hasher;
+use crate::store::{self, Store};
+use crate::token::{Keys, Kind, Subject};
+
+/// Whose movies a user may read; changing and deleting is always for the creator alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Visibility {
+    /// One's own
+    Own,
+    /// Everybody's
+    Shared,
+}
+
+/// What handlers borrow.
+pub struct App {
+    /// The database.
+    pub store: Store,
+    /// Signs and checks tokens.
+    pub keys: Keys,
+    /// Hashes and verifies passwords.
+    pub hasher: Hasher,
+    /// Whose movies a user may read.
+    pub visibility: Visibility,
+    /// Networks whose X-Forwarded-* headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where request ids go on from; any number.
+    pub request_ids: AtomicU64,
+}
+
+/// A request's method and path, as the table of routes compares them.
+struct Target<'a> {
+    method: &'a str,
+    path: Cow<'a, str>,
+}
+
+/// The two questions that `router!` asks.
+impl Target<'_> {
+    fn method(&self) -> &str {
+        self.method
+    }
+
+    fn raw_url(&self) -> &str {
+        &self.path
+    }
+}
+
+/// Answers one request, and logs it.
+pub fn handle(request: &Request, app: &App) -> Response {
+    let started = Instant::now();
+    // An odd step visits every number once before any comes again.
+    let number = app
+        .request_ids
+        .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+    let request_id = format!("{number:016x}");
+    let path = request.raw_url().split('?').next().unwrap_or_default();
+    let mut response = route(request, path, app).unwrap_or_else(|error| {
+        if let Error::Fault(reason) = &error {
+            log::error!("{request_id} {reason}");
+        }
+        error.into_response()
+    });
+    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
+    let (reader, size) = body.into_reader_and_size();
+    let body_bytes = size.unwrap_or_default();
+    response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
+    response.headers.extend([
+        ("X-Content-Type-Options".into(), "nosniff".into()),
+        ("Referrer-Policy".into(), "same-origin".into()),
+        ("Cross-Origin-Opener-Policy".into(), "same-origin".into()),
+        ("X-Request-Id".into(), request_id.clone().into()),
+    ]);
+    let line = RequestLine {
+        request_id: &request_id,
+        method: request.method(),
+        path,
+        status: response.status_code,
+        duration: started.elapsed(),
+        body_bytes,
+    };
+    log::info!(target: REQUESTS, "{line}");
+    response
+}
+
+/// The table of routes.
+fn route(request: &Request, path: &str, app: &App) -> Result<Response, Error> {
+    if request
+        .header("Host")
+        .is_some_and(|host| !page::is_host(host))
+    {
+        return Err(Error::InvalidHost);
+    }
+    let target = Target {
+        method: match request.method() {
+            "HEAD" => "GET",
+            method => method,
+        },
+        path: decode_unreserved(path),
+    };
+    let asker = || authenticate(request, app);
+    router!(target,
+        (POST)   ["/api/v1/auth/register/"]               => auth::register(request, app),
+        (POST)   ["/api/v1/auth/token/"]                  => auth::obtain_token(request, app),
+        (POST)   ["/api/v1/auth/refresh/"]                => auth::refresh_token(request, app),
+        (POST)   ["/api/v1/auth/token/refresh/"]          => auth::refresh_token(request, app),
+        (GET)    ["/api/v1/movies/"]                      => movies::list_movies(request, app, asker()?),
+        (POST)   ["/api/v1/movies/"]                      => movies::create_movie(request, app, asker()?),
+        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => movies::read_movie(app, asker()?, id),
+        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => movies::replace_movie(request, app, asker()?, id),
+        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => movies::update_movie(request, app, asker()?, id),
+        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => movies::delete_movie(app, asker()?, id),
+        (GET)    ["/healthz"]                             => Ok(probes::check_liveness()),
+        (GET)    ["/readyz"]                              => probes::check_readiness(app),
+        _ => refuse(request, &target, app)
+    )
+}
+
+/// Who may use a path at all, judged before its methods.
+enum Guard {
+    /// Everybody; an Authorization header is not looked at.
+    Nobody,
+    /// Everybody, but a Bearer token that is sent has to be good.
+    IfPresent,
+    /// Active users.
+    Always,
+}
+
+/// The methods and the guard of a path, whatever the method.
+fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
+    let target = Target {
+        method: "ANY",
+        path,
+    };
+    router!(target,
+        (ANY) ["/api/v1/auth/register/"]            => Some(("POST, OPTIONS", Guard::IfPresent)),
+        (ANY) ["/api/v1/auth/token/"]               => Some(("POST, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/auth/refresh/"]             => Some(("POST, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/auth/token/refresh/"]       => Some(("POST, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/movies/"]                   => Some(("GET, POST, HEAD, OPTIONS", Guard::Always)),
+        (ANY) ["/api/v1/movies/{_id}/", _id: MovieId] => Some(("GET, PUT, PATCH, DELETE, HEAD, OPTIONS", Guard::Always)),
+        (ANY) ["/healthz"]                          => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/readyz"]                           => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        _ => None
+    )
+}
+
+/// What the table of routes has no line for: an unknown path, one that lacks only its slash, or a method that the
+/// path does not have.
+fn refuse(request: &Request, target: &Target, app: &App) -> Result<Response, Error> {
+    let Some((allow, guard)) = find_resource(Cow::from(target.raw_url())) else {
+        let slashed = format!("{}/", target.path);
+        return match find_resource(slashed.into()) {
+            Some(_) => Ok(redirect_to_slash(request)),
+            None => Err(Error::NotFound),
+        };
+    };
+    if target.method == "OPTIONS" {
+        return Ok(Response::empty_204().with_unique_header("Allow", allow));
+    }
+    match guard {
+        Guard::Nobody => {}
+        Guard::IfPresent => authenticate_if_present(request, app)?,
+        Guard::Always => store::users::find_active(&app.store, authenticate(request, app)?)?,
+    }
+    Err(Error::MethodNotAllowed {
+        method: request.method().to_owned(),
+        allow,
+    })
+}
+
+/// 308 keeps the method and the body, where a 301 would turn a POST into a GET.
+fn redirect_to_slash(request: &Request) -> Response {
+    let raw = request.raw_url();
+    let location = match raw.split_once('?') {
+        Some((path, query)) => format!("{path}/?{query}"),
+        None => format!("{raw}/"),
+    };
+    Response::redirect_308(location)
+}
+
+/// The path with those characters decoded that never need encoding (RFC 3986 6.2.2.2), so that both spellings find
+/// the same route. All else stays as sent: an encoded slash separates nothing.
+fn decode_unreserved(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
+    let mut pieces = path.split('%');
+    let mut decoded = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let byte = piece
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match (byte.map(char::from), piece.get(2..)) {
+            (Some(character), Some(rest))
+                if character.is_ascii_alphanumeric() || "-._~".contains(character) =>
+            {
+                decoded.push(character);
+                decoded.push_str(rest);
+            }
+            _ => {
+                decoded.push('%');
+                decoded.push_str(piece);
+            }
+        }
+    }
+    decoded.into()
+}
+
+/// The id of the user whose access token the request carries. Whether they exist and are active is answered by the
+/// statement that follows, in the same round trip.
+fn authenticate(request: &Request, app: &App) -> Result<i64, Error> {
+    let token = find_bearer_token(request)?.ok_or(Error::NotAuthenticated)?;
+    let claims = app
+        .keys
+        .check(token, Kind::Access)
+        .map_err(Error::AccessToken)?;
+    match claims.subject() {
+        Subject::Absent => Err(Error::NoIdentification),
+        Subject::Unreadable => Err(Error::UserNotFound),
+        Subject::User(id) => Ok(id),
+    }
+}
+
+/// Where no token is needed, one that is sent has to be good all the same.
+fn authenticate_if_present(request: &Request, app: &App) -> Result<(), Error> {
+    if find_bearer_token(request)?.is_none() {
+        return Ok(());
+    }
+    Ok(store::users::find_active(
+        &app.store,
+        authenticate(request, app)?,
+    )?)
+}
+
+/// The token of an Authorization header of scheme Bearer; none under another scheme. Any run of white space
+/// separates (SimpleJWT's JWTAuthentication, on Python's bytes.split).
+fn find_bearer_token(request: &Request) -> Result<Option<&str>, Error> {
+    let header = request.header("Authorization").unwrap_or_default();
+    let is_space = |character: char| character.is_ascii_whitespace() || character == '\u{b}';
+    let mut words = header.split(is_space).filter(|word| !word.is_empty());
+    if words.next() != Some("Bearer") {
+        return Ok(None);
+    }
+    match (words.next(), words.next()) {
+        (Some(token), None) => Ok(Some(token)),
+        _ => Err(Error::MalformedAuthorization),
+    }
+}
+
+/// An answer in JSON, with compact separators and non-ASCII as itself.
+fn answer_json<T: Serialize>(status: u16, body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(bytes) => Response::from_data("application/json", bytes).with_status_code(status),
+        // No type that is answered here can fail: none has a map with keys that are no text.
+        Err(error) => {
+            log::error!("an answer could not be written: {error}");
+            Response::from_data("application/json", r#"{"detail":"Internal server error."}"#)
+                .with_status_code(500)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_needs_no_encoding_is_decoded() {
+        assert_eq!(
+            decode_unreserved("/mov%69es/%31%2f%2F%00%zz%4"),
+            "/movies/1%2f%2F%00%zz%4"
+        );
+        assert_eq!(decode_unreserved("/a%2531%é"), "/a%2531%é");
+    }
+}

@@ -1,0 +1,185 @@
+//! Movies: list, create, read, replace, update, delete. Each answers with one statement where all is well; who asks
+//! is judged before what they sent, so a refusal may cost one of its own.
+use std::str::FromStr;
+
+use rouille::{Request, Response};
+
+use super::error::Error;
+use super::fields::{NOT_A_STRING, Presence, Reader, TextField, at_most, without_null};
+use super::page::{Envelope, find_origin};
+use super::query::Query;
+use super::{App, Visibility, answer_json, body};
+use crate::store::movies::{self, Changes, Filter, NewMovie, PageRequest};
+use crate::store::users;
+
+const TITLE: TextField = TextField {
+    name: "title",
+    wrong_kind: NOT_A_STRING,
+    may_be_blank: false,
+    validators: &[at_most::<100>, without_null],
+};
+
+const GENRE: TextField = TextField {
+    name: "genre",
+    ..TITLE
+};
+
+const YEAR: &str = "year";
+
+/// The path of the list, to which links lead.
+const LIST_PATH: &str = "/api/v1/movies/";
+
+/// A movie's id in a path: ASCII digits alone, where a number's own FromStr would take a sign. Digits past 64 bits
+/// are -1, which the schema gives to no movie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MovieId(i64);
+
+impl FromStr for MovieId {
+    type Err = ();
+
+    fn from_str(segment: &str) -> Result<MovieId, ()> {
+        if segment.is_empty() || !segment.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(());
+        }
+        Ok(MovieId(segment.parse().unwrap_or(-1)))
+    }
+}
+
+/// `GET movies/`: one page, newest first.
+pub fn list_movies(request: &Request, app: &App, asker: i64) -> Result<Response, Error> {
+    let query = Query::parse(request.raw_query_string());
+    let (origin, filter, page) = match read_list_request(request, app, &query) {
+        Ok(wanted) => wanted,
+        Err(refusal) => {
+            users::find_active(&app.store, asker)?;
+            return Err(refusal);
+        }
+    };
+    let creator = match app.visibility {
+        Visibility::Own => Some(asker),
+        Visibility::Shared => None,
+    };
+    let found = match filter {
+        None => movies::list(&app.store, asker, creator, page)?,
+        Some(filter) => movies::search(&app.store, asker, creator, page, &filter)?,
+    };
+    let address = format!("{origin}{LIST_PATH}");
+    Ok(answer_json(
+        200,
+        &Envelope::new(found, page, &address, &query)?,
+    ))
+}
+
+fn read_list_request(
+    request: &Request,
+    app: &App,
+    query: &Query,
+) -> Result<(String, Option<Filter>, PageRequest), Error> {
+    let origin = find_origin(request, &app.trusted_proxies)?;
+    let filter = query.filter()?;
+    Ok((origin, filter, query.page()?))
+}
+
+/// `POST movies/`: a new movie of the user who asks.
+pub fn create_movie(request: &Request, app: &App, asker: i64) -> Result<Response, Error> {
+    match read_changes(request, Presence::Required) {
+        Ok(Changes {
+            title: Some(title),
+            genre: Some(genre),
+            year: Some(year),
+        }) => {
+            let movie = movies::create(&app.store, asker, NewMovie { title, genre, year })?;
+            Ok(answer_json(201, &movie))
+        }
+        Ok(_) => Err(Error::Fault(
+            "a required field passed without a value".to_owned(),
+        )),
+        Err(refusal) => {
+            users::find_active(&app.store, asker)?;
+            Err(refusal)
+        }
+    }
+}
+
+/// `GET movies/{id}/`.
+pub fn read_movie(app: &App, asker: i64, MovieId(id): MovieId) -> Result<Response, Error> {
+    let found = movies::read(&app.store, asker, id)?;
+    if app.visibility == Visibility::Own && found.creator_id != asker {
+        return Err(Error::PermissionDenied);
+    }
+    Ok(answer_json(200, &found.movie))
+}
+
+/// `PUT movies/{id}/`: all fields anew.
+pub fn replace_movie(
+    request: &Request,
+    app: &App,
+    asker: i64,
+    id: MovieId,
+) -> Result<Response, Error> {
+    change_movie(request, app, asker, id, Presence::Required)
+}
+
+/// `PATCH movies/{id}/`: those fields that are sent.
+pub fn update_movie(
+    request: &Request,
+    app: &App,
+    asker: i64,
+    id: MovieId,
+) -> Result<Response, Error> {
+    change_movie(request, app, asker, id, Presence::Optional)
+}
+
+fn change_movie(
+    request: &Request,
+    app: &App,
+    asker: i64,
+    MovieId(id): MovieId,
+    presence: Presence,
+) -> Result<Response, Error> {
+    match read_changes(request, presence) {
+        Ok(changes) => Ok(answer_json(
+            200,
+            &movies::update(&app.store, asker, id, &changes)?,
+        )),
+        Err(refusal) => {
+            let found = movies::read(&app.store, asker, id)?;
+            if found.creator_id != asker {
+                return Err(Error::PermissionDenied);
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// `DELETE movies/{id}/`.
+pub fn delete_movie(app: &App, asker: i64, MovieId(id): MovieId) -> Result<Response, Error> {
+    movies::delete(&app.store, asker, id)?;
+    Ok(Response::empty_204())
+}
+
+fn read_changes(request: &Request, presence: Presence) -> Result<Changes, Error> {
+    let fields = body::read_fields(request)?;
+    let mut reader = Reader::new(&fields);
+    let changes = Changes {
+        title: reader.text(&TITLE, presence),
+        genre: reader.text(&GENRE, presence),
+        year: reader.integer(YEAR, presence),
+    };
+    reader.errors.into_result()?;
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_ascii_digits_alone() {
+        assert_eq!("0042".parse(), Ok(MovieId(42)));
+        assert_eq!("18446744073709551617".parse(), Ok(MovieId(-1)));
+        for segment in ["", "+1", "-1", "1.0", "abc", "١", "1 ", "1x"] {
+            assert_eq!(segment.parse::<MovieId>(), Err(()), "{segment}");
+        }
+    }
+}

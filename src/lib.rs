@@ -1,0 +1,26 @@
+//! movies-api keeps movies for signed-in users: a synchronous thread-pool server on PostgreSQL.
+//!
+//! A request walks through the rooms in one direction:
+//!
+//! ```text
+//! server      socket -> rouille::Request     HTTP and threads; knows nothing of movies
+//! api         the table of routes, the bearer token, the handler, the refusals
+//!   body, query, fields, account             what was sent -> typed values, or every message against them
+//! token       claims, signing, checking      password    bcrypt and the queue in front of it
+//! store       one prepared statement, a file under sql/
+//! api         struct -> JSON, page: the envelope
+//! server      rouille::Response -> socket
+//! logging     one line
+//! ```
+//!
+//! `settings` alone reads the environment; `text` is how Python reads text, on which the framework's rules rest.
+//! tests/house.rs holds who may use whom.
+
+pub mod api;
+pub mod logging;
+pub mod password;
+pub mod server;
+pub mod settings;
+pub mod store;
+pub mod text;
+pub mod token;

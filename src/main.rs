@@ -1,0 +1,92 @@
+//! The program's plot: settings, log, database (migrated), server; and its exit codes.
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use anyhow::Context;
+use movies_api::api::{self, App};
+use movies_api::password::{Cost, Hasher};
+use movies_api::settings::Settings;
+use movies_api::store::{Options, Store};
+use movies_api::token::Keys;
+use movies_api::{logging, server};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// The exit code for settings that cannot be: the start would fail again in the same way.
+const BAD_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let (settings, in_force) = match Settings::load() {
+        Ok(loaded) => loaded,
+        Err(reason) => {
+            eprintln!("movies-api: {reason}");
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    let outcome = logging::start(settings.log_level)
+        .context("the log")
+        .and_then(|()| {
+            log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
+            for setting in in_force {
+                log::info!("{}={} ({})", setting.name, setting.value, setting.source);
+            }
+            run(settings)
+        });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("movies-api: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    if settings.secret_key.len() < 32 {
+        log::warn!("SECRET_KEY is shorter than the 32 bytes that HS256 asks for (RFC 7518 3.2)");
+    }
+    // A second signal ends the process at once; the first one only sets the flag.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    let store = Store::open(Options {
+        database: settings.database_url,
+        pool_size: settings.db_pool_size.into(),
+        checkout_deadline: Duration::from_secs(3),
+        statement_deadline: Duration::from_secs(5),
+        start_deadline: Duration::from_secs(10),
+    })?;
+    let app = App {
+        store,
+        keys: Keys::new(
+            &settings.secret_key,
+            &settings.secret_key_fallbacks,
+            settings.access_token_lifetime,
+            settings.refresh_token_lifetime,
+        ),
+        hasher: Hasher::new(Cost {
+            rounds_log2: settings.bcrypt_cost,
+            // Some workers are left for readers however many sign in at once.
+            waiting_limit: usize::from(settings.workers) * 7 / 8,
+            waiting_deadline: Duration::from_secs(20),
+        })?,
+        visibility: settings.movies_visibility,
+        trusted_proxies: settings.trusted_proxies,
+        request_ids: AtomicU64::new(getrandom::u64()?),
+    };
+    server::serve(
+        settings.bind,
+        settings.workers.into(),
+        &stop,
+        |address| log::info!("listening on http://{address}"),
+        move |request| api::handle(request, &app),
+    )
+    .map_err(anyhow::Error::from_boxed)
+    .with_context(|| format!("listening on {}", settings.bind))?;
+    log::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! Passwords: bcrypt over SHA-256, the queue in front of it, Django's validators. Knows no users and no HTTP.
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::text;
+
+/// Django's list of common passwords (django/contrib/auth/common-passwords.txt.gz of Django 5.2, BSD-3-Clause,
+/// see common_passwords.LICENSE), one a line, in lower case.
+static COMMON_PASSWORDS: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
+
+/// The shortest password allowed, in code points.
+const MINIMUM_LENGTH: usize = 8;
+
+/// What Django's prefix for bcrypt over the hexadecimal SHA-256 of the password looks like. The digest is 64
+/// bytes, so bcrypt's limit of 72 cuts nothing.
+const PREFIX: &str = "bcrypt_sha256$";
+
+/// Hashing failed or could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too many hashes are waiting; try again shortly.
+    #[error("too many passwords wait for their hash")]
+    Busy,
+    /// bcrypt itself failed.
+    #[error("bcrypt: {0}")]
+    Bcrypt(#[from] bcrypt::BcryptError),
+}
+
+/// How hard hashes are and how many may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// bcrypt's cost, 4 to 31: the hash takes 2^cost rounds.
+    pub rounds_log2: u32,
+    /// How many requests may wait for a free core before further ones are refused.
+    pub waiting_limit: usize,
+    /// How long one may wait.
+    pub waiting_deadline: Duration,
+}
+
+/// Hashes and verifies passwords, at most as many at once as there are cores, so that sign-ins never starve
+/// readers.
+pub struct Hasher {
+    cost: Cost,
+    cores: usize,
+    queue: Mutex<Queue>,
+    freed: Condvar,
+    nobody: String,
+}
+
+#[derive(Default)]
+struct Queue {
+    running: usize,
+    waiting: usize,
+}
+
+impl Hasher {
+    /// A hasher of the given cost.
+    ///
+    /// # Errors
+    /// If bcrypt refuses the cost.
+    pub fn new(cost: Cost) -> Result<Hasher, Error> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Hasher {
+            cost,
+            cores,
+            queue: Mutex::default(),
+            freed: Condvar::new(),
+            nobody: bcrypt::hash(digest("nobody's password"), cost.rounds_log2)?,
+        })
+    }
+
+    /// The password's hash in the form that Django stores: `bcrypt_sha256$$2b$10$...`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the queue is full.
+    pub fn hash(&self, password: &str) -> Result<String, Error> {
+        let _core = self.take_core()?;
+        let hash = bcrypt::hash(digest(password), self.cost.rounds_log2)?;
+        Ok(format!("{PREFIX}{hash}"))
+    }
+
+    /// Whether the password has this stored hash. Without one (an unknown user) the answer is no, after as much
+    /// work as for a wrong password.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the queue is full.
+    pub fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, Error> {
+        let _core = self.take_core()?;
+        let known = stored.and_then(|stored| stored.strip_prefix(PREFIX));
+        let matches = bcrypt::verify(digest(password), known.unwrap_or(&self.nobody));
+        // A stored text that is no hash (Django's "!" for an unusable password) matches nothing.
+        Ok(matches.unwrap_or(false) && known.is_some())
+    }
+
+    fn take_core(&self) -> Result<Core<'_>, Error> {
+        let deadline = Instant::now() + self.cost.waiting_deadline;
+        // The counters are whole at every step, so a lock poisoned elsewhere is still good.
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.running >= self.cores {
+            if queue.waiting >= self.cost.waiting_limit {
+                return Err(Error::Busy);
+            }
+            queue.waiting += 1;
+            while queue.running >= self.cores {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    queue.waiting -= 1;
+                    return Err(Error::Busy);
+                }
+                let woken = self.freed.wait_timeout(queue, left);
+                queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            queue.waiting -= 1;
+        }
+        queue.running += 1;
+        Ok(Core(self))
+    }
+}
+
+/// A core taken for one hash; dropping it frees the core.
+struct Core<'a>(&'a Hasher);
+
+impl Drop for Core<'_> {
+    fn drop(&mut self) {
+        let queue = self.0.queue.lock();
+        queue.unwrap_or_else(PoisonError::into_inner).running -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+fn digest(password: &str) -> String {
+    Sha256::digest(password.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// What Django's validators (length, common, numeric) say against the password, in their order.
+pub fn find_weaknesses(password: &str) -> Vec<&'static str> {
+    let mut weaknesses = Vec::new();
+    if password.chars().count() < MINIMUM_LENGTH {
+        weaknesses.push("This password is too short. It must contain at least 8 characters.");
+    }
+    if COMMON_PASSWORDS.contains(text::strip(&password.to_lowercase())) {
+        weaknesses.push("This password is too common.");
+    }
+    if !password.is_empty() && password.chars().all(text::is_digit) {
+        weaknesses.push("This password is entirely numeric.");
+    }
+    weaknesses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hasher(waiting_limit: usize) -> Hasher {
+        Hasher::new(Cost {
+            rounds_log2: 4,
+            waiting_limit,
+            waiting_deadline: Duration::from_millis(20),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_hash_verifies_its_own_password_alone() {
+        let hasher = hasher(1);
+        let long = "x".repeat(72);
+        let stored = hasher.hash(&format!("{long}a")).unwrap();
+        assert!(stored.starts_with("bcrypt_sha256$$2b$04$"));
+        assert!(hasher.verify(&format!("{long}a"), Some(&stored)).unwrap());
+        assert!(!hasher.verify(&format!("{long}b"), Some(&stored)).unwrap());
+        assert!(!hasher.verify("nobody's password", None).unwrap());
+        assert!(!hasher.verify("x", Some("!unusable")).unwrap());
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_a_freed_core_is_given_on() {
+        let hasher = hasher(0);
+        let cores: Vec<_> = (0..hasher.cores)
+            .map(|_| hasher.take_core().unwrap())
+            .collect();
+        assert!(matches!(hasher.take_core(), Err(Error::Busy)));
+        drop(cores);
+        assert!(hasher.take_core().is_ok());
+    }
+
+    #[test]
+    fn one_that_waits_too_long_is_refused() {
+        let hasher = hasher(1);
+        let _cores: Vec<_> = (0..hasher.cores)
+            .map(|_| hasher.take_core().unwrap())
+            .collect();
+        assert!(matches!(hasher.take_core(), Err(Error::Busy)));
+        assert_eq!(hasher.queue.lock().unwrap().waiting, 0);
+    }
+
+    #[test]
+    fn weaknesses_are_named_in_django_s_order() {
+        assert_eq!(COMMON_PASSWORDS.len(), 19_640);
+        assert_eq!(find_weaknesses("123").len(), 3);
+        assert_eq!(
+            find_weaknesses("PassWord123"),
+            ["This password is too common."]
+        );
+        assert_eq!(
+            find_weaknesses("٨٣٧٤٩٢٧٤²²"),
+            ["This password is entirely numeric."]
+        );
+        assert!(find_weaknesses("aB3$xyzq").is_empty());
+    }
+}

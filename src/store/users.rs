@@ -1,0 +1,126 @@
+//! What the database knows of users: one function per file of sql/users/.
+use super::{Error, Sql, Store, sql};
+
+const CREATE: Sql = sql!("users/create");
+const FIND_TAKEN: Sql = sql!("users/find_taken");
+const FIND_CREDENTIALS: Sql = sql!("users/find_credentials");
+const FIND_ACTIVE: Sql = sql!("users/find_active");
+
+/// A user to be made; every field was judged before.
+pub struct NewUser<'a> {
+    /// At most 150 code points.
+    pub username: &'a str,
+    /// At most 254 code points.
+    pub email: &'a str,
+    /// In Django's form.
+    pub password_hash: &'a str,
+    /// At most 150 code points.
+    pub first_name: &'a str,
+    /// At most 150 code points.
+    pub last_name: &'a str,
+}
+
+/// Which unique fields of a new user another already has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// The username.
+    pub username: bool,
+    /// The e-mail address.
+    pub email: bool,
+}
+
+/// What a sign-in is judged by.
+pub struct Credentials {
+    /// The user.
+    pub id: i64,
+    /// In Django's form.
+    pub password_hash: String,
+    /// Whether the user may sign in.
+    pub is_active: bool,
+}
+
+/// Makes a user: the new id, or which field is taken. One who loses a race for a name is told as one who comes
+/// later.
+pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error> {
+    let row = match store.query_one(
+        &CREATE,
+        &[
+            &user.username,
+            &user.email,
+            &user.password_hash,
+            &user.first_name,
+            &user.last_name,
+        ],
+    ) {
+        Ok(row) => row,
+        Err(Error::Conflict(constraint)) => {
+            let taken = Taken {
+                username: constraint == "users_username_unique",
+                email: constraint == "users_email_unique",
+            };
+            return match taken {
+                Taken {
+                    username: false,
+                    email: false,
+                } => Err(Error::Conflict(constraint)),
+                taken => Ok(Err(taken)),
+            };
+        }
+        Err(error) => return Err(error),
+    };
+    let read = || -> Result<_, postgres::Error> {
+        let taken = Taken {
+            username: row.try_get("username_taken")?,
+            email: row.try_get("email_taken")?,
+        };
+        let id: Option<i64> = row.try_get("id")?;
+        Ok(id.ok_or(taken))
+    };
+    read().map_err(|error| CREATE.fault(error))
+}
+
+/// Which of the two another user already has; `None` asks nothing.
+pub fn find_taken(
+    store: &Store,
+    username: Option<&str>,
+    email: Option<&str>,
+) -> Result<Taken, Error> {
+    let row = store.query_one(&FIND_TAKEN, &[&username, &email])?;
+    let read = || -> Result<_, postgres::Error> {
+        Ok(Taken {
+            username: row.try_get("username_taken")?,
+            email: row.try_get("email_taken")?,
+        })
+    };
+    read().map_err(|error| FIND_TAKEN.fault(error))
+}
+
+/// What a sign-in under this name, case-sensitive, is judged by; `None` if nobody has it.
+pub fn find_credentials(store: &Store, username: &str) -> Result<Option<Credentials>, Error> {
+    let rows = store.query(&FIND_CREDENTIALS, &[&username])?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let read = || -> Result<_, postgres::Error> {
+        Ok(Some(Credentials {
+            id: row.try_get("id")?,
+            password_hash: row.try_get("password_hash")?,
+            is_active: row.try_get("is_active")?,
+        }))
+    };
+    read().map_err(|error| FIND_CREDENTIALS.fault(error))
+}
+
+/// Makes sure that the user is there and active.
+///
+/// # Errors
+/// [`Error::UnknownUser`] and [`Error::InactiveUser`].
+pub fn find_active(store: &Store, id: i64) -> Result<(), Error> {
+    let rows = store.query(&FIND_ACTIVE, &[&id])?;
+    match rows.first().map(|row| row.try_get("is_active")) {
+        None => Err(Error::UnknownUser),
+        Some(Ok(true)) => Ok(()),
+        Some(Ok(false)) => Err(Error::InactiveUser),
+        Some(Err(error)) => Err(FIND_ACTIVE.fault(error)),
+    }
+}

@@ -1,0 +1,208 @@
+//! How Python reads text, which the framework's rules rest on: white space, digits, integers, floats.
+//! Knows no fields and no messages.
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+/// Whether Python's `str.strip` removes it: Unicode's White_Space and the four information separators.
+pub fn is_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+/// The text without white space at both ends, as Python's `str.strip` leaves it.
+pub fn strip(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+/// Whether it is a letter or a number of any script, as Python's `str.isalnum` judges a character. Combining
+/// marks are neither, which is where `char::is_alphanumeric` differs.
+pub fn is_letter_or_number(character: char) -> bool {
+    use GeneralCategory::*;
+    character.is_ascii_alphanumeric()
+        || matches!(
+            character.general_category(),
+            UppercaseLetter
+                | LowercaseLetter
+                | TitlecaseLetter
+                | ModifierLetter
+                | OtherLetter
+                | DecimalNumber
+                | LetterNumber
+                | OtherNumber
+        )
+}
+
+/// Characters that are digits but not decimal ones, such as superscripts and circled digits: Numeric_Type=Digit
+/// of the Unicode Character Database, inclusive ranges.
+const OTHER_DIGITS: [(char, char); 20] = [
+    ('\u{b2}', '\u{b3}'),
+    ('\u{b9}', '\u{b9}'),
+    ('\u{1369}', '\u{1371}'),
+    ('\u{19da}', '\u{19da}'),
+    ('\u{2070}', '\u{2070}'),
+    ('\u{2074}', '\u{2079}'),
+    ('\u{2080}', '\u{2089}'),
+    ('\u{2460}', '\u{2468}'),
+    ('\u{2474}', '\u{247c}'),
+    ('\u{2488}', '\u{2490}'),
+    ('\u{24ea}', '\u{24ea}'),
+    ('\u{24f5}', '\u{24fd}'),
+    ('\u{24ff}', '\u{24ff}'),
+    ('\u{2776}', '\u{277e}'),
+    ('\u{2780}', '\u{2788}'),
+    ('\u{278a}', '\u{2792}'),
+    ('\u{10a40}', '\u{10a43}'),
+    ('\u{10e60}', '\u{10e68}'),
+    ('\u{11052}', '\u{1105a}'),
+    ('\u{1f100}', '\u{1f10a}'),
+];
+
+/// Whether Python's `str.isdigit` holds for the character.
+pub fn is_digit(character: char) -> bool {
+    decimal_digit(character).is_some()
+        || OTHER_DIGITS
+            .iter()
+            .any(|&(first, last)| (first..=last).contains(&character))
+}
+
+/// The value, 0 to 9, of a decimal digit of any script.
+pub fn decimal_digit(character: char) -> Option<u8> {
+    if character.is_ascii() {
+        return character
+            .to_digit(10)
+            .and_then(|value| u8::try_from(value).ok());
+    }
+    if character.general_category() != GeneralCategory::DecimalNumber {
+        return None;
+    }
+    // Unicode encodes each script's ten digits in a run from zero to nine, and some runs follow each other at once:
+    // the value is the distance from where the decimals before it begin.
+    let distance = (0..u32::from(character))
+        .rev()
+        .map_while(char::from_u32)
+        .take_while(|before| before.general_category() == GeneralCategory::DecimalNumber)
+        .count();
+    u8::try_from(distance % 10).ok()
+}
+
+/// The integer that Python's `int` reads from the text: white space around it, a sign, leading zeros, single
+/// underscores between digits and digits of any script are fine. What is past 64 bits becomes the nearest bound.
+pub fn parse_integer(text: &str) -> Option<i64> {
+    let text = strip(text);
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let mut value: i64 = 0;
+    let mut follows_digit = false;
+    for character in digits.chars() {
+        if character == '_' && follows_digit {
+            follows_digit = false;
+            continue;
+        }
+        let digit = i64::from(decimal_digit(character)?);
+        value = value.saturating_mul(10).saturating_add(digit);
+        follows_digit = true;
+    }
+    let signed = if negative {
+        value.saturating_neg()
+    } else {
+        value
+    };
+    follows_digit.then_some(signed)
+}
+
+/// A JSON number, given in its own digits, as Python prints what it reads from them: integers with all their
+/// digits, floats in `repr`'s shortest form. `None` if it is too large for a float.
+pub fn print_number(literal: &str) -> Option<String> {
+    if !literal.contains(['.', 'e', 'E']) {
+        return Some(if literal == "-0" { "0" } else { literal }.to_owned());
+    }
+    let value: f64 = literal
+        .parse()
+        .ok()
+        .filter(|value: &f64| value.is_finite())?;
+    let shortest = format!("{value:e}");
+    let (digits, exponent) = shortest.split_once('e')?;
+    let exponent: i32 = exponent.parse().ok()?;
+    // float.__repr__ turns to an exponent below 1e-4 and from 1e16 on.
+    Some(if (-4..16).contains(&exponent) {
+        format!("{value:?}")
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_python_reads_them() {
+        for (text, value) in [
+            ("5", Some(5)),
+            (" +5\u{1f}", Some(5)),
+            ("-0", Some(0)),
+            ("0007", Some(7)),
+            ("1_000", Some(1000)),
+            ("٢٠١٠", Some(2010)),
+            ("１９９５", Some(1995)),
+            ("𝟙𝟡", Some(19)),
+            ("99999999999999999999", Some(i64::MAX)),
+            ("", None),
+            ("+", None),
+            ("_1", None),
+            ("1_", None),
+            ("1__0", None),
+            ("--5", None),
+            ("5 0", None),
+            ("0x10", None),
+            ("1e3", None),
+            ("²", None),
+        ] {
+            assert_eq!(parse_integer(text), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_decimal_digit_has_the_value_of_its_place_in_its_run() {
+        let mut previous = None;
+        for character in (0x80..=0x10ffff).filter_map(char::from_u32) {
+            let is_decimal = character.general_category() == GeneralCategory::DecimalNumber;
+            let value = decimal_digit(character);
+            assert_eq!(value.is_some(), is_decimal, "{character:?}");
+            let follows: Option<u8> = previous.map(|last| (last + 1) % 10);
+            if let (Some(value), Some(follows)) = (value, follows) {
+                assert_eq!(value, follows, "{character:?}");
+            } else if let Some(value) = value {
+                assert_eq!(value, 0, "{character:?} starts a run");
+            }
+            previous = value;
+        }
+    }
+
+    #[test]
+    fn numbers_are_printed_as_python_prints_them() {
+        for (literal, text) in [
+            ("12", "12"),
+            ("-0", "0"),
+            ("-0.0", "-0.0"),
+            ("1.50", "1.5"),
+            ("100.0", "100.0"),
+            ("1e3", "1000.0"),
+            ("1e15", "1000000000000000.0"),
+            ("1e16", "1e+16"),
+            ("1.25E+22", "1.25e+22"),
+            ("0.0001", "0.0001"),
+            ("0.00001", "1e-05"),
+            ("5e-324", "5e-324"),
+            ("1e100", "1e+100"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890",
+            ),
+        ] {
+            assert_eq!(print_number(literal).as_deref(), Some(text), "{literal}");
+        }
+        assert_eq!(print_number("1E400"), None);
+    }
+}
