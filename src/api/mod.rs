@@ -148,6 +148,7 @@ enum Guard {
 }
 
 /// The methods and the guard of a path, whatever the method.
+#[allow(clippy::question_mark)] // what `router!` expands to, not what stands here
 fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
     let target = Target {
         method: "ANY",

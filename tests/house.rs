@@ -1,0 +1,217 @@
+//! The rules of the house, read off the source: who may use whom, where SQL may stand, how long a file may be.
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// "A -> B, C": the room A may use the rooms B and C. What is not here is forbidden.
+const ARROWS: &str = "
+    main         -> settings, logging, store/mod, api/mod, server/mod, token, password
+    settings     -> api/mod
+    api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/query
+    api/mod      -> store/mod, token, password, logging
+    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, store/mod, token
+    api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/query, store/mod
+    api/probes   -> api/mod, api/error
+    api/body     -> api/error, api/query
+    api/fields   -> api/body, api/error, text
+    api/account  -> api/fields, password, text
+    api/query    -> api/error, store/mod, text
+    api/page     -> api/error, api/query, store/mod
+    api/error    -> api/mod, store/mod, token, password
+    store/mod    -> store/movies, store/users
+    store/movies -> store/mod
+    store/users  -> store/mod
+    password     -> text
+";
+
+const LONGEST_FILE: usize = 400;
+
+struct Room {
+    name: String,
+    path: PathBuf,
+    /// Without the tests at its foot.
+    code: String,
+    lines: usize,
+}
+
+fn rooms() -> Vec<Room> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![source.clone()];
+    let mut rooms = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let whole = fs::read_to_string(&path).unwrap();
+                let name = path.strip_prefix(&source).unwrap().with_extension("");
+                rooms.push(Room {
+                    name: name.to_str().unwrap().to_owned(),
+                    code: whole.split("#[cfg(test)]").next().unwrap().to_owned(),
+                    lines: whole.lines().count(),
+                    path,
+                });
+            }
+        }
+    }
+    assert!(rooms.len() > 10, "the source was not found");
+    rooms
+}
+
+/// The first names that follow `prefix` anywhere in the code: one, or those of a list in braces.
+fn names_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let is_name = |character: char| character.is_alphanumeric() || character == '_';
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        if code[..at].ends_with(|before: char| is_name(before) || before == ':') {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        let list = match rest.strip_prefix('{') {
+            Some(list) => list,
+            None => rest
+                .split_once(|character| !is_name(character))
+                .map_or(rest, |(name, _)| name),
+        };
+        let mut depth = 0;
+        let mut name = String::new();
+        for character in list.chars().chain(['}']) {
+            match character {
+                '{' => depth += 1,
+                '}' if depth > 0 => depth -= 1,
+                ',' | '}' if depth == 0 => {
+                    let first = name.trim().split([':', ' ']).next().unwrap().to_owned();
+                    names.insert(first);
+                    name.clear();
+                    if character == '}' {
+                        break;
+                    }
+                }
+                _ if depth == 0 => name.push(character),
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+fn uses_of(room: &Room, all: &BTreeSet<String>) -> BTreeSet<String> {
+    let to_room = |path: String| {
+        let folder = format!("{path}/mod");
+        if all.contains(&folder) {
+            Some(folder)
+        } else {
+            all.get(&path).cloned()
+        }
+    };
+    let mut uses = BTreeSet::new();
+    for prefix in ["crate::", "movies_api::"] {
+        uses.extend(
+            names_after(&room.code, prefix)
+                .into_iter()
+                .filter_map(to_room),
+        );
+    }
+    if let Some((folder, file)) = room.name.split_once('/') {
+        let parent = if file == "mod" { "self::" } else { "super::" };
+        for name in names_after(&room.code, parent) {
+            let sibling = to_room(format!("{folder}/{name}"));
+            uses.insert(sibling.unwrap_or_else(|| format!("{folder}/mod")));
+        }
+    }
+    uses.remove(&room.name);
+    uses
+}
+
+#[test]
+fn rooms_use_only_the_rooms_that_an_arrow_leads_to() {
+    let mut allowed: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for line in ARROWS.lines().filter(|line| !line.trim().is_empty()) {
+        let (from, to) = line.split_once("->").unwrap();
+        let to = to.split(',').map(|name| name.trim().to_owned());
+        allowed.entry(from.trim()).or_default().extend(to);
+    }
+    let rooms = rooms();
+    let all = rooms.iter().map(|room| room.name.clone()).collect();
+    let mut drawn = 0;
+    for room in &rooms {
+        let uses = uses_of(room, &all);
+        drawn += uses.len();
+        let none = BTreeSet::new();
+        let undrawn: Vec<_> = uses
+            .difference(allowed.get(room.name.as_str()).unwrap_or(&none))
+            .collect();
+        assert!(
+            undrawn.is_empty(),
+            "{} uses {undrawn:?}, and no arrow leads there",
+            room.name
+        );
+    }
+    assert!(drawn > 30, "only {drawn} uses were found");
+}
+
+#[test]
+fn sql_stands_in_files_under_sql_that_the_store_alone_includes() {
+    for room in rooms() {
+        for statement in [
+            "select ",
+            "insert into ",
+            "update ",
+            "delete from ",
+            "create table ",
+        ] {
+            let quoted = format!("\"{statement}");
+            let found = room.code.to_lowercase().contains(&quoted);
+            assert!(
+                !found,
+                "{}: SQL text in a literal: {statement}",
+                room.path.display()
+            );
+        }
+        let includes = room.code.contains("sql/") && room.code.contains("include_str!");
+        assert!(
+            !includes || room.name.starts_with("store/"),
+            "{} includes SQL",
+            room.path.display()
+        );
+    }
+}
+
+#[test]
+fn every_statement_says_what_it_answers() {
+    let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+    let mut seen = 0;
+    for folder in ["users", "movies", "schema", "probes"] {
+        for entry in fs::read_dir(sql.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.starts_with("-- "), "{} has no head", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "only {seen} statements were found");
+}
+
+#[test]
+fn no_file_is_longer_than_a_room_should_be() {
+    for room in rooms() {
+        assert!(
+            room.lines <= LONGEST_FILE,
+            "{} has {} lines",
+            room.path.display(),
+            room.lines
+        );
+    }
+}
+
+#[test]
+fn every_file_says_first_what_lives_there() {
+    for room in rooms() {
+        assert!(
+            room.code.starts_with("//! "),
+            "{} has no first line",
+            room.path.display()
+        );
+    }
+}
