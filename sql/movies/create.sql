@@ -1,18 +1,20 @@
--- Makes a movie of the user who asks, if they are active; answers who asks and the new id.
--- $1 bigint: the user who asks; $2 text: title; $3 text: genre; $4 integer: year
--- Rests on users_id_key.
-with asker as (
-    select id, username, is_active
-    from users
-    where id = $1::bigint
+-- Makes, question by question, a movie of the user who asks, if they are active; answers who asks and the new id.
+-- $1 bigint[]: the users who ask; $2 text[]: titles; $3 text[]: genres; $4 integer[]: years
+-- Rests on users_id_key. The ids are drawn first, since an insert does not say which question a row came from.
+with asked as materialized (
+    select
+        question.*,
+        asker.is_active,
+        asker.username,
+        case when asker.is_active then nextval('movies_id_seq') end as id
+    from unnest($1::bigint[], $2::text[], $3::text[], $4::integer[])
+        with ordinality as question (user_id, title, genre, year, place)
+    left join users as asker on asker.id = question.user_id
 ), created as (
-    insert into movies (title, genre, year, creator_id)
-    select $2::text, $3::text, $4::integer, asker.id
-    from asker
-    where asker.is_active
-    returning id
+    insert into movies (id, title, genre, year, creator_id)
+    select id, title, genre, year, user_id
+    from asked
+    where is_active
 )
-select asker.is_active as asker_is_active, created.id, asker.username as creator
-from (select) as one_row
-left join asker on true
-left join created on true;
+select place, is_active as asker_is_active, id, username as creator
+from asked;

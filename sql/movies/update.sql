@@ -1,37 +1,39 @@
--- Changes a movie of the user who asks, if they are active and its creator; answers who asks, whose the movie
--- was, and the movie as it is now. A null field stays as it was.
--- $1 bigint: the user who asks; $2 bigint: the movie; $3 text: title; $4 text: genre; $5 integer: year
+-- Changes, question by question, a movie of the user who asks, if they are active and its creator; answers who asks,
+-- whose the movie was, and the movie as it is now. A null field stays as it was. No two questions may be about one
+-- movie: of these only one would be heard.
+-- $1 bigint[]: the users who ask; $2 bigint[]: the movies; $3 text[]: titles; $4 text[]: genres; $5 integer[]: years
 -- Rests on users_id_key and movies_id_key.
-with asker as (
-    select id, username, is_active
-    from users
-    where id = $1::bigint
+with asked as materialized (
+    select question.*, asker.is_active, asker.username
+    from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::integer[])
+        with ordinality as question (user_id, movie_id, title, genre, year, place)
+    left join users as asker on asker.id = question.user_id
 ), found as (
-    select creator_id
-    from movies
-    where id = $2::bigint
+    select asked.place, movie.creator_id
+    from asked
+    join movies as movie on movie.id = asked.movie_id
 ), changed as (
     update movies as movie
     set
-        title = coalesce($3::text, movie.title),
-        genre = coalesce($4::text, movie.genre),
-        year = coalesce($5::integer, movie.year),
+        title = coalesce(asked.title, movie.title),
+        genre = coalesce(asked.genre, movie.genre),
+        year = coalesce(asked.year, movie.year),
         updated_at = now()
-    from asker
-    where movie.id = $2::bigint
-      and movie.creator_id = asker.id
-      and asker.is_active
-    returning movie.id, movie.title, movie.genre, movie.year
+    from asked
+    where movie.id = asked.movie_id
+      and movie.creator_id = asked.user_id
+      and asked.is_active
+    returning asked.place, movie.id, movie.title, movie.genre, movie.year
 )
 select
-    asker.is_active as asker_is_active,
+    asked.place,
+    asked.is_active as asker_is_active,
     found.creator_id,
     changed.id,
     changed.title,
     changed.genre,
     changed.year,
-    asker.username as creator
-from (select) as one_row
-left join asker on true
-left join found on true
-left join changed on true;
+    asked.username as creator
+from asked
+left join found on found.place = asked.place
+left join changed on changed.place = asked.place;

@@ -121,7 +121,7 @@ impl From<store::Error> for Error {
             store::Error::InactiveUser => Error::UserInactive,
             store::Error::MissingMovie => Error::MovieNotFound,
             store::Error::ForeignMovie => Error::PermissionDenied,
-            store::Error::Unavailable(_) => Error::Unavailable,
+            store::Error::Unavailable(_) | store::Error::RolledBack(_) => Error::Unavailable,
             store::Error::Conflict(_) | store::Error::Fault { .. } => {
                 Error::Fault(error.to_string())
             }

@@ -9,7 +9,8 @@ use super::fields::{NOT_A_STRING, Presence, Reader, TextField, at_most, without_
 use super::page::{Envelope, find_origin};
 use super::query::Query;
 use super::{App, Visibility, answer_json, body};
-use crate::store::movies::{self, Changes, Filter, NewMovie, PageRequest};
+use crate::store::lists::{self, Filter, PageRequest, Shelf};
+use crate::store::movies::{self, Changes, NewMovie};
 use crate::store::users;
 
 const TITLE: TextField = TextField {
@@ -55,13 +56,13 @@ pub fn list_movies(request: &Request, app: &App, asker: i64) -> Result<Response,
             return Err(refusal);
         }
     };
-    let creator = match app.visibility {
-        Visibility::Own => Some(asker),
-        Visibility::Shared => None,
+    let shelf = match app.visibility {
+        Visibility::Own => Shelf::Own,
+        Visibility::Shared => Shelf::All,
     };
     let found = match filter {
-        None => movies::list(&app.store, asker, creator, page)?,
-        Some(filter) => movies::search(&app.store, asker, creator, page, &filter)?,
+        None => lists::list(&app.store, asker, shelf, page)?,
+        Some(filter) => lists::search(&app.store, asker, shelf, page, &filter)?,
     };
     let address = format!("{origin}{LIST_PATH}");
     Ok(answer_json(
@@ -140,7 +141,7 @@ fn change_movie(
     match read_changes(request, presence) {
         Ok(changes) => Ok(answer_json(
             200,
-            &movies::update(&app.store, asker, id, &changes)?,
+            &movies::update(&app.store, asker, id, changes)?,
         )),
         Err(refusal) => {
             let found = movies::read(&app.store, asker, id)?;

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::error::Error;
 use super::query::Query;
-use crate::store::movies::{Movie, Page, PageRequest};
+use crate::store::lists::{Page, PageRequest};
+use crate::store::movies::Movie;
 
 /// One page of a list, as Django REST framework's PageNumberPagination answers it.
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use rouille::percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use super::error::{Error, FieldErrors};
-use crate::store::movies::{Filter, PageRequest};
+use crate::store::lists::{Filter, PageRequest};
 use crate::text::{self, Decimal};
 
 /// Movies on a page unless the client says otherwise.
@@ -122,7 +122,7 @@ impl Query {
             if value.contains('\0') {
                 errors.add(name, vec!["Null characters are not allowed.".into()]);
             }
-            (!value.is_empty()).then(|| value.to_owned())
+            value.to_owned()
         };
         let title = contains("title");
         let genre = contains("genre");
@@ -142,7 +142,9 @@ impl Query {
             }
         }
         errors.into_result()?;
-        is_narrowed |= title.is_some() || genre.is_some() || creator.is_some();
+        is_narrowed |= [&title, &genre, &creator]
+            .iter()
+            .any(|text| !text.is_empty());
         Ok(is_narrowed.then_some(Filter {
             title,
             genre,

@@ -1,21 +1,23 @@
 //! The database: pool, connections, migrations at start, error classes. The only room, with its two neighbours,
 //! that names SQL files or PostgreSQL's types.
+pub mod batch;
+mod connection;
+pub mod lists;
 pub mod movies;
+mod schema;
 pub mod users;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::error::SqlState;
 use postgres::types::ToSql;
-use postgres::{Client, Config, NoTls, Row, Statement};
-use r2d2::{ManageConnection, Pool};
-use r2d2_postgres::PostgresConnectionManager;
+use postgres::{Config, Row};
+use r2d2::{Pool, PooledConnection};
 
-mod migrations {
-    refinery::embed_migrations!("sql/migrations");
-}
+use self::batch::{Batch, Failure, TimedOut};
+use self::connection::{Lost, Manager, classify};
+use self::lists::FirstPages;
+use self::movies::{Creations, Found, Questions, Updates};
 
 /// One statement: its name in the log, and its text, compiled in from the file of that name.
 struct Sql {
@@ -34,12 +36,10 @@ macro_rules! sql {
 }
 use sql;
 
-const LOCK_MIGRATIONS: Sql = sql!("schema/lock_migrations");
-const DESCRIBE_LETTERS: Sql = sql!("schema/describe_letters");
 const READY: Sql = sql!("probes/ready");
 
 /// What the database could not or would not do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The user who asks does not exist.
     #[error("the user who asks does not exist")]
@@ -56,6 +56,9 @@ pub enum Error {
     /// A constraint of the schema, given by its name, refused the write.
     #[error("constraint {0}")]
     Conflict(String),
+    /// The database undid the statement for reasons of its own, such as a deadlock.
+    #[error("statement rolled back: {0}")]
+    RolledBack(String),
     /// The database is away, too busy, or took too long; the same request may succeed later.
     #[error("database unavailable: {0}")]
     Unavailable(String),
@@ -67,6 +70,21 @@ pub enum Error {
         /// The database's or the client's own words.
         reason: String,
     },
+}
+
+impl Failure for Error {
+    fn blames_one(&self) -> bool {
+        matches!(
+            self,
+            Error::Conflict(_) | Error::RolledBack(_) | Error::Fault { .. }
+        )
+    }
+}
+
+impl From<TimedOut> for Error {
+    fn from(_: TimedOut) -> Error {
+        Error::Unavailable("no answer in time".to_owned())
+    }
 }
 
 /// Where the database is and how long it is waited for.
@@ -84,11 +102,30 @@ pub struct Options {
     pub start_deadline: Duration,
 }
 
-/// The pool of connections, and whether the database answered last time.
+/// The pool of connections, and the queues in front of the statements that are answered in batches.
 pub struct Store {
     pool: Pool<Manager>,
-    is_away: AtomicBool,
+    checkout_deadline: Duration,
+    outage: Mutex<Outage>,
+    reads: Questions<Found>,
+    deletions: Questions<()>,
+    updates: Updates,
+    creations: Creations,
+    first_pages: FirstPages,
 }
+
+/// What is known of the database's absences.
+struct Outage {
+    is_away: bool,
+    /// Connections made before are not trusted: one of their age was lost.
+    distrusted_until: Instant,
+}
+
+/// Keys in one batch. Past this the gain is gone, and a batch takes long enough to be felt.
+const BATCH_SIZE: usize = 64;
+
+/// A statement that runs longer holds the next batch of its kind back no more.
+const BATCH_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Waits for the database, brings its schema up to date and fills the pool.
@@ -103,24 +140,36 @@ impl Store {
         if database.get_application_name().is_none() {
             database.application_name("movies-api");
         }
-        migrate(database, options.start_deadline)?;
+        schema::migrate(database, options.start_deadline)?;
         let deadline = options.statement_deadline.as_millis();
         let own = format!("-c statement_timeout={deadline}");
         let given = database.get_options().map(|given| format!("{own} {given}"));
         database.options(&given.unwrap_or(own));
+        let opened = Instant::now();
         let pool = Pool::builder()
             .max_size(options.pool_size)
             .connection_timeout(options.checkout_deadline)
             // A broken connection is noticed when it is used; asking first would double the round trips.
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Manager(PostgresConnectionManager::new(
-                options.database,
-                NoTls,
-            )));
+            .build_unchecked(Manager::new(options.database));
+        let limits = batch::Limits {
+            size: BATCH_SIZE,
+            deadline: options.statement_deadline,
+            patience: BATCH_PATIENCE,
+        };
         Ok(Store {
             pool,
-            is_away: AtomicBool::new(false),
+            checkout_deadline: options.checkout_deadline,
+            outage: Mutex::new(Outage {
+                is_away: false,
+                distrusted_until: opened,
+            }),
+            reads: Batch::new(limits),
+            deletions: Batch::new(limits),
+            updates: Batch::new(limits),
+            creations: Batch::new(limits),
+            first_pages: Batch::new(limits),
         })
     }
 
@@ -129,33 +178,65 @@ impl Store {
     /// # Errors
     /// [`Error::Unavailable`] if there is none in time.
     pub fn check_ready(&self) -> Result<(), Error> {
-        self.query(&READY, &[]).map(|_| ())
+        self.read(&READY, &[]).map(|_| ())
     }
 
-    /// The rows of one statement, prepared once per connection.
-    fn query(&self, sql: &Sql, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        let answer = self
-            .pool
-            .get()
-            .map_err(|error| Error::Unavailable(error.to_string()))
-            .and_then(|mut connection| {
-                let rows = connection.query(sql, parameters);
-                rows.map_err(|error| classify(sql, &error))
-            });
+    /// The rows of a statement that changes nothing: if its connection turns out to be lost, it is tried once more on
+    /// a fresh one.
+    fn read(&self, sql: &Sql, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        self.run(sql, parameters, true)
+    }
+
+    /// The rows of a statement that changes something: it is tried again only if it surely was not sent.
+    fn write(&self, sql: &Sql, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        self.run(sql, parameters, false)
+    }
+
+    fn run(
+        &self,
+        sql: &Sql,
+        parameters: &[&(dyn ToSql + Sync)],
+        is_repeatable: bool,
+    ) -> Result<Vec<Row>, Error> {
+        let deadline = Instant::now() + self.checkout_deadline;
+        let answer = self.check_out(deadline).and_then(|mut connection| {
+            let Lost { error, was_sent } = match connection.query(sql, parameters) {
+                Ok(rows) => return Ok(rows),
+                Err(lost) => lost,
+            };
+            let is_lost = connection.is_lost();
+            drop(connection);
+            if is_lost {
+                lock(&self.outage).distrusted_until = Instant::now();
+            }
+            if !is_lost || (was_sent && !is_repeatable) {
+                return Err(classify(sql, &error));
+            }
+            let rows = self.check_out(deadline)?.query(sql, parameters);
+            rows.map_err(|lost| classify(sql, &lost.error))
+        });
         self.note_outage(answer.as_ref().err());
         answer
     }
 
-    /// The only row of a statement that always answers with one.
-    fn query_one(&self, sql: &Sql, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
-        let row = self.query(sql, parameters)?.into_iter().next();
-        row.ok_or_else(|| sql.fault("it answered without a row"))
+    /// A connection that is not known to be lost.
+    fn check_out(&self, deadline: Instant) -> Result<PooledConnection<Manager>, Error> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let connection = self.pool.get_timeout(left);
+            let mut connection =
+                connection.map_err(|error| Error::Unavailable(error.to_string()))?;
+            if connection.is_trusted(lock(&self.outage).distrusted_until) {
+                return Ok(connection);
+            }
+            // Dropped untrusted, it is closed, and the pool makes another.
+        }
     }
 
     /// An outage is logged once when it begins and once when it ends, not with every request.
     fn note_outage(&self, error: Option<&Error>) {
         let is_away = matches!(error, Some(Error::Unavailable(_)));
-        if self.is_away.swap(is_away, Ordering::Relaxed) == is_away {
+        if std::mem::replace(&mut lock(&self.outage).is_away, is_away) == is_away {
             return;
         }
         match error {
@@ -174,124 +255,34 @@ impl Sql {
     }
 }
 
-/// A client with the statements that were prepared on it.
-struct Connection {
-    client: Client,
-    prepared: HashMap<&'static str, Statement>,
-}
+/// The rows that answer one question of a batch.
+struct Group<'a>(Vec<&'a Row>);
 
-impl Connection {
-    fn query(
-        &mut self,
-        sql: &Sql,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, postgres::Error> {
-        let statement = match self.prepared.get(sql.name) {
-            Some(statement) => statement.clone(),
-            None => {
-                let statement = self.client.prepare(sql.text)?;
-                self.prepared.insert(sql.name, statement.clone());
-                statement
-            }
-        };
-        self.client.query(&statement, parameters)
+impl<'a> Group<'a> {
+    fn only_row(&self, sql: &Sql) -> Result<&'a Row, Error> {
+        let row = self.0.first().copied();
+        row.ok_or_else(|| sql.fault("a question has no answer"))
     }
 }
 
-/// Makes the pool's connections.
-struct Manager(PostgresConnectionManager<NoTls>);
-
-impl ManageConnection for Manager {
-    type Connection = Connection;
-    type Error = postgres::Error;
-
-    fn connect(&self) -> Result<Connection, postgres::Error> {
-        Ok(Connection {
-            client: self.0.connect()?,
-            prepared: HashMap::new(),
-        })
+/// The rows of a batch by the question that each answers: its column `place` counts them from 1.
+fn group_by_place<'a>(
+    rows: &'a [Row],
+    questions: usize,
+    sql: &Sql,
+) -> Result<Vec<Group<'a>>, Error> {
+    let mut groups: Vec<Group> = (0..questions).map(|_| Group(Vec::new())).collect();
+    for row in rows {
+        let place: i64 = movies::get(row, "place", sql)?;
+        let index = usize::try_from(place - 1).ok();
+        let group = index.and_then(|index| groups.get_mut(index));
+        let group = group.ok_or_else(|| sql.fault("an answer has no question"))?;
+        group.0.push(row);
     }
-
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
-        self.0.is_valid(&mut connection.client)
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        self.0.has_broken(&mut connection.client)
-    }
+    Ok(groups)
 }
 
-/// Applies the migrations that this database lacks, on a connection of its own, under a lock: the library takes
-/// none, and several instances may start at once. The lock is the session's, so it goes with the connection.
-fn migrate(database: &Config, start_deadline: Duration) -> Result<(), Error> {
-    let failed = |reason: String| Error::Unavailable(reason);
-    let mut client = connect_within(database, start_deadline)?;
-    client
-        .batch_execute(LOCK_MIGRATIONS.text)
-        .map_err(|error| classify(&LOCK_MIGRATIONS, &error))?;
-    let report = migrations::migrations::runner().run(&mut client);
-    let report = report.map_err(|error| failed(format!("migrations: {error}")))?;
-    for migration in report.applied_migrations() {
-        log::info!("migration {migration} applied");
-    }
-    let row = client.query_one(DESCRIBE_LETTERS.text, &[]);
-    let knows_letters = row.and_then(|row| row.try_get::<_, bool>(0));
-    if !knows_letters.map_err(|error| classify(&DESCRIBE_LETTERS, &error))? {
-        log::warn!(
-            "the database's locale knows only ASCII letters: searches will mind the case of all others \
-             (create the database with a UTF-8 locale such as C.UTF-8)"
-        );
-    }
-    Ok(())
-}
-
-fn connect_within(database: &Config, start_deadline: Duration) -> Result<Client, Error> {
-    let deadline = Instant::now() + start_deadline;
-    loop {
-        match database.connect(NoTls) {
-            Ok(client) => return Ok(client),
-            // A server that is starting, or not there yet, may come; a refusal of this user will stay.
-            Err(error)
-                if Instant::now() < deadline
-                    && error
-                        .code()
-                        .is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW) =>
-            {
-                std::thread::sleep(Duration::from_millis(200));
-            }
-            Err(error) => return Err(Error::Unavailable(describe(&error))),
-        }
-    }
-}
-
-/// An error of the client as one of ours, by its SQLSTATE where the server gave one.
-fn classify(sql: &Sql, error: &postgres::Error) -> Error {
-    if let Some(refusal) = error.as_db_error() {
-        let code = refusal.code().code();
-        return match (refusal.constraint(), code.get(..2)) {
-            (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
-            // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 40 rolled back, 53 resources,
-            // 55P03 locked, 57 shut down or cancelled by a deadline, 58 system error
-            (_, Some("08" | "28" | "3D" | "40" | "53" | "57" | "58")) => {
-                Error::Unavailable(describe(error))
-            }
-            _ if ["25006", "55P03"].contains(&code) => Error::Unavailable(describe(error)),
-            _ => sql.fault(describe(error)),
-        };
-    }
-    let source = std::error::Error::source(error);
-    let is_lost = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
-    if is_lost {
-        Error::Unavailable(describe(error))
-    } else {
-        sql.fault(describe(error))
-    }
-}
-
-/// The error with its cause, which the client's own text leaves out.
-fn describe(error: &postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+/// What is behind the lock is whole between any two statements, so one that a panic poisoned is still good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,17 +1,16 @@
-//! What the database knows of movies: one function per file of sql/movies/. Every statement first answers who asks.
-use std::ops::RangeInclusive;
-
+//! What the database knows of single movies: one function per statement, each answered in batches. Every statement
+//! first answers who asks.
 use postgres::Row;
+use postgres::types::FromSql;
 use serde::Serialize;
 
-use super::{Error, Sql, Store, sql};
+use super::batch::Batch;
+use super::{Error, Group, Sql, Store, group_by_place, sql};
 
 const CREATE: Sql = sql!("movies/create");
 const READ: Sql = sql!("movies/read");
 const UPDATE: Sql = sql!("movies/update");
 const DELETE: Sql = sql!("movies/delete");
-const LIST: Sql = sql!("movies/list");
-const SEARCH: Sql = sql!("movies/search");
 
 /// A movie as clients see it, its fields in the order of the answer.
 #[derive(Debug, Serialize)]
@@ -57,155 +56,135 @@ pub struct Changes {
     pub year: Option<i32>,
 }
 
-/// Which part of a list is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRequest {
-    /// From 1; `None` is the last page.
-    pub number: Option<i64>,
-    /// Movies on a page, from 1.
-    pub size: i64,
-}
-
-/// One page of a list, newest first.
-pub struct Page {
-    /// How many movies the whole list has.
-    pub total: i64,
-    /// Those on this page; none past the end.
-    pub movies: Vec<Movie>,
-}
-
-/// What a search keeps. A text is contained, its case ignored as PostgreSQL's `upper()` ignores it.
-pub struct Filter {
-    /// In the title; `None` keeps all.
-    pub title: Option<String>,
-    /// In the genre; `None` keeps all.
-    pub genre: Option<String>,
-    /// In the creator's username; `None` keeps all.
-    pub creator: Option<String>,
-    /// The years kept; an empty range keeps none.
-    pub years: RangeInclusive<i64>,
-}
+/// Who asks, and for which movie.
+pub(super) type Questions<R> = Batch<(i64, i64), R, Error>;
+/// Who asks, and what is to be made.
+pub(super) type Creations = Batch<(i64, NewMovie), Movie, Error>;
+/// Who asks, for which movie, and what is to change.
+pub(super) type Updates = Batch<(i64, i64, Changes), Movie, Error>;
 
 /// Makes a movie of the user who asks.
 pub fn create(store: &Store, asker: i64, movie: NewMovie) -> Result<Movie, Error> {
-    let row = match store.query_one(&CREATE, &[&asker, &movie.title, &movie.genre, &movie.year]) {
+    let run = |questions: &[(i64, NewMovie)]| {
+        let askers: Vec<i64> = questions.iter().map(|(asker, _)| *asker).collect();
+        let titles: Vec<&str> = questions
+            .iter()
+            .map(|(_, movie)| movie.title.as_str())
+            .collect();
+        let genres: Vec<&str> = questions
+            .iter()
+            .map(|(_, movie)| movie.genre.as_str())
+            .collect();
+        let years: Vec<i32> = questions.iter().map(|(_, movie)| movie.year).collect();
+        let rows = store.write(&CREATE, &[&askers, &titles, &genres, &years])?;
+        let groups = group_by_place(&rows, questions.len(), &CREATE)?;
+        let answers = questions.iter().zip(groups);
+        Ok(answers
+            .map(|((_, movie), group)| decode_created(group, movie))
+            .collect())
+    };
+    match store.creations.submit((asker, movie), |_, _| true, run) {
         // The user was deleted between the statement's look and its write.
         Err(Error::Conflict(constraint)) if constraint == "movies_creator_exists" => {
-            return Err(Error::UnknownUser);
+            Err(Error::UnknownUser)
         }
-        answer => answer?,
-    };
-    let read = || -> Result<_, postgres::Error> {
-        let id: Option<i64> = row.try_get("id")?;
-        let creator: Option<String> = row.try_get("creator")?;
-        Ok((id, creator))
-    };
-    admit(&row, &CREATE)?;
-    match read().map_err(|error| CREATE.fault(error))? {
-        (Some(id), Some(creator)) => Ok(Movie {
-            id,
-            title: movie.title,
-            genre: movie.genre,
-            year: movie.year,
-            creator,
-        }),
-        _ => Err(CREATE.fault("an active user's movie was not made")),
+        answer => answer,
     }
+}
+
+fn decode_created(group: Group, movie: &NewMovie) -> Result<Movie, Error> {
+    let row = group.only_row(&CREATE)?;
+    admit(row, &CREATE)?;
+    Ok(Movie {
+        id: get(row, "id", &CREATE)?,
+        title: movie.title.clone(),
+        genre: movie.genre.clone(),
+        year: movie.year,
+        creator: get(row, "creator", &CREATE)?,
+    })
 }
 
 /// The movie with this id, whoever made it.
 pub fn read(store: &Store, asker: i64, id: i64) -> Result<Found, Error> {
-    let row = store.query_one(&READ, &[&asker, &id])?;
-    admit(&row, &READ)?;
-    let creator_id: Option<i64> = get(&row, "creator_id", &READ)?;
-    let movie = decode(&row).map_err(|error| READ.fault(error))?;
-    match (movie, creator_id) {
-        (Some(movie), Some(creator_id)) => Ok(Found { movie, creator_id }),
-        _ => Err(Error::MissingMovie),
-    }
+    let run = |questions: &[(i64, i64)]| {
+        let (askers, ids): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
+        let rows = store.read(&READ, &[&askers, &ids])?;
+        let groups = group_by_place(&rows, questions.len(), &READ)?;
+        Ok(groups.into_iter().map(decode_found).collect())
+    };
+    store.reads.submit((asker, id), |_, _| true, run)
+}
+
+fn decode_found(group: Group) -> Result<Found, Error> {
+    let row = group.only_row(&READ)?;
+    admit(row, &READ)?;
+    let movie = decode(row).map_err(|error| READ.fault(error))?;
+    Ok(Found {
+        movie: movie.ok_or(Error::MissingMovie)?,
+        creator_id: get(row, "creator_id", &READ)?,
+    })
 }
 
 /// Changes a movie of the user who asks; gives it as it is now.
-pub fn update(store: &Store, asker: i64, id: i64, changes: &Changes) -> Result<Movie, Error> {
-    let row = store.query_one(
-        &UPDATE,
-        &[&asker, &id, &changes.title, &changes.genre, &changes.year],
-    )?;
-    admit_owner(&row, asker, &UPDATE)?;
+pub fn update(store: &Store, asker: i64, id: i64, changes: Changes) -> Result<Movie, Error> {
+    let run = |questions: &[(i64, i64, Changes)]| {
+        let askers: Vec<i64> = questions.iter().map(|(asker, _, _)| *asker).collect();
+        let ids: Vec<i64> = questions.iter().map(|(_, id, _)| *id).collect();
+        let changes = || questions.iter().map(|(_, _, changes)| changes);
+        let titles: Vec<_> = changes().map(|changes| changes.title.as_deref()).collect();
+        let genres: Vec<_> = changes().map(|changes| changes.genre.as_deref()).collect();
+        let years: Vec<_> = changes().map(|changes| changes.year).collect();
+        let rows = store.write(&UPDATE, &[&askers, &ids, &titles, &genres, &years])?;
+        let groups = group_by_place(&rows, questions.len(), &UPDATE)?;
+        let answers = groups.into_iter().zip(&askers);
+        Ok(answers
+            .map(|(group, asker)| decode_updated(group, *asker))
+            .collect())
+    };
+    // The statement hears only one question about a movie: a second one waits for the next batch.
+    let is_of_another_movie = |taken: &[(i64, i64, Changes)], next: &(i64, i64, Changes)| {
+        taken.iter().all(|(_, id, _)| *id != next.1)
+    };
+    store
+        .updates
+        .submit((asker, id, changes), is_of_another_movie, run)
+}
+
+fn decode_updated(group: Group, asker: i64) -> Result<Movie, Error> {
+    let row = group.only_row(&UPDATE)?;
+    admit_owner(row, asker, &UPDATE)?;
     // One that another request deleted meanwhile is missing too.
-    let movie = decode(&row).map_err(|error| UPDATE.fault(error))?;
+    let movie = decode(row).map_err(|error| UPDATE.fault(error))?;
     movie.ok_or(Error::MissingMovie)
 }
 
 /// Deletes a movie of the user who asks. Of several at once, one succeeds.
 pub fn delete(store: &Store, asker: i64, id: i64) -> Result<(), Error> {
-    let row = store.query_one(&DELETE, &[&asker, &id])?;
-    admit_owner(&row, asker, &DELETE)?;
-    let deleted: Option<i64> = get(&row, "id", &DELETE)?;
+    let run = |questions: &[(i64, i64)]| {
+        let (askers, ids): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
+        let rows = store.write(&DELETE, &[&askers, &ids])?;
+        let groups = group_by_place(&rows, questions.len(), &DELETE)?;
+        let answers = groups.into_iter().zip(&askers);
+        Ok(answers
+            .map(|(group, asker)| decode_deleted(group, *asker))
+            .collect())
+    };
+    store.deletions.submit((asker, id), |_, _| true, run)
+}
+
+fn decode_deleted(group: Group, asker: i64) -> Result<(), Error> {
+    let row = group.only_row(&DELETE)?;
+    admit_owner(row, asker, &DELETE)?;
+    let deleted: Option<i64> = get(row, "id", &DELETE)?;
     deleted.map(|_| ()).ok_or(Error::MissingMovie)
 }
 
-/// One page of the movies of `creator`, or of everybody's.
-pub fn list(
-    store: &Store,
-    asker: i64,
-    creator: Option<i64>,
-    page: PageRequest,
-) -> Result<Page, Error> {
-    let rows = store.query(&LIST, &[&asker, &creator, &page.number, &page.size])?;
-    decode_page(&rows, &LIST)
-}
-
-/// One page of those movies of `creator`, or of everybody's, that the filter keeps.
-pub fn search(
-    store: &Store,
-    asker: i64,
-    creator: Option<i64>,
-    page: PageRequest,
-    filter: &Filter,
-) -> Result<Page, Error> {
-    let contains = |text: &Option<String>| text.as_deref().map(contains_pattern);
-    let rows = store.query(
-        &SEARCH,
-        &[
-            &asker,
-            &creator,
-            &page.number,
-            &page.size,
-            &contains(&filter.title),
-            &contains(&filter.genre),
-            &contains(&filter.creator),
-            filter.years.start(),
-            filter.years.end(),
-        ],
-    )?;
-    decode_page(&rows, &SEARCH)
-}
-
-/// The LIKE pattern of what contains the text; in it LIKE's own characters stand for themselves.
-fn contains_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character);
-    }
-    pattern.push('%');
-    pattern
-}
-
-fn get<'a, T: postgres::types::FromSql<'a>>(
-    row: &'a Row,
-    column: &str,
-    sql: &Sql,
-) -> Result<T, Error> {
+pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, Error> {
     row.try_get(column).map_err(|error| sql.fault(error))
 }
 
 /// Refuses on behalf of one who is not there or not active.
-fn admit(row: &Row, sql: &Sql) -> Result<(), Error> {
+pub(super) fn admit(row: &Row, sql: &Sql) -> Result<(), Error> {
     match get(row, "asker_is_active", sql)? {
         None => Err(Error::UnknownUser),
         Some(false) => Err(Error::InactiveUser),
@@ -224,7 +203,7 @@ fn admit_owner(row: &Row, asker: i64, sql: &Sql) -> Result<(), Error> {
 }
 
 /// The movie in a row, if its columns are not null.
-fn decode(row: &Row) -> Result<Option<Movie>, postgres::Error> {
+pub(super) fn decode(row: &Row) -> Result<Option<Movie>, postgres::Error> {
     let Some(id) = row.try_get("id")? else {
         return Ok(None);
     };
@@ -235,30 +214,4 @@ fn decode(row: &Row) -> Result<Option<Movie>, postgres::Error> {
         year: row.try_get("year")?,
         creator: row.try_get("creator")?,
     }))
-}
-
-fn decode_page(rows: &[Row], sql: &Sql) -> Result<Page, Error> {
-    let first = rows
-        .first()
-        .ok_or_else(|| sql.fault("it answered without a row"))?;
-    admit(first, sql)?;
-    let total = get(first, "total", sql)?;
-    let movies: Result<_, postgres::Error> = rows
-        .iter()
-        .filter_map(|row| decode(row).transpose())
-        .collect();
-    Ok(Page {
-        total,
-        movies: movies.map_err(|error| sql.fault(error))?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_s_own_characters_are_literal() {
-        assert_eq!(contains_pattern(r"100%_\é"), r"%100\%\_\\é%");
-    }
 }

@@ -42,7 +42,7 @@ pub struct Credentials {
 /// Makes a user: the new id, or which field is taken. One who loses a race for a name is told as one who comes
 /// later.
 pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error> {
-    let row = match store.query_one(
+    let rows = match store.write(
         &CREATE,
         &[
             &user.username,
@@ -52,7 +52,7 @@ pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error
             &user.last_name,
         ],
     ) {
-        Ok(row) => row,
+        Ok(rows) => rows,
         Err(Error::Conflict(constraint)) => {
             let taken = Taken {
                 username: constraint == "users_username_unique",
@@ -68,6 +68,9 @@ pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error
         }
         Err(error) => return Err(error),
     };
+    let row = rows
+        .first()
+        .ok_or_else(|| CREATE.fault("it answered without a row"))?;
     let read = || -> Result<_, postgres::Error> {
         let taken = Taken {
             username: row.try_get("username_taken")?,
@@ -85,7 +88,10 @@ pub fn find_taken(
     username: Option<&str>,
     email: Option<&str>,
 ) -> Result<Taken, Error> {
-    let row = store.query_one(&FIND_TAKEN, &[&username, &email])?;
+    let rows = store.read(&FIND_TAKEN, &[&username, &email])?;
+    let row = rows
+        .first()
+        .ok_or_else(|| FIND_TAKEN.fault("it answered without a row"))?;
     let read = || -> Result<_, postgres::Error> {
         Ok(Taken {
             username: row.try_get("username_taken")?,
@@ -97,7 +103,7 @@ pub fn find_taken(
 
 /// What a sign-in under this name, case-sensitive, is judged by; `None` if nobody has it.
 pub fn find_credentials(store: &Store, username: &str) -> Result<Option<Credentials>, Error> {
-    let rows = store.query(&FIND_CREDENTIALS, &[&username])?;
+    let rows = store.read(&FIND_CREDENTIALS, &[&username])?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
@@ -116,7 +122,7 @@ pub fn find_credentials(store: &Store, username: &str) -> Result<Option<Credenti
 /// # Errors
 /// [`Error::UnknownUser`] and [`Error::InactiveUser`].
 pub fn find_active(store: &Store, id: i64) -> Result<(), Error> {
-    let rows = store.query(&FIND_ACTIVE, &[&id])?;
+    let rows = store.read(&FIND_ACTIVE, &[&id])?;
     match rows.first().map(|row| row.try_get("is_active")) {
         None => Err(Error::UnknownUser),
         Some(Ok(true)) => Ok(()),

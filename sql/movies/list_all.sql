@@ -1,0 +1,45 @@
+-- Answers who asks, how many movies there are, and one page of everybody's, newest first, walked to from the nearer
+-- end. The first row is always there; its movie is null past the end.
+-- $1 bigint: the user who asks; $2 bigint: the page from 1, null for the last; $3 bigint: movies on a page
+-- Rests on users_id_key, movie_counts_slot_key and movies_id_key.
+with counted as (
+    select coalesce(sum(movies), 0)::bigint as total
+    from movie_counts
+), asked as (
+    select
+        asker.is_active,
+        counted.total,
+        (coalesce($2::bigint, greatest(1, (counted.total + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
+    from counted
+    left join users as asker on asker.id = $1::bigint
+), page as (
+    (
+        select movie.id, movie.title, movie.genre, movie.year, movie.creator_id
+        from movies as movie
+        where (select skipped <= total / 2 from asked)
+        order by movie.id desc
+        limit $3::bigint
+        offset (select skipped from asked)
+    )
+    union all
+    (
+        select movie.id, movie.title, movie.genre, movie.year, movie.creator_id
+        from movies as movie
+        where (select skipped > total / 2 from asked)
+        order by movie.id
+        limit (select least($3::bigint, greatest(0, total - skipped)) from asked)
+        offset (select greatest(0, total - skipped - $3::bigint) from asked)
+    )
+)
+select
+    asked.is_active as asker_is_active,
+    asked.total,
+    page.id,
+    page.title,
+    page.genre,
+    page.year,
+    creator.username as creator
+from asked
+left join page on true
+left join users as creator on creator.id = page.creator_id
+order by page.id desc;

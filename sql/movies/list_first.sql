@@ -1,0 +1,23 @@
+-- Answers, question by question, who asks, how many movies they have, and the newest of these; a question's first row
+-- is always there, and its movie is null on an empty shelf.
+-- $1 bigint[]: the users who ask; $2 bigint[]: how many movies each wants
+-- Rests on users_id_key and movies_by_creator, which holds all that is answered.
+select
+    asked.place,
+    asker.is_active as asker_is_active,
+    asker.movie_count as total,
+    page.id,
+    page.title,
+    page.genre,
+    page.year,
+    asker.username as creator
+from unnest($1::bigint[], $2::bigint[]) with ordinality as asked (user_id, size, place)
+left join users as asker on asker.id = asked.user_id
+left join lateral (
+    select movie.id, movie.title, movie.genre, movie.year
+    from movies as movie
+    where movie.creator_id = asked.user_id
+    order by movie.id desc
+    limit asked.size
+) as page on true
+order by asked.place, page.id desc;

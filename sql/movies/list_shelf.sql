@@ -1,0 +1,44 @@
+-- Answers who asks, how many movies they have, and one page of these, newest first, walked to from the nearer end.
+-- The first row is always there; its movie is null past the end.
+-- $1 bigint: the user who asks; $2 bigint: the page from 1, null for the last; $3 bigint: movies on a page
+-- Rests on users_id_key and movies_by_creator, which holds all that is answered.
+with asked as (
+    select
+        asker.is_active,
+        asker.username,
+        asker.movie_count as total,
+        (coalesce($2::bigint, greatest(1, (asker.movie_count + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
+    from (select) as one_row
+    left join users as asker on asker.id = $1::bigint
+), page as (
+    (
+        select movie.id, movie.title, movie.genre, movie.year
+        from movies as movie
+        where movie.creator_id = $1::bigint
+          and (select skipped <= total / 2 from asked)
+        order by movie.id desc
+        limit $3::bigint
+        offset (select skipped from asked)
+    )
+    union all
+    (
+        select movie.id, movie.title, movie.genre, movie.year
+        from movies as movie
+        where movie.creator_id = $1::bigint
+          and (select skipped > total / 2 from asked)
+        order by movie.id
+        limit (select least($3::bigint, greatest(0, total - skipped)) from asked)
+        offset (select greatest(0, total - skipped - $3::bigint) from asked)
+    )
+)
+select
+    asked.is_active as asker_is_active,
+    asked.total,
+    page.id,
+    page.title,
+    page.genre,
+    page.year,
+    asked.username as creator
+from asked
+left join page on true
+order by page.id desc;

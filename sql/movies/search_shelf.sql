@@ -1,0 +1,41 @@
+-- Answers who asks, how many of their movies match, and one page of these, newest first. The first row is always there;
+-- its movie is null past the end.
+-- $1 bigint: the user who asks; $2 bigint: the page from 1, null for the last; $3 bigint: movies on a page
+-- $4 text: LIKE pattern of the title; $5 text: of the genre; $6 text: of the creator's name; % matches all
+-- $7 bigint: the lowest year; $8 bigint: the highest
+-- Rests on users_id_key and, for what is contained in a title, movies_by_title; else on movies_by_creator.
+with matching as materialized (
+    select movie.id
+    from movies as movie
+    where movie.creator_id = $1::bigint
+      and upper(movie.title) like upper($4::text)
+      and upper(movie.genre) like upper($5::text)
+      and movie.year between $7::bigint and $8::bigint
+      and (select upper(username) like upper($6::text) from users where id = $1::bigint)
+), asked as (
+    select
+        asker.is_active,
+        counted.total,
+        (coalesce($2::bigint, greatest(1, (counted.total + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
+    from (select count(*) as total from matching) as counted
+    left join users as asker on asker.id = $1::bigint
+), page as (
+    select id
+    from matching
+    order by id desc
+    limit $3::bigint
+    offset (select skipped from asked)
+)
+select
+    asked.is_active as asker_is_active,
+    asked.total,
+    movie.id,
+    movie.title,
+    movie.genre,
+    movie.year,
+    creator.username as creator
+from asked
+left join page on true
+left join movies as movie on movie.id = page.id
+left join users as creator on creator.id = movie.creator_id
+order by page.id desc;

@@ -1,0 +1,143 @@
+//! One connection: its prepared statements, whether it is still good, and what its errors mean.
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use postgres::error::{DbError, Severity};
+use postgres::fallible_iterator::FallibleIterator;
+use postgres::types::ToSql;
+use postgres::{Client, Config, NoTls, Row, Statement};
+use r2d2::ManageConnection;
+use r2d2_postgres::PostgresConnectionManager;
+
+use super::{Error, Sql};
+
+/// A connection that rested longer is looked at before it is used: what the server sent meanwhile, such as its
+/// farewell, is read without asking anything.
+const RESTED: Duration = Duration::from_secs(1);
+
+/// A client with the statements that were prepared on it.
+pub struct Connection {
+    client: Client,
+    prepared: HashMap<&'static str, Statement>,
+    born: Instant,
+    used: Instant,
+    is_trusted: bool,
+}
+
+/// A statement's failure, and whether the server may have got the statement.
+pub struct Lost {
+    pub error: postgres::Error,
+    pub was_sent: bool,
+}
+
+impl Connection {
+    /// The rows of the statement, which is prepared at its first use.
+    pub fn query(
+        &mut self,
+        sql: &Sql,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Lost> {
+        let statement = match self.prepared.get(sql.name) {
+            Some(statement) => statement.clone(),
+            None => {
+                let statement = self.client.prepare(sql.text);
+                let statement = statement.map_err(|error| self.judge(error, false))?;
+                self.prepared.insert(sql.name, statement.clone());
+                statement
+            }
+        };
+        let rows = self.client.query(&statement, parameters);
+        self.used = Instant::now();
+        rows.map_err(|error| self.judge(error, true))
+    }
+
+    /// An error that the server called fatal is its last word on this connection.
+    fn judge(&mut self, error: postgres::Error, was_sent: bool) -> Lost {
+        let severity = error.as_db_error().and_then(DbError::parsed_severity);
+        let is_last_word = matches!(severity, Some(Severity::Fatal | Severity::Panic));
+        self.is_trusted &= !is_last_word && !self.client.is_closed();
+        Lost { error, was_sent }
+    }
+
+    /// Whether the connection is known to be lost.
+    pub fn is_lost(&self) -> bool {
+        !self.is_trusted
+    }
+
+    /// Whether it may be used: it was made after the last loss, and the server did not end it while it rested. What
+    /// is there already is read, and nothing is waited for.
+    pub fn is_trusted(&mut self, distrusted_until: Instant) -> bool {
+        let ended_at_rest = self.used.elapsed() > RESTED
+            && (self.client.notifications().iter().next().is_err() || self.client.is_closed());
+        self.is_trusted = self.born >= distrusted_until && !ended_at_rest;
+        self.is_trusted
+    }
+}
+
+/// Makes the pool's connections.
+pub struct Manager(PostgresConnectionManager<NoTls>);
+
+impl Manager {
+    /// Connections to this database.
+    pub fn new(database: Config) -> Manager {
+        Manager(PostgresConnectionManager::new(database, NoTls))
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = postgres::Error;
+
+    fn connect(&self) -> Result<Connection, postgres::Error> {
+        let client = self.0.connect()?;
+        let now = Instant::now();
+        Ok(Connection {
+            client,
+            prepared: HashMap::new(),
+            born: now,
+            used: now,
+            is_trusted: true,
+        })
+    }
+
+    fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
+        self.0.is_valid(&mut connection.client)
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        !connection.is_trusted || self.0.has_broken(&mut connection.client)
+    }
+}
+
+/// An error of the client as one of ours, by its SQLSTATE where the server gave one.
+pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
+    if let Some(refusal) = error.as_db_error() {
+        let code = refusal.code().code();
+        return match (refusal.constraint(), code.get(..2)) {
+            (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
+            (_, Some("40")) => Error::RolledBack(describe(error)),
+            // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
+            // 55P03 locked, 57 shut down or cancelled by a deadline, 58 system error
+            (_, Some("08" | "28" | "3D" | "53" | "57" | "58")) => {
+                Error::Unavailable(describe(error))
+            }
+            _ if ["25006", "55P03"].contains(&code) => Error::Unavailable(describe(error)),
+            _ => sql.fault(describe(error)),
+        };
+    }
+    let source = std::error::Error::source(error);
+    let is_lost = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
+    if is_lost {
+        Error::Unavailable(describe(error))
+    } else {
+        sql.fault(describe(error))
+    }
+}
+
+/// The error with its cause, which the client's own text leaves out.
+pub fn describe(error: &postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

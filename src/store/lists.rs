@@ -1,0 +1,152 @@
+//! What the database knows of lists of movies: pages of a shelf or of everybody's movies, and searches in them. Every
+//! statement first answers who asks.
+use std::ops::RangeInclusive;
+
+use postgres::Row;
+
+use super::batch::Batch;
+use super::movies::{Movie, admit, decode, get};
+use super::{Error, Sql, Store, group_by_place, sql};
+
+const LIST_FIRST: Sql = sql!("movies/list_first");
+const LIST_SHELF: Sql = sql!("movies/list_shelf");
+const LIST_ALL: Sql = sql!("movies/list_all");
+const SEARCH_SHELF: Sql = sql!("movies/search_shelf");
+const SEARCH_ALL: Sql = sql!("movies/search_all");
+
+/// Whose movies a list is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelf {
+    /// Those of the user who asks.
+    Own,
+    /// Everybody's.
+    All,
+}
+
+/// Which part of a list is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// From 1; `None` is the last page.
+    pub number: Option<i64>,
+    /// Movies on a page, from 1.
+    pub size: i64,
+}
+
+/// One page of a list, newest first.
+#[derive(Debug)]
+pub struct Page {
+    /// How many movies the whole list has.
+    pub total: i64,
+    /// Those on this page; none past the end.
+    pub movies: Vec<Movie>,
+}
+
+/// What a search keeps. A text is contained, its case ignored as PostgreSQL's `upper()` ignores it.
+pub struct Filter {
+    /// In the title; empty keeps all.
+    pub title: String,
+    /// In the genre; empty keeps all.
+    pub genre: String,
+    /// In the creator's username; empty keeps all.
+    pub creator: String,
+    /// The years kept; an empty range keeps none.
+    pub years: RangeInclusive<i64>,
+}
+
+/// Questions for a first page: who asks, and how many movies they want.
+pub(super) type FirstPages = Batch<(i64, i64), Page, Error>;
+
+/// One page of the movies of a shelf. First pages of one's own are answered in batches; others differ too much in
+/// what they cost.
+pub fn list(store: &Store, asker: i64, shelf: Shelf, page: PageRequest) -> Result<Page, Error> {
+    let sql = match (shelf, page.number) {
+        (Shelf::Own, Some(1)) => return list_first(store, asker, page.size),
+        (Shelf::Own, _) => LIST_SHELF,
+        (Shelf::All, _) => LIST_ALL,
+    };
+    let rows = store.read(&sql, &[&asker, &page.number, &page.size])?;
+    decode_page(&rows, &sql)
+}
+
+fn list_first(store: &Store, asker: i64, size: i64) -> Result<Page, Error> {
+    let run = |questions: &[(i64, i64)]| {
+        let (askers, sizes): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
+        let rows = store.read(&LIST_FIRST, &[&askers, &sizes])?;
+        let groups = group_by_place(&rows, questions.len(), &LIST_FIRST)?;
+        let pages = groups
+            .into_iter()
+            .map(|group| decode_page(group.0, &LIST_FIRST));
+        Ok(pages.collect())
+    };
+    store.first_pages.submit((asker, size), |_, _| true, run)
+}
+
+/// One page of those movies of a shelf that the filter keeps.
+pub fn search(
+    store: &Store,
+    asker: i64,
+    shelf: Shelf,
+    page: PageRequest,
+    filter: &Filter,
+) -> Result<Page, Error> {
+    let sql = match shelf {
+        Shelf::Own => SEARCH_SHELF,
+        Shelf::All => SEARCH_ALL,
+    };
+    let rows = store.read(
+        &sql,
+        &[
+            &asker,
+            &page.number,
+            &page.size,
+            &contains_pattern(&filter.title),
+            &contains_pattern(&filter.genre),
+            &contains_pattern(&filter.creator),
+            filter.years.start(),
+            filter.years.end(),
+        ],
+    )?;
+    decode_page(&rows, &sql)
+}
+
+/// The LIKE pattern of what contains the text; in it LIKE's own characters stand for themselves.
+fn contains_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    if !text.is_empty() {
+        pattern.push('%');
+    }
+    pattern
+}
+
+fn decode_page<'a>(rows: impl IntoIterator<Item = &'a Row>, sql: &Sql) -> Result<Page, Error> {
+    let mut rows = rows.into_iter().peekable();
+    let first = rows
+        .peek()
+        .ok_or_else(|| sql.fault("it answered without a row"))?;
+    admit(first, sql)?;
+    let total = get(first, "total", sql)?;
+    let movies: Result<_, postgres::Error> =
+        rows.filter_map(|row| decode(row).transpose()).collect();
+    Ok(Page {
+        total,
+        movies: movies.map_err(|error| sql.fault(error))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_s_own_characters_are_literal() {
+        assert_eq!(contains_pattern(r"100%_\é"), r"%100\%\_\\é%");
+        assert_eq!(contains_pattern(""), "%");
+    }
+}
