@@ -175,8 +175,9 @@ fn describe(error: clap::Error) -> String {
                 .filter_map(|word| word.strip_prefix("--"))
                 .map(|flag| flag.replace('-', "_").to_uppercase())
                 .collect();
+            let verb = if missing.len() == 1 { "is" } else { "are" };
             format!(
-                "{} is not set: it has no default (see --help)",
+                "{} {verb} not set, without a default (see --help)",
                 missing.join(" and ")
             )
         }
