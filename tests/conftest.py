@@ -1,0 +1,285 @@
+"""What every file shares: servers with databases of their own, and the fixtures that hand out clients of them."""
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from client import MISSING, Client, word
+
+BINARY = os.environ.get("MOVIES_API_BINARY")
+MAINTENANCE_DATABASE = os.environ.get("TEST_DATABASE_URL")
+HAS_OWN_SERVERS = bool(BINARY and MAINTENANCE_DATABASE)
+SECRET_KEY = "a-key-of-the-tests-alone-long-enough-for-hs512-0123456789abcdef-0123"
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Short ids: tables hold bodies of a thousand characters and odd ones."""
+    text = "missing" if val is MISSING else val if isinstance(val, str) else repr(val)
+    text = ascii(text)[1:-1]
+    return text if len(text) <= 48 else f"{text[:40]}..{len(text)}"
+
+
+class Database:
+    """A database of a test's own, changed directly where no request can."""
+
+    def __init__(self):
+        import psycopg
+
+        self.name = f"movies_{word()}"
+        self.connect = psycopg.connect
+        self.url = psycopg.conninfo.make_conninfo(MAINTENANCE_DATABASE, dbname=self.name)
+        self.manage(f"create database {self.name} template template0")
+
+    def manage(self, statement):
+        """One statement on the maintenance database."""
+        with self.connect(MAINTENANCE_DATABASE, autocommit=True) as connection:
+            connection.execute(statement)
+
+    def run(self, statement, *values):
+        """One statement on this database; its rows, if it has any."""
+        with self.connect(self.url) as connection:
+            done = connection.execute(statement, values)
+            return done.fetchall() if done.description else None
+
+    def take_away(self):
+        """From now on it refuses connections, and those that were open are cut."""
+        self.manage(f"alter database {self.name} with allow_connections false")
+        self.cut_connections()
+
+    def cut_connections(self):
+        self.manage(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{self.name}'")
+
+    def give_back(self):
+        self.manage(f"alter database {self.name} with allow_connections true")
+
+    def drop(self):
+        self.manage(f"drop database if exists {self.name} with (force)")
+
+
+class Link:
+    """A way to a database that can be cut: a folder with a link to the cluster's socket."""
+
+    def __init__(self, database, folder):
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        place = conninfo_to_dict(MAINTENANCE_DATABASE)
+        name = f".s.PGSQL.{place.get('port', 5432)}"
+        if not str(place.get("host", "")).startswith("/"):
+            pytest.skip("needs a cluster on a unix socket: ./run.sh test")
+        self.database, self.link, self.socket = database, folder / name, os.path.join(place["host"], name)
+        self.url = make_conninfo(database.url, host=str(folder))
+        self.mend()
+
+    def mend(self):
+        self.link.symlink_to(self.socket)
+
+    def cut(self):
+        self.link.unlink()
+        self.database.cut_connections()
+
+
+class Server:
+    """The binary as a process of its own, its log, and the clients that have to hang up before it stops."""
+
+    def __init__(self, settings):
+        self.settings = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", **settings}
+        self.clients = []
+        self.launch()
+
+    def launch(self):
+        """Starts the process, and does not wait for it to listen."""
+        environment = {name: value for name, value in self.settings.items() if value is not None}
+        self.log = []
+        self.changed = threading.Condition()
+        self.process = subprocess.Popen(
+            [BINARY], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
+        )
+        self.reader = threading.Thread(target=self.read_log, daemon=True)
+        self.reader.start()
+
+    def read_log(self):
+        for line in self.process.stdout:
+            with self.changed:
+                self.log.append(line.decode(errors="replace").rstrip("\n"))
+                self.changed.notify_all()
+        with self.changed:
+            self.log_ended = True
+            self.changed.notify_all()
+
+    log_ended = False
+
+    def wait_until_listening(self, deadline=20):
+        """Reads the log until it says where the server listens."""
+        def found():
+            lines = [re.search(r"listening on (http://127\.0\.0\.1:\d+)", line) for line in self.log]
+            return next((match for match in lines if match), None)
+
+        with self.changed:
+            self.changed.wait_for(lambda: found() or self.log_ended, deadline)
+            match = found()
+        assert match, "the server does not listen; its log:\n" + "\n".join(self.log)
+        self.base = match[1]
+        return self
+
+    def client(self):
+        self.clients.append(Client(self.base))
+        return self.clients[-1]
+
+    def hang_up(self):
+        for client in self.clients:
+            client.close()
+
+    def end(self, deadline=20):
+        """The exit status, once the process has ended by itself and its whole log is read."""
+        status = self.process.wait(deadline)
+        self.reader.join(deadline)
+        return status
+
+    def stop(self, with_signal=signal.SIGTERM, deadline=20):
+        """Ends the process by this signal; its exit status."""
+        self.hang_up()
+        self.process.send_signal(with_signal)
+        return self.end(deadline)
+
+    def start_again(self):
+        """The same settings and data in a new process."""
+        self.log_ended = False
+        self.launch()
+        return self.wait_until_listening()
+
+    def dispose(self):
+        self.hang_up()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.end()
+        assert not [line for line in self.log if "panicked" in line]
+
+
+@pytest.fixture(scope="session")
+def make_server():
+    """Starts servers that live until the session ends."""
+    servers, databases = [], []
+
+    def make(**settings):
+        databases.append(Database())
+        server = Server({"DATABASE_URL": databases[-1].url, **settings})
+        server.database = databases[-1]
+        servers.append(server)
+        return server.wait_until_listening()
+
+    yield make
+    for server in servers:
+        server.dispose()
+    for database in databases:
+        database.drop()
+
+
+@pytest.fixture(scope="session")
+def default_server(make_server):
+    """The server that most tests share; none if the service was started by somebody else."""
+    return make_server(MOVIES_VISIBILITY="own") if HAS_OWN_SERVERS else None
+
+
+@pytest.fixture(scope="session")
+def own_server(default_server):
+    """The shared server where a test needs its key, its database or its defaults."""
+    return default_server or pytest.skip("needs a server of its own: ./run.sh test")
+
+
+@pytest.fixture(scope="session")
+def shared_server(make_server):
+    """A server with MOVIES_VISIBILITY=shared."""
+    if not HAS_OWN_SERVERS:
+        pytest.skip("needs a server of its own: ./run.sh test")
+    return make_server(MOVIES_VISIBILITY="shared")
+
+
+@pytest.fixture
+def database():
+    """A database of the test's own, still empty."""
+    if not HAS_OWN_SERVERS:
+        pytest.skip("needs a server of its own: ./run.sh test")
+    made = Database()
+    yield made
+    made.drop()
+
+
+@pytest.fixture
+def cut_link(database, tmp_path):
+    """A way to the test's database that can be cut."""
+    return Link(database, tmp_path)
+
+
+@pytest.fixture
+def launch_server(database):
+    """Launches servers on the test's database, without waiting for them; whatever still runs afterwards is ended."""
+    servers = []
+
+    def launch(**settings):
+        servers.append(Server({"DATABASE_URL": database.url, **settings}))
+        return servers[-1]
+
+    yield launch
+    for server in servers:
+        server.dispose()
+
+
+@pytest.fixture
+def start_server(launch_server):
+    """Starts servers on the test's database, and waits until they listen."""
+    return lambda **settings: launch_server(**settings).wait_until_listening()
+
+
+@pytest.fixture(scope="session")
+def base(default_server):
+    """Where the service is."""
+    if default_server:
+        return default_server.base
+    return os.environ.get("MOVIES_API_URL", "http://127.0.0.1:8000").rstrip("/")
+
+
+@pytest.fixture(scope="session")
+def secret_key():
+    """What the service signs with; of a service that somebody else started only if they tell."""
+    key = SECRET_KEY if HAS_OWN_SERVERS else os.environ.get("SECRET_KEY")
+    return key or pytest.skip("needs the service's SECRET_KEY, or a server of its own: ./run.sh test")
+
+
+@pytest.fixture
+def mint(secret_key):
+    """Signs tokens with the service's key: of a user, with claims changed; MISSING leaves a claim out."""
+    import jwt
+
+    def mint(user, kind, *, key=secret_key, algorithm="HS256", header=None, **changes):
+        now = int(time.time())
+        good = {"token_type": kind, "exp": now + 600, "iat": now, "jti": secrets.token_hex(16), "user_id": str(user.id)}
+        claims = {claim: value for claim, value in {**good, **changes}.items() if value is not MISSING}
+        return jwt.api_jws.encode(json.dumps(claims).encode(), key, algorithm=algorithm, headers=header)
+
+    return mint
+
+
+@pytest.fixture
+def api(base):
+    """A client without a token."""
+    client = Client(base)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def ann(api):
+    """A user of the test's own, signed in."""
+    return api.new_user()
+
+
+@pytest.fixture
+def bob(api):
+    """Another one."""
+    return api.new_user()
