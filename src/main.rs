@@ -53,9 +53,10 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
         flag::register(signal, Arc::clone(&stop))?;
     }
+    let workers = usize::try_from(settings.workers)?;
     let store = Store::open(Options {
         database: settings.database_url,
-        pool_size: settings.db_pool_size.into(),
+        pool_size: settings.db_pool_size,
         checkout_deadline: Duration::from_secs(3),
         statement_deadline: Duration::from_secs(5),
         start_deadline: Duration::from_secs(10),
@@ -71,7 +72,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         hasher: Hasher::new(Cost {
             rounds_log2: settings.bcrypt_cost,
             // Some workers are left for readers however many sign in at once.
-            waiting_limit: usize::from(settings.workers) * 7 / 8,
+            waiting_limit: workers * 7 / 8,
             waiting_deadline: Duration::from_secs(20),
         })?,
         visibility: settings.movies_visibility,
@@ -80,7 +81,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     };
     server::serve(
         settings.bind,
-        settings.workers.into(),
+        workers,
         &stop,
         |address| log::info!("listening on http://{address}"),
         move |request| api::handle(request, &app),

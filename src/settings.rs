@@ -20,7 +20,7 @@ use crate::api::Visibility;
 #[command(name = "movies-api", version, disable_help_subcommand = true)]
 pub struct Settings {
     /// Address and port to listen on
-    #[arg(long, env, default_value = "0.0.0.0:8000", hide_env_values = true)]
+    #[arg(long, env, default_value = "0.0.0.0:8000", hide_env_values = true, value_parser = parse_address)]
     pub bind: SocketAddr,
 
     /// PostgreSQL to keep the data in: a URL or key=value pairs, as libpq takes them
@@ -48,16 +48,16 @@ pub struct Settings {
     pub movies_visibility: Visibility,
 
     /// Cost of a password's bcrypt hash, 4 to 31: it takes 2^cost rounds
-    #[arg(long, env, default_value = "10", hide_env_values = true, value_name = "COST", value_parser = clap::value_parser!(u32).range(4..=31))]
+    #[arg(long, env, default_value = "10", hide_env_values = true, value_name = "COST", value_parser = parse_between::<4, 31>)]
     pub bcrypt_cost: u32,
 
     /// Threads that handle requests, 2 to 1024
-    #[arg(long, env, default_value = "64", hide_env_values = true, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(2..=1024))]
-    pub workers: u16,
+    #[arg(long, env, default_value = "64", hide_env_values = true, value_name = "THREADS", value_parser = parse_between::<2, 1024>)]
+    pub workers: u32,
 
     /// Connections to PostgreSQL, 1 to 1000
-    #[arg(long, env, default_value = "8", hide_env_values = true, value_name = "CONNECTIONS", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub db_pool_size: u16,
+    #[arg(long, env, default_value = "8", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
+    pub db_pool_size: u32,
 
     /// Networks of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed, separated by commas
     #[arg(long, env, hide_env_values = true, value_name = "NETWORKS", value_delimiter = ',', value_parser = parse_network)]
@@ -69,8 +69,7 @@ pub struct Settings {
         env,
         default_value = "info",
         hide_env_values = true,
-        value_name = "LEVEL"
-    )]
+        value_name = "LEVEL", value_parser = parse_level)]
     pub log_level: LevelFilter,
 }
 
@@ -199,6 +198,23 @@ fn parse_database_url(text: &str) -> Result<postgres::Config, String> {
     })
 }
 
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "it is an address and a port such as 127.0.0.1:8000 or [::]:8000".to_owned())
+}
+
+fn parse_level(text: &str) -> Result<LevelFilter, String> {
+    text.parse()
+        .map_err(|_| "it is one of off, error, warn, info, debug, trace".to_owned())
+}
+
+fn parse_between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("it is a whole number, {LEAST} to {MOST}")),
+    }
+}
+
 fn parse_lifetime(text: &str) -> Result<Duration, String> {
     // A century: far past any use, far below where a time in seconds could overflow.
     const LONGEST: u64 = 100 * 365 * 86_400;
@@ -233,15 +249,15 @@ mod tests {
         for (flag, told) in [
             (
                 "--bcrypt-cost=3",
-                "BCRYPT_COST=3 is not allowed: 3 is not in 4..=31",
+                "BCRYPT_COST=3 is not allowed: it is a whole number, 4 to 31",
             ),
             (
                 "--bcrypt-cost=x",
-                "BCRYPT_COST=x is not allowed: invalid digit found in string",
+                "BCRYPT_COST=x is not allowed: it is a whole number, 4 to 31",
             ),
             (
                 "--bind=here",
-                "BIND=here is not allowed: invalid socket address syntax",
+                "BIND=here is not allowed: it is an address and a port such as 127.0.0.1:8000 or [::]:8000",
             ),
             (
                 "--movies-visibility=all",
