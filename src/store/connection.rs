@@ -31,24 +31,39 @@ pub struct Lost {
 }
 
 impl Connection {
-    /// The rows of the statement, which is prepared at its first use.
+    /// The rows of the statement.
     pub fn query(
         &mut self,
         sql: &Sql,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Lost> {
-        let statement = match self.prepared.get(sql.name) {
-            Some(statement) => statement.clone(),
+        let rows = match sql.replanned {
+            Some(types) => {
+                let typed: Vec<_> = parameters
+                    .iter()
+                    .copied()
+                    .zip(types.iter().cloned())
+                    .collect();
+                self.client.query_typed(sql.text, &typed)
+            }
             None => {
-                let statement = self.client.prepare(sql.text);
-                let statement = statement.map_err(|error| self.judge(error, false))?;
-                self.prepared.insert(sql.name, statement.clone());
-                statement
+                let statement = self
+                    .prepare(sql)
+                    .map_err(|error| self.judge(error, false))?;
+                self.client.query(&statement, parameters)
             }
         };
-        let rows = self.client.query(&statement, parameters);
         self.used = Instant::now();
         rows.map_err(|error| self.judge(error, true))
+    }
+
+    fn prepare(&mut self, sql: &Sql) -> Result<Statement, postgres::Error> {
+        if let Some(statement) = self.prepared.get(sql.name) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql.text)?;
+        self.prepared.insert(sql.name, statement.clone());
+        Ok(statement)
     }
 
     /// An error that the server called fatal is its last word on this connection.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use postgres::Row;
+use postgres::types::Type;
 
 use super::batch::Batch;
 use super::movies::{Movie, admit, decode, get};
@@ -11,8 +12,18 @@ use super::{Error, Sql, Store, group_by_place, sql};
 const LIST_FIRST: Sql = sql!("movies/list_first");
 const LIST_SHELF: Sql = sql!("movies/list_shelf");
 const LIST_ALL: Sql = sql!("movies/list_all");
-const SEARCH_SHELF: Sql = sql!("movies/search_shelf");
-const SEARCH_ALL: Sql = sql!("movies/search_all");
+const SEARCH_SHELF: Sql = sql!("movies/search_shelf", Some(SEARCH_TYPES));
+const SEARCH_ALL: Sql = sql!("movies/search_all", Some(SEARCH_TYPES));
+const SEARCH_TYPES: &[Type] = &[
+    Type::INT8,
+    Type::INT8,
+    Type::INT8,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT8,
+    Type::INT8,
+];
 
 /// Whose movies a list is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub mod users;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use postgres::types::ToSql;
+use postgres::types::{ToSql, Type};
 use postgres::{Config, Row};
 use r2d2::{Pool, PooledConnection};
 
@@ -23,14 +23,21 @@ use self::movies::{Creations, Found, Questions, Updates};
 struct Sql {
     name: &'static str,
     text: &'static str,
+    /// The parameters' types, if it is to be planned anew each time, for the values at hand; else it is prepared once
+    /// per connection. Both take one round trip.
+    replanned: Option<&'static [Type]>,
 }
 
-/// The statement in `sql/NAME.sql`.
+/// The statement in `sql/NAME.sql`, with the types of its parameters if it is to be planned anew each time.
 macro_rules! sql {
     ($name:literal) => {
+        sql!($name, None)
+    };
+    ($name:literal, $replanned:expr) => {
         $crate::store::Sql {
             name: $name,
             text: include_str!(concat!("../../sql/", $name, ".sql")),
+            replanned: $replanned,
         }
     };
 }
