@@ -1,0 +1,371 @@
+#!/usr/bin/env bash
+# The one command: serves the movies, with a PostgreSQL of its own where none is given; tests; stops.
+set -euo pipefail
+
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+DATA_DIR=${DATA_DIR:-$ROOT/.data}
+BINARY=${CARGO_TARGET_DIR:-$ROOT/target}/release/movies-api
+CONTRACT=$ROOT/../shared/contract/check.py
+
+usage() {
+    cat <<'END'
+usage: ./run.sh [COMMAND]
+
+  serve   build, start a PostgreSQL cluster under DATA_DIR unless DATABASE_URL is set, and serve (the default)
+  test    build, and run all tests against servers and a throwaway cluster of their own
+  stop    stop what `serve` started for this DATA_DIR
+  help    show this
+
+Settings are environment variables; `target/release/movies-api --help` lists them. Besides:
+  DATA_DIR   where the cluster and the secret key are kept (default ./.data)
+END
+}
+
+say() { printf 'run.sh: %s\n' "$*" >&2; }
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# --- What has to be installed ---------------------------------------------------------------------------------------
+
+# Installs Debian packages if that is possible here without asking anybody.
+install_packages() {
+    command -v apt-get >/dev/null || return 1
+    local as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || return 1
+        as_root=(sudo -n)
+    fi
+    say "installing $*"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || true
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+need_cargo() {
+    [ ! -d "$HOME/.cargo/bin" ] || PATH=$PATH:$HOME/.cargo/bin
+    command -v cargo >/dev/null || die "cargo is missing. Install Rust 1.88 or later: on Debian, Fedora and macOS alike" \
+        "'curl https://sh.rustup.rs -sSf | sh' (or Fedora 'dnf install cargo', macOS 'brew install rust')"
+    command -v cc >/dev/null || install_packages gcc libc6-dev || die "a C compiler is missing. Debian: 'apt-get install gcc';" \
+        "Fedora: 'dnf install gcc'; macOS: 'xcode-select --install'"
+}
+
+# The newest of the folders that hold PostgreSQL's programs.
+find_postgres() {
+    local folder
+    for folder in $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin \
+        /usr/local/opt/postgresql@*/bin | sort -rV) "$(dirname -- "$(command -v initdb || echo /none/initdb)")"; do
+        if [ -x "$folder/initdb" ] && [ -x "$folder/pg_ctl" ] && [ -x "$folder/postgres" ]; then
+            echo "$folder"
+            return
+        fi
+    done
+    return 1
+}
+
+need_postgres() {
+    POSTGRES=$(find_postgres) && return
+    # Debian would start a cluster of its own, with an open port, as soon as the package is there.
+    if install_packages postgresql-common && [ "$(id -u)" = 0 ]; then
+        sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    fi
+    install_packages postgresql || true
+    POSTGRES=$(find_postgres) || die "PostgreSQL's programs are missing. Debian: 'apt-get install postgresql';" \
+        "Fedora: 'dnf install postgresql-server postgresql-contrib'; macOS: 'brew install postgresql@16'"
+}
+
+build() {
+    need_cargo
+    (cd "$ROOT" && cargo build --release --locked --quiet) || die "the build failed"
+    [ -x "$BINARY" ] || die "the build left no $BINARY"
+}
+
+# --- A PostgreSQL cluster of our own ---------------------------------------------------------------------------------
+
+# Chooses whom the database runs as, since PostgreSQL refuses root: sets AS_OWNER, a prefix for its commands, and gives
+# them their folder.
+choose_owner() {
+    local folder=$DATA_DIR/database owner
+    mkdir -p -- "$folder"
+    chmod 700 "$folder"
+    AS_OWNER=()
+    [ "$(id -u)" = 0 ] || return 0
+    owner=$(id -un postgres 2>/dev/null || echo nobody)
+    AS_OWNER=(setpriv "--reuid=$owner" "--regid=$(id -g "$owner")" --init-groups --)
+    chown "$owner" "$folder"
+    if ! (cd / && "${AS_OWNER[@]}" test -w "$folder"); then
+        # A parent, such as root's home, is closed to others. The right to pass it is all that is added.
+        AS_OWNER=(setpriv "--reuid=$owner" "--regid=$(id -g "$owner")" --init-groups
+            --inh-caps=+dac_override --ambient-caps=+dac_override --)
+        (cd / && "${AS_OWNER[@]}" test -w "$folder" 2>/dev/null) ||
+            die "the user $owner, as whom PostgreSQL runs, cannot reach $folder: set DATA_DIR to a folder that it can"
+    fi
+}
+
+as_owner() { (cd / && exec env LC_ALL=C "${AS_OWNER[@]}" "$@" 9>&-); }
+
+# Makes the cluster in $1 if there is none. A half-made one never has the final name.
+make_cluster() {
+    local cluster=$1 locale
+    [ ! -f "$cluster/PG_VERSION" ] || return 0
+    for locale in C.UTF-8 en_US.UTF-8 C; do
+        rm -rf -- "$cluster.new"
+        # Everybody who reaches the socket is let in: its folder is closed to all but its owner and root.
+        if as_owner "$POSTGRES/initdb" -D "$cluster.new" --username=movies --auth-local=trust --auth-host=reject \
+            --encoding=UTF8 --locale="$locale" --data-checksums >"$DATA_DIR/initdb.log" 2>&1; then
+            [ "$locale" != C ] || say "there is no UTF-8 locale: searches will mind the case of letters past ASCII"
+            echo "include 'movies-api.conf'" >>"$cluster.new/postgresql.conf"
+            mv -- "$cluster.new" "$cluster"
+            return
+        fi
+    done
+    die "the database could not be made: $(tail -n 1 "$DATA_DIR/initdb.log")"
+}
+
+# Starts the cluster in $1, with the further settings in $2, and sets SOCKETS to its sockets' folder.
+start_cluster() {
+    local cluster=$1 further=${2:-}
+    if as_owner "$POSTGRES/pg_ctl" -D "$cluster" status >/dev/null 2>&1; then
+        # Left behind by a run.sh that was killed.
+        SOCKETS=$(sed -n 5p "$cluster/postmaster.pid")
+        return
+    fi
+    SOCKETS=$DATA_DIR/database/sockets
+    # A socket's path has room for 107 bytes, and its name takes 14 of them.
+    if [ "${#SOCKETS}" -gt 90 ]; then
+        SOCKETS=$(mktemp -d /tmp/movies-api.XXXXXX)
+    fi
+    mkdir -p -- "$SOCKETS"
+    chmod 700 "$SOCKETS"
+    [ "$(id -u)" != 0 ] || chown --reference="$cluster" "$SOCKETS"
+    cat >"$cluster/movies-api.conf" <<END
+listen_addresses = ''
+unix_socket_directories = '"${SOCKETS//\'/\'\'}"'
+$further
+END
+    chmod 644 "$cluster/movies-api.conf"
+    as_owner "$POSTGRES/pg_ctl" -D "$cluster" -w -t 120 -l "$cluster/server.log" start >/dev/null 2>&1 ||
+        die "the database does not start: $(tail -n 1 "$cluster/server.log" 2>/dev/null)"
+}
+
+stop_cluster() {
+    as_owner "$POSTGRES/pg_ctl" -D "$1" -m fast -w -t 60 stop >/dev/null 2>&1 || true
+}
+
+# How a client names database $2 of the cluster whose sockets are in $1.
+conninfo() {
+    local quoted=${1//\\/\\\\}
+    echo "host='${quoted//\'/\\\'}' user=movies dbname=$2"
+}
+
+query() { "$POSTGRES/psql" -X -q -A -t -d "$1" -c "$2" </dev/null; }
+
+# --- serve and stop --------------------------------------------------------------------------------------------------
+
+keep_secret_key() {
+    local file=$DATA_DIR/secret_key
+    if [ ! -s "$file" ]; then
+        (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$file.new" && mv -- "$file.new" "$file") ||
+            die "the secret key cannot be kept in $DATA_DIR"
+    fi
+    SECRET_KEY=$(cat -- "$file")
+    export SECRET_KEY
+}
+
+# Whether process $1 is alive and its command line contains $2: a number in an old file may be anybody's by now.
+is_ours() {
+    [ -n "$1" ] && ps -p "$1" -o args= 2>/dev/null | grep -qF -- "$2"
+}
+
+prepare_data_dir() {
+    mkdir -p -- "$DATA_DIR" 2>/dev/null || die "cannot make $DATA_DIR: set DATA_DIR to a folder that can be written"
+    DATA_DIR=$(cd -- "$DATA_DIR" && pwd)
+    (: >>"$DATA_DIR/lock") 2>/dev/null || die "cannot write in $DATA_DIR: set DATA_DIR to a folder that can be written"
+    exec 9>>"$DATA_DIR/lock"
+    ! command -v flock >/dev/null || flock -n 9 || die "another run.sh is using $DATA_DIR: './run.sh stop' ends it"
+}
+
+serve() {
+    build
+    prepare_data_dir
+    local server cluster=$DATA_DIR/database/cluster status=0
+    server=$(cat -- "$DATA_DIR/server.pid" 2>/dev/null || true)
+    ! is_ours "$server" movies-api || die "a server (process $server) was left behind: './run.sh stop' ends it"
+    [ -n "${SECRET_KEY:-}" ] || keep_secret_key
+    trap 'exit 143' INT TERM HUP
+    if [ -z "${DATABASE_URL:-}" ]; then
+        need_postgres
+        choose_owner
+        make_cluster "$cluster"
+        trap 'stop_cluster "$DATA_DIR/database/cluster"' EXIT
+        start_cluster "$cluster"
+        local maintenance
+        maintenance=$(conninfo "$SOCKETS" postgres)
+        [ -n "$(query "$maintenance" "select oid from pg_database where datname = 'movies'")" ] ||
+            query "$maintenance" "create database movies"
+        DATABASE_URL=$(conninfo "$SOCKETS" movies)
+        export DATABASE_URL
+    fi
+    # A process group of its own: a Ctrl-C reaches the server once, from here, and not a second time from the terminal.
+    set -m
+    "$BINARY" 9>&- &
+    server=$!
+    set +m
+    echo "$server" >"$DATA_DIR/server.pid"
+    echo "$$" >"$DATA_DIR/run.pid"
+    trap 'kill -TERM "$server" 2>/dev/null || true' INT TERM HUP
+    # A signal ends the wait early; the second wait gives the status of a process that has ended.
+    while kill -0 "$server" 2>/dev/null; do
+        wait "$server" || true
+    done
+    wait "$server" || status=$?
+    rm -f -- "$DATA_DIR/server.pid" "$DATA_DIR/run.pid"
+    exit "$status"
+}
+
+# Ends process $1, if its command line contains $2, within 30 seconds.
+end_process() {
+    is_ours "$1" "$2" || return 1
+    kill -TERM "$1"
+    for _ in $(seq 300); do
+        is_ours "$1" "$2" || return 0
+        sleep 0.1
+    done
+    die "process $1 does not end"
+}
+
+stop() {
+    [ -d "$DATA_DIR" ] || die "nothing was started for $DATA_DIR"
+    DATA_DIR=$(cd -- "$DATA_DIR" && pwd)
+    local stopped=()
+    ! end_process "$(cat -- "$DATA_DIR/run.pid" 2>/dev/null)" run.sh || stopped+=("the service")
+    # What only a killed run.sh leaves behind:
+    ! end_process "$(cat -- "$DATA_DIR/server.pid" 2>/dev/null)" movies-api || stopped+=("its server")
+    rm -f -- "$DATA_DIR/run.pid" "$DATA_DIR/server.pid"
+    if [ -f "$DATA_DIR/database/cluster/postmaster.pid" ] && POSTGRES=$(find_postgres); then
+        choose_owner
+        if as_owner "$POSTGRES/pg_ctl" -D "$DATA_DIR/database/cluster" status >/dev/null 2>&1; then
+            stop_cluster "$DATA_DIR/database/cluster"
+            stopped+=("its database")
+        fi
+    fi
+    [ "${#stopped[@]}" -gt 0 ] || die "nothing runs for $DATA_DIR"
+    printf -v stopped '%s, ' "${stopped[@]}"
+    say "stopped ${stopped%, }"
+}
+
+# --- test --------------------------------------------------------------------------------------------------------------
+
+# A cluster for the time of a test or a benchmark; DATA_DIR is then a folder that goes with it.
+start_throwaway_cluster() {
+    need_postgres
+    DATA_DIR=$(mktemp -d /tmp/movies-api-test.XXXXXX)
+    choose_owner
+    make_cluster "$DATA_DIR/database/cluster"
+    start_cluster "$DATA_DIR/database/cluster" "max_connections = 300
+$1"
+    TEST_DATABASE_URL=$(conninfo "$SOCKETS" postgres)
+    MOVIES_API_BINARY=$BINARY
+    export TEST_DATABASE_URL MOVIES_API_BINARY
+}
+
+end_throwaway_cluster() {
+    [ -z "${CHECKED:-}" ] || kill "$CHECKED" 2>/dev/null || true
+    stop_cluster "$DATA_DIR/database/cluster"
+    rm -rf -- "$DATA_DIR" "$SOCKETS"
+}
+
+# Adds what a stage counted, and says it. A stage that counted nothing did not run, which is a failure.
+count_stage() {
+    local name=$1 passed=${2:-0} failed=${3:-0} skipped=${4:-0}
+    [ "$((passed + failed))" -gt 0 ] || failed=1
+    PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
+    STAGES+="$(printf '%-28s %5d passed %3d failed %3d skipped' "$name" "$passed" "$failed" "$skipped")"$'\n'
+}
+
+# The sum of the numbers before word $2 in the closing lines of log $1 that match $3.
+sum_counts() { grep -E "$3" "$1" | grep -oE "[0-9]+ $2" | awk '{ sum += $1 } END { print sum + 0 }'; }
+
+test_rust() {
+    local log=$DATA_DIR/rust.log status=0
+    (cd "$ROOT" && cargo test --locked --no-fail-fast 2>&1) | tee "$log" || status=1
+    count_stage "Rust" "$(sum_counts "$log" passed '^test result')" \
+        "$(($(sum_counts "$log" failed '^test result') + status))" "$(sum_counts "$log" ignored '^test result')"
+}
+
+test_python() {
+    local log=$DATA_DIR/python.log venv=$ROOT/target/test-venv wanted
+    wanted=$(cksum <"$ROOT/tests/requirements.txt")
+    if [ "$(cat "$venv/wanted" 2>/dev/null)" != "$wanted" ]; then
+        rm -rf -- "$venv"
+        python3 -m venv "$venv" 2>/dev/null || { install_packages python3-venv && python3 -m venv "$venv"; } ||
+            die "python3 cannot make a virtual environment. Debian: 'apt-get install python3-venv'"
+        "$venv/bin/pip" install -q --disable-pip-version-check -r "$ROOT/tests/requirements.txt"
+        echo "$wanted" >"$venv/wanted"
+    fi
+    local status=0
+    (cd "$ROOT/tests" && "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@" 2>&1) | tee "$log" || status=1
+    tail -n 1 "$log" >"$log.end"
+    local failed
+    failed=$(($(sum_counts "$log.end" failed .) + $(sum_counts "$log.end" 'errors?' .)))
+    [ "$failed" -gt 0 ] || failed=$status
+    count_stage "pytest" "$(sum_counts "$log.end" passed .)" "$failed" \
+        "$(($(sum_counts "$log.end" skipped .) + $(sum_counts "$log.end" xfailed .)))"
+}
+
+# The recorded cases of the service that this one replaces, where the checker is.
+test_contract() {
+    local visibility=$1 log=$DATA_DIR/contract.$1.log base key=a-key-of-the-contract-alone-0123456789
+    query "$TEST_DATABASE_URL" "create database contract_$visibility"
+    BIND=127.0.0.1:0 SECRET_KEY=$key BCRYPT_COST=4 MOVIES_VISIBILITY=$visibility \
+        DATABASE_URL=$(conninfo "$SOCKETS" "contract_$visibility") "$BINARY" 2>"$DATA_DIR/server.log" &
+    CHECKED=$!
+    for _ in $(seq 100); do
+        base=$(sed -n 's/.*listening on \(http:[^ ]*\).*/\1/p' "$DATA_DIR/server.log")
+        [ -z "$base" ] || break
+        sleep 0.1
+    done
+    python3 "$CONTRACT" --base "$base" --secret-key "$key" --visibility "$visibility" | tee "$log" || true
+    kill "$CHECKED"
+    wait "$CHECKED" || true
+    CHECKED=''
+    tail -n 1 "$log" >"$log.end"
+    count_stage "contract, $visibility" "$(sum_counts "$log.end" passed .)" "$(sum_counts "$log.end" failed .)" \
+        "$(sum_counts "$log.end" skipped .)"
+}
+
+run_tests() {
+    build
+    PASSED=0 FAILED=0 SKIPPED=0 STAGES=''
+    command -v python3 >/dev/null || die "python3 is missing"
+    trap 'exit 143' INT TERM HUP
+    trap end_throwaway_cluster EXIT
+    # What a test writes need not outlive the machine.
+    start_throwaway_cluster 'fsync = off'
+    test_rust
+    test_python "$@"
+    if [ -f "$CONTRACT" ]; then
+        test_contract own
+        test_contract shared
+    fi
+    printf '\n%s\n%d passed, %d failed, %d skipped\n' "$STAGES" "$PASSED" "$FAILED" "$SKIPPED"
+    [ "$FAILED" = 0 ]
+}
+
+main() {
+    local command=${1:-serve}
+    [ "$#" = 0 ] || shift
+    case $command in
+        serve) serve ;;
+        test) run_tests "$@" ;;
+        stop) stop ;;
+        help | -h | --help) usage ;;
+        *)
+            usage >&2
+            exit 2
+            ;;
+    esac
+}
+
+main "$@"
