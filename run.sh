@@ -94,11 +94,11 @@ choose_owner() {
     owner=$(id -un postgres 2>/dev/null || echo nobody)
     AS_OWNER=(setpriv "--reuid=$owner" "--regid=$(id -g "$owner")" --init-groups --)
     chown "$owner" "$folder"
-    if ! (cd / && "${AS_OWNER[@]}" test -w "$folder"); then
+    if ! (cd / && "${AS_OWNER[@]}" ls "$folder" >/dev/null 2>&1); then
         # A parent, such as root's home, is closed to others. The right to pass it is all that is added.
         AS_OWNER=(setpriv "--reuid=$owner" "--regid=$(id -g "$owner")" --init-groups
             --inh-caps=+dac_override --ambient-caps=+dac_override --)
-        (cd / && "${AS_OWNER[@]}" test -w "$folder" 2>/dev/null) ||
+        (cd / && "${AS_OWNER[@]}" ls "$folder" >/dev/null 2>&1) ||
             die "the user $owner, as whom PostgreSQL runs, cannot reach $folder: set DATA_DIR to a folder that it can"
     fi
 }
@@ -273,7 +273,7 @@ $1"
 end_throwaway_cluster() {
     [ -z "${CHECKED:-}" ] || kill "$CHECKED" 2>/dev/null || true
     stop_cluster "$DATA_DIR/database/cluster"
-    rm -rf -- "$DATA_DIR" "$SOCKETS"
+    rm -rf -- "$DATA_DIR" "${SOCKETS:-$DATA_DIR}"
 }
 
 # Adds what a stage counted, and says it. A stage that counted nothing did not run, which is a failure.
@@ -285,7 +285,7 @@ count_stage() {
 }
 
 # The sum of the numbers before word $2 in the closing lines of log $1 that match $3.
-sum_counts() { grep -E "$3" "$1" | grep -oE "[0-9]+ $2" | awk '{ sum += $1 } END { print sum + 0 }'; }
+sum_counts() { (grep -E "$3" "$1" | grep -oE "[0-9]+ $2" || true) | awk '{ sum += $1 } END { print sum + 0 }'; }
 
 test_rust() {
     local log=$DATA_DIR/rust.log status=0
