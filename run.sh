@@ -125,7 +125,15 @@ make_cluster() {
 
 # Starts the cluster in $1, with the further settings in $2, and sets SOCKETS to its sockets' folder.
 start_cluster() {
-    local cluster=$1 further=${2:-}
+    local cluster=$1 further=${2:-} postmaster
+    postmaster=$(head -n 1 "$cluster/postmaster.pid" 2>/dev/null || true)
+    # PostgreSQL takes a postmaster that was killed and not reaped yet for one that runs.
+    for _ in $(seq 100); do
+        if [ -z "$postmaster" ] || ! kill -0 "$postmaster" 2>/dev/null || is_ours "$postmaster" ""; then
+            break
+        fi
+        sleep 0.1
+    done
     if as_owner "$POSTGRES/pg_ctl" -D "$cluster" status >/dev/null 2>&1; then
         # Left behind by a run.sh that was killed.
         SOCKETS=$(sed -n 5p "$cluster/postmaster.pid")
@@ -173,10 +181,17 @@ keep_secret_key() {
     export SECRET_KEY
 }
 
-# Whether process $1 is alive and its command line contains $2: a number in an old file may be anybody's by now.
-is_ours() {
-    [ -n "$1" ] && ps -p "$1" -o args= 2>/dev/null | grep -qF -- "$2"
+# The command line of process $1. One that was killed and not reaped yet is dead: it has none.
+command_line() {
+    if [ -d /proc/self ]; then
+        tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline"
+    else
+        ps -p "$1" -o stat=,args= | grep -v '^Z'
+    fi
 }
+
+# Whether process $1 is alive and its command line contains $2: a number in an old file may be anybody's by now.
+is_ours() { [ -n "$1" ] && command_line "$1" | grep -qF -- "$2"; }
 
 prepare_data_dir() {
     mkdir -p -- "$DATA_DIR" 2>/dev/null || die "cannot make $DATA_DIR: set DATA_DIR to a folder that can be written"

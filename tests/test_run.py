@@ -1,0 +1,194 @@
+"""run.sh as people use it: serving with a database of its own, signals, exit statuses, what it says when it cannot."""
+import contextlib
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from client import PASSWORD, REGISTER, TOKEN, Client, account
+from conftest import HAS_OWN_SERVERS
+
+RUN = Path(__file__).parent.parent / "run.sh"
+
+pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs the built program: ./run.sh test")
+
+
+def wait_for(condition, what, deadline=30):
+    """What `condition` gives, as soon as it is true."""
+    end = time.monotonic() + deadline
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} did not come"
+        time.sleep(0.02)
+    return found
+
+
+def is_running(process_id):
+    """Whether the process lives; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Place:
+    """A DATA_DIR of the test's own, and the run.sh processes that use it."""
+
+    def __init__(self, folder):
+        self.folder = folder / "it's a place"
+        self.started = []
+        self.logs = 0
+
+    def start(self, *command, **settings):
+        """run.sh as a process of its own; what it says goes to its `log`."""
+        self.logs += 1
+        log = self.folder.parent / f"log{self.logs}"
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "CARGO_TARGET_DIR", "CARGO_HOME", "RUSTUP_HOME")}
+        environment = {**kept, "DATA_DIR": str(self.folder), "BIND": "127.0.0.1:0", "BCRYPT_COST": "4", **settings}
+        with log.open("wb") as output:
+            process = subprocess.Popen([RUN, *command], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/")
+        process.log = log
+        self.started.append(process)
+        return process
+
+    def run(self, *command, deadline=60, **settings):
+        """What run.sh says, and its exit status."""
+        process = self.start(*command, **settings)
+        status = process.wait(deadline)
+        return status, process.log.read_text()
+
+    def serve(self, **settings):
+        """A run.sh that listens, and a client of it."""
+        process = self.start(**settings)
+
+        def listening():
+            assert process.poll() is None, process.log.read_text()
+            return re.search(r"listening on (http://\S+)", process.log.read_text())
+
+        return process, Client(wait_for(listening, "the server")[1])
+
+    def number_in(self, file):
+        return int((self.folder / file).read_text().split()[0])
+
+    def database_runs(self):
+        file = self.folder / "database/cluster/postmaster.pid"
+        return file.exists() and is_running(self.number_in(file))
+
+    def clear(self):
+        if self.folder.is_dir():
+            subprocess.run([RUN, "stop"], env={**os.environ, "DATA_DIR": str(self.folder)}, capture_output=True, timeout=60)
+        for process in self.started:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def place(tmp_path):
+    made = Place(tmp_path)
+    yield made
+    made.clear()
+
+
+def sign_up(client):
+    body = account()
+    assert client.post(REGISTER, body).status_code == 201
+    return body["username"]
+
+
+def can_sign_in(client, username):
+    answer = client.post(TOKEN, {"username": username, "password": PASSWORD})
+    return answer.status_code == 200
+
+
+def test_a_signal_ends_it_with_0_and_the_next_run_finds_the_data(place):
+    run, client = place.serve()
+    username = sign_up(client)
+    client.close()
+    run.terminate()
+    assert run.wait(10) == 0
+    assert not place.database_runs()
+    assert stat.S_IMODE((place.folder / "secret_key").stat().st_mode) == 0o600
+    _, client = place.serve()
+    assert can_sign_in(client, username)
+    client.close()
+
+
+def test_after_a_sigkill_of_everything_the_data_is_there(place):
+    run, client = place.serve()
+    username = sign_up(client)
+    client.close()
+    postmaster = place.number_in("database/cluster/postmaster.pid")
+    family = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True, check=True)
+    everything = [run.pid, place.number_in("server.pid"), postmaster, *map(int, family.stdout.split())]
+    for process_id in everything:
+        with contextlib.suppress(ProcessLookupError):  # PostgreSQL's own short-lived workers come and go
+            os.kill(process_id, signal.SIGKILL)
+    run.wait()
+    wait_for(lambda: not any(map(is_running, everything)), "the end of everything")
+    _, client = place.serve()
+    assert can_sign_in(client, username)
+    client.close()
+
+
+def test_what_a_killed_run_leaves_behind_is_stopped_by_stop(place):
+    run, client = place.serve()
+    client.close()
+    server = place.number_in("server.pid")
+    run.kill()
+    run.wait()
+    assert is_running(server)
+    status, said = place.run()
+    assert status != 0 and "./run.sh stop" in said.splitlines()[-1]
+    status, said = place.run("stop")
+    assert (status, said) == (0, "run.sh: stopped its server, its database\n")
+    assert not is_running(server) and not place.database_runs()
+
+
+def test_stop_ends_the_service_and_its_run(place):
+    run, client = place.serve()
+    client.close()
+    assert place.run("stop") == (0, "run.sh: stopped the service\n")
+    assert run.wait(10) == 0
+    assert not place.database_runs()
+    status, said = place.run("stop")
+    assert status == 1 and said.startswith("run.sh: nothing runs for ")
+
+
+def test_a_second_run_on_the_same_data_says_so_and_harms_nothing(place):
+    _, client = place.serve()
+    status, said = place.run()
+    assert status == 1 and "another run.sh is using" in said.splitlines()[-1]
+    sign_up(client)
+    client.close()
+
+
+def test_a_taken_port_is_one_line_and_the_database_is_stopped(place):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, said = place.run(BIND=f"127.0.0.1:{port}")
+    assert status == 1
+    assert f"listening on 127.0.0.1:{port}: Address already in use" in said.splitlines()[-1]
+    assert not place.database_runs()
+
+
+@pytest.mark.parametrize(
+    "settings, status, told",
+    [
+        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 1, "movies-api: "),
+        ({"BCRYPT_COST": "99"}, 2, "movies-api: BCRYPT_COST=99 is not allowed"),
+        ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot make /dev/null/data"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line_and_a_status(place, settings, status, told):
+    got, said = place.run(**settings)
+    assert (got, said.splitlines()[-1][: len(told)]) == (status, told), said
+    assert "panicked" not in said
+
+
+def test_an_unknown_command_is_told_how_to_use_it(place):
+    status, said = place.run("sevre")
+    assert status == 2 and said.startswith("usage: ./run.sh")
