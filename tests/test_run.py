@@ -27,12 +27,22 @@ def wait_for(condition, what, deadline=30):
     return found
 
 
-def is_running(process_id):
-    """Whether the process lives; one that ended and was not waited for does not."""
+def state_and_parent(process_id):
+    """A process's state, Z once it ended and is not yet waited for, and its parent; nothing if there is none."""
     try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state, parent = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[:2]
+        return state, int(parent)
     except OSError:
-        return False
+        return None, None
+
+
+def is_running(process_id):
+    return state_and_parent(process_id)[0] not in (None, "Z")
+
+
+def children_of(process_id):
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [number for number in numbers if state_and_parent(number)[1] == process_id]
 
 
 class Place:
@@ -122,8 +132,7 @@ def test_after_a_sigkill_of_everything_the_data_is_there(place):
     username = sign_up(client)
     client.close()
     postmaster = place.number_in("database/cluster/postmaster.pid")
-    family = subprocess.run(["ps", "-o", "pid=", "--ppid", str(postmaster)], capture_output=True, text=True, check=True)
-    everything = [run.pid, place.number_in("server.pid"), postmaster, *map(int, family.stdout.split())]
+    everything = [run.pid, place.number_in("server.pid"), postmaster, *children_of(postmaster)]
     for process_id in everything:
         with contextlib.suppress(ProcessLookupError):  # PostgreSQL's own short-lived workers come and go
             os.kill(process_id, signal.SIGKILL)
