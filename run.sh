@@ -354,6 +354,8 @@ run_tests() {
     build
     PASSED=0 FAILED=0 SKIPPED=0 STAGES=''
     command -v python3 >/dev/null || die "python3 is missing"
+    # The README's tour is run as written.
+    command -v curl >/dev/null || install_packages curl || die "curl is missing. Debian: 'apt-get install curl'"
     trap 'exit 143' INT TERM HUP
     trap end_throwaway_cluster EXIT
     # What a test writes need not outlive the machine.
