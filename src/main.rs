@@ -8,7 +8,7 @@ use anyhow::Context;
 use movies_api::api::{self, App};
 use movies_api::password::{Cost, Hasher};
 use movies_api::settings::Settings;
-use movies_api::store::{Options, Store};
+use movies_api::store::{BATCH_SIZE, Options, Store};
 use movies_api::token::Keys;
 use movies_api::{logging, server};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -60,6 +60,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         checkout_deadline: Duration::from_secs(3),
         statement_deadline: Duration::from_secs(5),
         start_deadline: Duration::from_secs(10),
+        batch_size: BATCH_SIZE,
     })?;
     let app = App {
         store,

@@ -20,11 +20,12 @@ const ARROWS: &str = "
     api/query    -> api/error, store/mod, text
     api/page     -> api/error, api/query, store/mod
     api/error    -> api/mod, store/mod, token, password
-    store/mod    -> store/batch, store/connection, store/lists, store/movies, store/schema, store/users
+    store/mod    -> store/batch, store/connection, store/error, store/lists, store/movies, store/schema, store/users
     store/lists  -> store/mod, store/batch, store/movies
     store/movies -> store/mod, store/batch
-    store/schema -> store/mod, store/connection
+    store/schema -> store/mod, store/error
     store/connection -> store/mod
+    store/error  -> store/mod, store/batch
     store/users  -> store/mod
     password     -> text
 ";

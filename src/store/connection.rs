@@ -1,5 +1,7 @@
-//! One connection: its prepared statements, whether it is still good, and what its errors mean.
+//! One connection: its prepared statements, and whether it is still good.
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::error::{DbError, Severity};
@@ -9,7 +11,7 @@ use postgres::{Client, Config, NoTls, Row, Statement};
 use r2d2::ManageConnection;
 use r2d2_postgres::PostgresConnectionManager;
 
-use super::{Error, Sql};
+use super::Sql;
 
 /// A connection that rested longer is looked at before it is used: what the server sent meanwhile, such as its
 /// farewell, is read without asking anything.
@@ -90,12 +92,18 @@ impl Connection {
 }
 
 /// Makes the pool's connections.
-pub struct Manager(PostgresConnectionManager<NoTls>);
+pub struct Manager {
+    connections: PostgresConnectionManager<NoTls>,
+    is_reachable: Arc<AtomicBool>,
+}
 
 impl Manager {
-    /// Connections to this database.
-    pub fn new(database: Config) -> Manager {
-        Manager(PostgresConnectionManager::new(database, NoTls))
+    /// Connections to this database; whether the last one could be made is kept in `is_reachable`.
+    pub fn new(database: Config, is_reachable: Arc<AtomicBool>) -> Manager {
+        Manager {
+            connections: PostgresConnectionManager::new(database, NoTls),
+            is_reachable,
+        }
     }
 }
 
@@ -104,7 +112,9 @@ impl ManageConnection for Manager {
     type Error = postgres::Error;
 
     fn connect(&self) -> Result<Connection, postgres::Error> {
-        let client = self.0.connect()?;
+        let client = self.connections.connect();
+        self.is_reachable.store(client.is_ok(), Ordering::Relaxed);
+        let client = client?;
         let now = Instant::now();
         Ok(Connection {
             client,
@@ -116,43 +126,10 @@ impl ManageConnection for Manager {
     }
 
     fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
-        self.0.is_valid(&mut connection.client)
+        self.connections.is_valid(&mut connection.client)
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        !connection.is_trusted || self.0.has_broken(&mut connection.client)
-    }
-}
-
-/// An error of the client as one of ours, by its SQLSTATE where the server gave one.
-pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
-    if let Some(refusal) = error.as_db_error() {
-        let code = refusal.code().code();
-        return match (refusal.constraint(), code.get(..2)) {
-            (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
-            (_, Some("40")) => Error::RolledBack(describe(error)),
-            // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
-            // 55P03 locked, 57 shut down or cancelled by a deadline, 58 system error
-            (_, Some("08" | "28" | "3D" | "53" | "57" | "58")) => {
-                Error::Unavailable(describe(error))
-            }
-            _ if ["25006", "55P03"].contains(&code) => Error::Unavailable(describe(error)),
-            _ => sql.fault(describe(error)),
-        };
-    }
-    let source = std::error::Error::source(error);
-    let is_lost = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
-    if is_lost {
-        Error::Unavailable(describe(error))
-    } else {
-        sql.fault(describe(error))
-    }
-}
-
-/// The error with its cause, which the client's own text leaves out.
-pub fn describe(error: &postgres::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
+        !connection.is_trusted || self.connections.has_broken(&mut connection.client)
     }
 }

@@ -2,20 +2,24 @@
 //! that names SQL files or PostgreSQL's types.
 pub mod batch;
 mod connection;
+mod error;
 pub mod lists;
 pub mod movies;
 mod schema;
 pub mod users;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use postgres::types::{ToSql, Type};
 use postgres::{Config, Row};
 use r2d2::{Pool, PooledConnection};
 
-use self::batch::{Batch, Failure, TimedOut};
-use self::connection::{Lost, Manager, classify};
+use self::batch::Batch;
+use self::connection::{Lost, Manager};
+pub use self::error::Error;
+use self::error::classify;
 use self::lists::FirstPages;
 use self::movies::{Creations, Found, Questions, Updates};
 
@@ -45,55 +49,6 @@ use sql;
 
 const READY: Sql = sql!("probes/ready");
 
-/// What the database could not or would not do.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The user who asks does not exist.
-    #[error("the user who asks does not exist")]
-    UnknownUser,
-    /// The user who asks was deactivated.
-    #[error("the user who asks is inactive")]
-    InactiveUser,
-    /// No movie has this id.
-    #[error("no movie has this id")]
-    MissingMovie,
-    /// The movie is another's, and only its creator may do this.
-    #[error("the movie is another's")]
-    ForeignMovie,
-    /// A constraint of the schema, given by its name, refused the write.
-    #[error("constraint {0}")]
-    Conflict(String),
-    /// The database undid the statement for reasons of its own, such as a deadlock.
-    #[error("statement rolled back: {0}")]
-    RolledBack(String),
-    /// The database is away, too busy, or took too long; the same request may succeed later.
-    #[error("database unavailable: {0}")]
-    Unavailable(String),
-    /// A fault of ours.
-    #[error("statement {statement}: {reason}")]
-    Fault {
-        /// The statement's name.
-        statement: &'static str,
-        /// The database's or the client's own words.
-        reason: String,
-    },
-}
-
-impl Failure for Error {
-    fn blames_one(&self) -> bool {
-        matches!(
-            self,
-            Error::Conflict(_) | Error::RolledBack(_) | Error::Fault { .. }
-        )
-    }
-}
-
-impl From<TimedOut> for Error {
-    fn from(_: TimedOut) -> Error {
-        Error::Unavailable("no answer in time".to_owned())
-    }
-}
-
 /// Where the database is and how long it is waited for.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -107,11 +62,14 @@ pub struct Options {
     pub statement_deadline: Duration,
     /// How long a start waits for a database that is not there yet.
     pub start_deadline: Duration,
+    /// Requests that one statement answers together at the most; 1 answers each by itself.
+    pub batch_size: usize,
 }
 
 /// The pool of connections, and the queues in front of the statements that are answered in batches.
 pub struct Store {
     pool: Pool<Manager>,
+    is_reachable: Arc<AtomicBool>,
     checkout_deadline: Duration,
     outage: Mutex<Outage>,
     reads: Questions<Found>,
@@ -129,7 +87,10 @@ struct Outage {
 }
 
 /// Keys in one batch. Past this the gain is gone, and a batch takes long enough to be felt.
-const BATCH_SIZE: usize = 64;
+pub const BATCH_SIZE: usize = 64;
+
+/// How long a request waits for a connection while none can be made: the database is away, and the pool keeps trying.
+const AWAY_DEADLINE: Duration = Duration::from_millis(200);
 
 /// A statement that runs longer holds the next batch of its kind back no more.
 const BATCH_PATIENCE: Duration = Duration::from_secs(1);
@@ -153,20 +114,22 @@ impl Store {
         let given = database.get_options().map(|given| format!("{own} {given}"));
         database.options(&given.unwrap_or(own));
         let opened = Instant::now();
+        let is_reachable = Arc::new(AtomicBool::new(true));
         let pool = Pool::builder()
             .max_size(options.pool_size)
             .connection_timeout(options.checkout_deadline)
             // A broken connection is noticed when it is used; asking first would double the round trips.
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Manager::new(options.database));
+            .build_unchecked(Manager::new(options.database, Arc::clone(&is_reachable)));
         let limits = batch::Limits {
-            size: BATCH_SIZE,
+            size: options.batch_size,
             deadline: options.statement_deadline,
             patience: BATCH_PATIENCE,
         };
         Ok(Store {
             pool,
+            is_reachable,
             checkout_deadline: options.checkout_deadline,
             outage: Mutex::new(Outage {
                 is_away: false,
@@ -229,7 +192,10 @@ impl Store {
     /// A connection that is not known to be lost.
     fn check_out(&self, deadline: Instant) -> Result<PooledConnection<Manager>, Error> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let mut left = deadline.saturating_duration_since(Instant::now());
+            if !self.is_reachable.load(Ordering::Relaxed) {
+                left = left.min(AWAY_DEADLINE);
+            }
             let connection = self.pool.get_timeout(left);
             let mut connection =
                 connection.map_err(|error| Error::Unavailable(error.to_string()))?;

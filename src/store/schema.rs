@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use postgres::error::SqlState;
 use postgres::{Client, Config, NoTls};
 
-use super::connection::{classify, describe};
+use super::error::{classify, describe};
 use super::{Error, Sql, sql};
 
 mod migrations {

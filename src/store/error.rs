@@ -1,0 +1,85 @@
+//! What the database could not or would not do, and which of the client's errors means what.
+use super::Sql;
+use super::batch::{Failure, TimedOut};
+
+/// What the database could not or would not do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The user who asks does not exist.
+    #[error("the user who asks does not exist")]
+    UnknownUser,
+    /// The user who asks was deactivated.
+    #[error("the user who asks is inactive")]
+    InactiveUser,
+    /// No movie has this id.
+    #[error("no movie has this id")]
+    MissingMovie,
+    /// The movie is another's, and only its creator may do this.
+    #[error("the movie is another's")]
+    ForeignMovie,
+    /// A constraint of the schema, given by its name, refused the write.
+    #[error("constraint {0}")]
+    Conflict(String),
+    /// The database undid the statement for reasons of its own, such as a deadlock.
+    #[error("statement rolled back: {0}")]
+    RolledBack(String),
+    /// The database is away, too busy, or took too long; the same request may succeed later.
+    #[error("database unavailable: {0}")]
+    Unavailable(String),
+    /// A fault of ours.
+    #[error("statement {statement}: {reason}")]
+    Fault {
+        /// The statement's name.
+        statement: &'static str,
+        /// The database's or the client's own words.
+        reason: String,
+    },
+}
+
+impl Failure for Error {
+    fn blames_one(&self) -> bool {
+        matches!(
+            self,
+            Error::Conflict(_) | Error::RolledBack(_) | Error::Fault { .. }
+        )
+    }
+}
+
+impl From<TimedOut> for Error {
+    fn from(_: TimedOut) -> Error {
+        Error::Unavailable("no answer in time".to_owned())
+    }
+}
+
+/// An error of the client as one of ours, by its SQLSTATE where the server gave one.
+pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
+    if let Some(refusal) = error.as_db_error() {
+        let code = refusal.code().code();
+        return match (refusal.constraint(), code.get(..2)) {
+            (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
+            (_, Some("40")) => Error::RolledBack(describe(error)),
+            // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
+            // 55P03 locked, 57 shut down or cancelled by a deadline, 58 system error
+            (_, Some("08" | "28" | "3D" | "53" | "57" | "58")) => {
+                Error::Unavailable(describe(error))
+            }
+            _ if ["25006", "55P03"].contains(&code) => Error::Unavailable(describe(error)),
+            _ => sql.fault(describe(error)),
+        };
+    }
+    let source = std::error::Error::source(error);
+    let is_lost = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
+    if is_lost {
+        Error::Unavailable(describe(error))
+    } else {
+        sql.fault(describe(error))
+    }
+}
+
+/// The error with its cause, which the client's own text leaves out.
+pub fn describe(error: &postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
