@@ -2,17 +2,20 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use movies_api::api::{self, App};
+use movies_api::logging;
 use movies_api::password::{Cost, Hasher};
+use movies_api::server::{self, Limits, Liveness, Server};
 use movies_api::settings::Settings;
 use movies_api::store::{BATCH_SIZE, Options, Store};
 use movies_api::token::Keys;
-use movies_api::{logging, server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 /// The exit code for settings that cannot be: the start would fail again in the same way.
 const BAD_SETTINGS: u8 = 2;
@@ -47,13 +50,22 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     if settings.secret_key.len() < 32 {
         log::warn!("SECRET_KEY is shorter than the 32 bytes that HS256 asks for (RFC 7518 3.2)");
     }
-    // A second signal ends the process at once; the first one only sets the flag.
+    // A second signal ends the process at once; the first one is told to the server once there is one.
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
         flag::register(signal, Arc::clone(&stop))?;
     }
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let workers = usize::try_from(settings.workers)?;
+    let fitting = server::raise_limit(settings.db_pool_size.into())?;
+    let connections = match settings.max_connections {
+        Some(wanted) => usize::try_from(wanted)?,
+        None => fitting,
+    };
+    if connections > fitting {
+        log::warn!("MAX_CONNECTIONS={connections}, but the limit of open files leaves {fitting}");
+    }
     let store = Store::open(Options {
         database: settings.database_url,
         pool_size: settings.db_pool_size,
@@ -80,15 +92,30 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         trusted_proxies: settings.trusted_proxies,
         request_ids: AtomicU64::new(getrandom::u64()?),
     };
-    server::serve(
-        settings.bind,
+    let limits = Limits {
         workers,
-        &stop,
-        |address| log::info!("listening on http://{address}"),
-        move |request| api::handle(request, &app),
-    )
-    .map_err(anyhow::Error::from_boxed)
+        connections,
+        ..Limits::default()
+    };
+    let liveness = Liveness {
+        path: "/healthz",
+        answer: api::answer_liveness,
+    };
+    let server = Server::bind(settings.bind, limits, Some(liveness), move |request| {
+        api::handle(request, &app)
+    })
     .with_context(|| format!("listening on {}", settings.bind))?;
+    log::info!("listening on http://{}", server.local_address());
+    let stopper = server.stopper();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                log::info!("stopping");
+                stopper.stop();
+            }
+        })?;
+    server.run().context("serving")?;
     log::info!("stopped");
     Ok(())
 }

@@ -55,6 +55,10 @@ pub struct Settings {
     #[arg(long, env, default_value = "64", hide_env_values = true, value_name = "THREADS", value_parser = parse_between::<2, 1024>)]
     pub workers: u32,
 
+    /// Clients' connections open at once, 16 to 1000000; by default what the limit of open files leaves, up to 65536
+    #[arg(long, env, hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<16, 1_000_000>)]
+    pub max_connections: Option<u32>,
+
     /// Connections to PostgreSQL, 1 to 1000
     #[arg(long, env, default_value = "8", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,

@@ -28,6 +28,20 @@ const ARROWS: &str = "
     store/error  -> store/mod, store/batch
     store/users  -> store/mod
     password     -> text
+    server/mod        -> server/body, server/refusal, server/request, server/connection, server/counters
+    server/mod        -> server/limits, server/listener, server/poller, server/queue
+    server/mod        -> server/response, server/socket, server/table, server/target, server/workers
+    server/workers    -> server/mod, server/connection, server/counters, server/limits, server/listener
+    server/workers    -> server/poller, server/queue, server/refusal, server/response, server/socket, server/table
+    server/connection -> server/body, server/counters, server/limits, server/refusal, server/request
+    server/connection -> server/response, server/socket, server/table
+    server/table      -> server/connection
+    server/queue      -> server/counters, server/table
+    server/listener   -> server/counters, server/poller, server/refusal, server/response
+    server/request    -> server/limits, server/refusal, server/target
+    server/target     -> server/refusal
+    server/body       -> server/refusal, server/request
+    server/response   -> server/refusal, server/request
 ";
 
 const LONGEST_FILE: usize = 400;

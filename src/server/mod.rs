@@ -1,53 +1,239 @@
-//! HTTP and threads: takes an address and a handler, and knows nothing of movies. Behind this one function stands
-//! rouille's own server.
-use std::error::Error;
+//! HTTP/1.1 on threads: takes an address and a handler, and knows nothing of movies. Only rouille's types pass its
+//! door.
+//!
+//! A request walks through the rooms in one direction:
+//!
+//! ```text
+//! listener     a client -> a socket
+//! poller       which socket is ready, to one of the workers
+//! workers      table: the connection         queue: a permit for its handler
+//! connection   as far as the socket allows
+//! request, target, body                      bytes -> rouille::Request, or a refusal
+//! response     rouille::Response, refusal -> bytes
+//! ```
+//!
+//! No worker ever waits for a client: whatever is not there yet waits in the table until its deadline, and this room
+//! sweeps the deadlines.
+pub mod body;
+pub mod refusal;
+pub mod request;
+
+mod connection;
+mod counters;
+mod limits;
+mod listener;
+mod poller;
+mod queue;
+mod response;
+mod socket;
+mod table;
+mod target;
+mod workers;
+
+use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
 
-/// How often the server looks whether it is to stop.
-const STOP_INTERVAL: Duration = Duration::from_millis(200);
+use self::connection::{Connection, Scratch};
+pub use self::counters::Counters;
+pub use self::limits::{Limits, raise_limit};
+use self::listener::Listener;
+use self::poller::Poller;
+use self::queue::Queue;
+use self::table::Table;
+use self::workers::Crew;
 
-/// How long requests in flight may take after the stop.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
+/// How often deadlines are looked at, and so how late one may be.
+const TICK: Duration = Duration::from_millis(100);
 
-/// Serves `handler` on `address` with this many threads until `stop` is set. `listening` is told the address, with
-/// the port that the system chose for port 0.
-///
-/// # Errors
-/// If the address cannot be listened on.
-pub fn serve(
+/// The same while the server drains and somebody waits for its end.
+const DRAINING_TICK: Duration = Duration::from_millis(10);
+
+/// A path that the server answers itself, however busy the handlers are: GET and HEAD of exactly this path.
+#[derive(Clone, Copy, Debug)]
+pub struct Liveness {
+    /// Without a query.
+    pub path: &'static str,
+    /// The answer. It may not block.
+    pub answer: fn() -> Response,
+}
+
+/// A server that listens and, once it runs, answers.
+pub struct Server {
+    crew: Arc<Crew>,
+    stopper: Stopper,
     address: SocketAddr,
-    workers: usize,
-    stop: &AtomicBool,
-    listening: impl FnOnce(SocketAddr),
-    handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let handler = move |request: &Request| {
-        // A panic costs its own request, and is told in JSON.
-        catch_unwind(AssertUnwindSafe(|| handler(request))).unwrap_or_else(|_| {
-            log::error!("a handler panicked");
-            let body = r#"{"detail":"Internal server error."}"#;
-            Response::from_data("application/json", body).with_status_code(500)
-        })
-    };
-    let server = rouille::Server::new(address, handler)?.pool_size(workers);
-    listening(server.server_addr());
-    while !stop.load(Ordering::Relaxed) {
-        server.poll_timeout(STOP_INTERVAL);
+}
+
+/// Stops a server, from any thread.
+#[derive(Clone, Default)]
+pub struct Stopper(Arc<(Mutex<bool>, Condvar)>);
+
+impl Stopper {
+    /// Begins the drain; once it has begun, nothing.
+    pub fn stop(&self) {
+        let (is_stopped, bell) = &*self.0;
+        *is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        bell.notify_all();
     }
-    // rouille joins its threads without a deadline, and an idle connection may hold one of them.
-    let server = Arc::new(server);
-    let draining = Arc::clone(&server);
-    let (done, drained) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        draining.join();
-        _ = done.send(());
-    });
-    _ = drained.recv_timeout(DRAIN_DEADLINE);
-    Ok(())
+
+    /// Waits so long, or until the stop, and says whether it has come.
+    fn wait(&self, duration: Duration) -> bool {
+        let (is_stopped, bell) = &*self.0;
+        let is_stopped = is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = bell.wait_timeout_while(is_stopped, duration, |is_stopped| !*is_stopped);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Server {
+    /// Listens on the address; clients wait until the server runs.
+    ///
+    /// # Errors
+    /// If the address is taken or not ours, or descriptors are missing.
+    pub fn bind(
+        address: SocketAddr,
+        limits: Limits,
+        liveness: Option<Liveness>,
+        handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+    ) -> io::Result<Server> {
+        let listener = Listener::bind(address)?;
+        let address = listener.local_address()?;
+        let poller = Poller::new()?;
+        listener.watch(&poller)?;
+        let counters = Arc::new(Counters::default());
+        let crew = Crew {
+            limits,
+            poller,
+            listener: Mutex::new(Some(Arc::new(listener))),
+            table: Table::default(),
+            queue: Queue::new(limits.workers, limits.shed_after, Arc::clone(&counters)),
+            liveness,
+            handler: Box::new(handler),
+            is_draining: AtomicBool::new(false),
+            counters,
+        };
+        Ok(Server {
+            crew: Arc::new(crew),
+            stopper: Stopper::default(),
+            address,
+        })
+    }
+
+    /// Where it listens, with the port that the system chose for port 0.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What stops it.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.crew.counters)
+    }
+
+    /// Answers until it is stopped and drained, which takes [`Limits::drain_deadline`] at most: then handlers that
+    /// still run are left alone, and their answers dropped.
+    ///
+    /// # Errors
+    /// If the system has no threads left.
+    pub fn run(self) -> io::Result<()> {
+        let mut workers = Vec::new();
+        // One more than handlers that may run, so that one is always left to read, to refuse and to say that the
+        // server lives.
+        for _ in 0..=self.crew.limits.workers {
+            let crew = Arc::clone(&self.crew);
+            let worker = thread::Builder::new().name("worker".to_owned());
+            match worker.spawn(move || crew.work()) {
+                Ok(worker) => workers.push(worker),
+                Err(error) => {
+                    self.crew.poller.end();
+                    return Err(error);
+                }
+            }
+        }
+        let mut scratch = Scratch::new(&self.crew.limits);
+        while !self.stopper.wait(TICK) {
+            self.crew.sweep(&mut scratch);
+        }
+        self.crew.drain(&mut scratch);
+        self.crew.poller.end();
+        self.crew.await_workers(workers);
+        Ok(())
+    }
+}
+
+impl Crew {
+    /// Acts on every deadline that is past.
+    fn sweep(&self, scratch: &mut Scratch) {
+        let now = Instant::now();
+        for mut connection in self.table.take_expired(now) {
+            let is_open = connection.expire(scratch, &self.limits, &self.counters);
+            self.settle(connection, is_open, scratch);
+        }
+        for ready in self.queue.shed(now) {
+            self.shed(&ready, scratch);
+        }
+        if let Some(listener) = self.listener() {
+            listener.retry(&self.poller);
+        }
+    }
+
+    /// Lets in who had come before, then nobody; closes what is idle, and waits for the rest.
+    fn drain(&self, scratch: &mut Scratch) {
+        let deadline = Instant::now() + self.limits.drain_deadline;
+        while let Some(connection) = self.welcome(scratch) {
+            self.hand_over(connection);
+        }
+        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.is_draining.store(true, Ordering::Relaxed);
+        while Instant::now() < deadline {
+            for connection in self.table.take_parked(true) {
+                self.close(connection);
+            }
+            self.sweep(scratch);
+            if self.table.len() == 0 && self.queue.is_empty() {
+                return;
+            }
+            thread::sleep(DRAINING_TICK);
+        }
+        for connection in self.table.take_parked(false) {
+            self.close(connection);
+        }
+    }
+
+    /// Leaves a connection to the workers.
+    fn hand_over(&self, mut connection: Box<Connection>) {
+        // Once its socket takes something, which is now, a worker is told of it.
+        while self
+            .poller
+            .watch_writing(&connection.socket, connection.key.into())
+            .is_ok()
+        {
+            match self.table.park(connection) {
+                Some(stirred) => connection = stirred,
+                None => return,
+            }
+        }
+        self.close(connection);
+    }
+
+    /// Threads whose handlers hang are left behind.
+    fn await_workers(&self, workers: Vec<JoinHandle<()>>) {
+        if self.queue.is_empty() {
+            for worker in workers {
+                if worker.join().is_err() {
+                    log::error!("a worker had panicked");
+                }
+            }
+        }
+    }
 }

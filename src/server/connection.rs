@@ -1,0 +1,379 @@
+//! One connection as a state machine: reading a head, reading a body, being answered, sending, lingering. It never
+//! waits: whatever is not there yet, the poller tells.
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rouille::{Request, Response};
+
+use super::body::Decoder;
+use super::counters::{Counters, count};
+use super::limits::Limits;
+use super::refusal::Refusal;
+use super::request::{self, Head, parse_head};
+use super::response::{Answering, Clock, write_refusal, write_response};
+use super::socket::{Received, Socket};
+use super::table::Key;
+
+/// What is read at once beside what is left of before.
+const READ_BYTES: usize = 16 * 1024;
+
+/// What a refused client may still send before the connection is reset, so that it reads the refusal first.
+const LINGERING_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long it may take for that.
+const LINGERING_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A thread's own buffers, lent to one connection after the other: an idle connection has none.
+pub struct Scratch {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    clock: Clock,
+}
+
+impl Scratch {
+    /// For connections of these limits.
+    pub fn new(limits: &Limits) -> Scratch {
+        Scratch {
+            input: vec![0; limits.head_bytes + READ_BYTES],
+            output: Vec::new(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// A client's connection.
+pub struct Connection {
+    /// Its place in the table.
+    pub key: Key,
+    /// When it has waited too long in its stage.
+    pub deadline: Instant,
+    /// Its socket, which the poller watches.
+    pub socket: Socket,
+    peer: SocketAddr,
+    stage: Stage,
+    /// Read, and not yet understood: the beginning of a head, or requests sent ahead.
+    input: Vec<u8>,
+    /// So many bytes of `input` were looked at without finding a head's end.
+    judged_bytes: usize,
+    /// Nothing more was in the socket when it was last read.
+    is_drained: bool,
+    /// The client will send nothing more; what it sent is still answered.
+    is_hung_up: bool,
+}
+
+enum Stage {
+    /// Idle while `begun` is false, else within a head.
+    Head { begun: bool },
+    /// Within a body.
+    Body(Box<(Head, Decoder)>),
+    /// A worker has the request.
+    Answering(Answering),
+    /// The socket takes no more for now.
+    Sending {
+        rest: Vec<u8>,
+        sent: usize,
+        next: Next,
+    },
+    /// Nothing more is said; what the client still sends is dropped, so many bytes by now.
+    Lingering(usize),
+}
+
+/// What follows an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Head,
+    Close,
+    /// As close, but the client may still be sending: closing then would reset the connection, and the answer
+    /// could be lost (RFC 9112 9.6).
+    Linger,
+}
+
+/// What a connection needs now.
+pub enum Step {
+    /// A handler for this request.
+    Answer(Request),
+    /// Its socket, until its deadline.
+    Wait,
+    /// Its end.
+    Close,
+}
+
+impl Connection {
+    /// One that has just been accepted.
+    pub fn new(key: Key, socket: Socket, peer: SocketAddr, limits: &Limits) -> Connection {
+        Connection {
+            key,
+            deadline: Instant::now() + limits.idle_deadline,
+            socket,
+            peer,
+            stage: Stage::Head { begun: false },
+            input: Vec::new(),
+            judged_bytes: 0,
+            is_drained: false,
+            is_hung_up: false,
+        }
+    }
+
+    /// Notes that something happened on the socket.
+    pub fn stir(&mut self, is_hung_up: bool) {
+        self.is_drained = false;
+        self.is_hung_up |= is_hung_up;
+    }
+
+    /// Whether it waits for its socket to take more.
+    pub fn is_sending(&self) -> bool {
+        matches!(self.stage, Stage::Sending { .. })
+    }
+
+    /// Whether it is silent between requests, and its socket has nothing to read.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Head { begun: false }) && !self.socket.has_more()
+    }
+
+    /// Goes on as far as the socket allows.
+    pub fn advance(&mut self, scratch: &mut Scratch, limits: &Limits, counters: &Counters) -> Step {
+        loop {
+            match &mut self.stage {
+                Stage::Head { .. } | Stage::Body(_) => {
+                    if let Some(step) = self.receive(scratch, limits, counters) {
+                        return step;
+                    }
+                }
+                Stage::Answering(_) => return Step::Wait,
+                Stage::Sending { rest, sent, next } => {
+                    let next = *next;
+                    match self.socket.send(rest, sent) {
+                        Ok(true) if next == Next::Close => return Step::Close,
+                        Ok(true) => self.go_on(next, limits),
+                        Ok(false) => return Step::Wait,
+                        Err(_) => return Step::Close,
+                    }
+                }
+                Stage::Lingering(dropped_bytes) => match self.socket.receive(&mut scratch.input) {
+                    Received::Bytes(read) if *dropped_bytes < LINGERING_BYTES => {
+                        *dropped_bytes += read
+                    }
+                    Received::Nothing => return Step::Wait,
+                    _ => return Step::Close,
+                },
+            }
+        }
+    }
+
+    /// Sends a handler's answer; false if the connection ends with it. While the server drains, the answer to the
+    /// last request that came says so.
+    pub fn answer(
+        &mut self,
+        response: Response,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        is_draining: bool,
+    ) -> bool {
+        let Stage::Answering(answering) = self.stage else {
+            return false;
+        };
+        let is_last = is_draining && self.input.is_empty() && !self.socket.has_more();
+        let closes = is_last || !answering.keeps_alive;
+        let may_send_more = answering.keeps_alive || !self.input.is_empty() || !self.is_drained;
+        let next = match closes {
+            false => Next::Head,
+            true if may_send_more => Next::Linger,
+            true => Next::Close,
+        };
+        let Scratch { output, clock, .. } = scratch;
+        write_response(output, response, answering, closes, clock);
+        self.send(output, next, limits)
+    }
+
+    /// Sends the server's own answer, after which the connection lingers and ends; false if it ended.
+    pub fn refuse(&mut self, refusal: Refusal, scratch: &mut Scratch, limits: &Limits) -> bool {
+        log::debug!(
+            "{} refused: {} {}",
+            self.peer,
+            refusal.status(),
+            refusal.detail()
+        );
+        let is_head = match &self.stage {
+            Stage::Answering(answering) => answering.is_head,
+            Stage::Body(body) => body.0.method == "HEAD",
+            _ => false,
+        };
+        self.input = Vec::new();
+        let Scratch { output, clock, .. } = scratch;
+        write_refusal(output, refusal, is_head, clock);
+        self.send(output, Next::Linger, limits)
+    }
+
+    /// Does what the deadline means in the stage that it found; false if the connection ends.
+    pub fn expire(&mut self, scratch: &mut Scratch, limits: &Limits, counters: &Counters) -> bool {
+        let refusal = match &self.stage {
+            Stage::Head { begun: false } | Stage::Lingering(_) => return false,
+            Stage::Sending { .. } => {
+                count(&counters.cut_writes);
+                return false;
+            }
+            Stage::Head { begun: true } => {
+                count(&counters.cut_heads);
+                Refusal::Slow
+            }
+            Stage::Body(_) => {
+                count(&counters.cut_bodies);
+                Refusal::Slow
+            }
+            Stage::Answering(_) => {
+                count(&counters.handler_timeouts);
+                Refusal::Stuck
+            }
+        };
+        if refusal == Refusal::Slow {
+            count(&counters.refusals);
+        }
+        self.refuse(refusal, scratch, limits)
+    }
+
+    /// Reads and understands until there is a request, or nothing more to read. None if a refusal was sent.
+    fn receive(
+        &mut self,
+        scratch: &mut Scratch,
+        limits: &Limits,
+        counters: &Counters,
+    ) -> Option<Step> {
+        let mut filled = self.input.len();
+        let mut judged = std::mem::take(&mut self.judged_bytes);
+        if let Some(input) = scratch.input.get_mut(..filled) {
+            input.copy_from_slice(&self.input);
+        }
+        self.input = Vec::new();
+        loop {
+            let bytes = scratch.input.get(..filled).unwrap_or_default();
+            match self.understand(bytes, judged, limits) {
+                Ok((taken, Some(request))) => {
+                    count(&counters.requests);
+                    self.input = bytes.get(taken..).unwrap_or_default().to_vec();
+                    return Some(Step::Answer(request));
+                }
+                Ok((taken, None)) => {
+                    scratch.input.copy_within(taken..filled, 0);
+                    filled -= taken;
+                    judged = filled;
+                }
+                Err(refusal) => {
+                    count(&counters.refusals);
+                    let is_open = self.refuse(refusal, scratch, limits);
+                    return (!is_open).then_some(Step::Close);
+                }
+            }
+            if self.is_drained {
+                self.input = scratch.input.get(..filled).unwrap_or_default().to_vec();
+                self.judged_bytes = filled;
+                return Some(Step::Wait);
+            }
+            let room = scratch.input.get_mut(filled..).unwrap_or_default();
+            match self.socket.receive(room) {
+                Received::Bytes(read) => {
+                    // Less than there was room for: all that was there. The end of the stream is told by a read
+                    // of its own.
+                    self.is_drained = read < room.len() && !self.is_hung_up;
+                    filled += read;
+                }
+                Received::Nothing => self.is_drained = true,
+                Received::End => return Some(Step::Close),
+            }
+        }
+    }
+
+    /// How many bytes were understood, and the request that is whole with them. Those before `judged` were looked
+    /// at before.
+    fn understand(
+        &mut self,
+        bytes: &[u8],
+        judged: usize,
+        limits: &Limits,
+    ) -> Result<(usize, Option<Request>), Refusal> {
+        let mut taken = 0;
+        if let Stage::Head { begun } = &mut self.stage {
+            if !*begun && bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
+                *begun = true;
+                self.deadline = Instant::now() + limits.head_deadline;
+            }
+            if !request::may_be_judged(bytes, judged, limits) {
+                return Ok((0, None));
+            }
+            let Some((head, head_bytes)) = parse_head(bytes, limits)? else {
+                return Ok((0, None));
+            };
+            taken = head_bytes;
+            let mut decoder = Decoder::new(head.framing, limits.body_bytes)?;
+            if !decoder.is_complete() {
+                self.deadline = Instant::now() + limits.body_deadline;
+            }
+            taken += decoder.decode(bytes.get(taken..).unwrap_or_default())?;
+            if decoder.is_complete() {
+                return Ok((taken, Some(self.begin_answering(head, decoder))));
+            }
+            if head.awaits_continue && taken == bytes.len() && taken == head_bytes {
+                self.tell_to_continue();
+            }
+            self.stage = Stage::Body(Box::new((head, decoder)));
+            return Ok((taken, None));
+        }
+        if let Stage::Body(body) = &mut self.stage {
+            taken = body.1.decode(bytes)?;
+            if body.1.is_complete() {
+                let stage = std::mem::replace(&mut self.stage, Stage::Head { begun: false });
+                if let Stage::Body(body) = stage {
+                    return Ok((taken, Some(self.begin_answering(body.0, body.1))));
+                }
+            }
+        }
+        Ok((taken, None))
+    }
+
+    fn begin_answering(&mut self, head: Head, decoder: Decoder) -> Request {
+        self.stage = Stage::Answering(Answering::new(&head));
+        let body = decoder.into_bytes();
+        Request::fake_http_from(self.peer, head.method, head.target, head.headers, body)
+    }
+
+    /// 100 Continue. Nothing else is under way on the socket then, so it takes these few bytes; if it does not, the
+    /// client is no worse off than without them (RFC 9110 10.1.1: it may not wait forever).
+    fn tell_to_continue(&self) {
+        _ = self.socket.send(
+            b"HTTP/1.1 100 Continue
+
+",
+            &mut 0,
+        );
+    }
+
+    /// False if the connection ends. What the socket does not take is sent when it does.
+    fn send(&mut self, bytes: &[u8], next: Next, limits: &Limits) -> bool {
+        let mut sent = 0;
+        match self.socket.send(bytes, &mut sent) {
+            Ok(true) if next == Next::Close => return false,
+            Ok(true) => self.go_on(next, limits),
+            Ok(false) => {
+                let rest = bytes.get(sent..).unwrap_or_default().to_vec();
+                self.stage = Stage::Sending {
+                    rest,
+                    sent: 0,
+                    next,
+                };
+                self.deadline = Instant::now() + limits.write_deadline;
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
+    fn go_on(&mut self, next: Next, limits: &Limits) {
+        if next == Next::Linger {
+            self.socket.end();
+            self.stage = Stage::Lingering(0);
+            self.deadline = Instant::now() + LINGERING_DEADLINE;
+        } else {
+            self.stage = Stage::Head { begun: false };
+            self.deadline = Instant::now() + limits.idle_deadline;
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Every bound of the server, together, with its default, and the system's own bound. Knows no sockets.
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// More connections than this are never the default: each costs the kernel some kilobytes.
+const MOST_CONNECTIONS: u64 = 65_536;
+
+/// Descriptors that are left for files, the log, the poller and refused clients.
+const RESERVE: u64 = 64;
+
+/// What the server allows. Every field has a bound that holds for each client alone or for all together, so that
+/// nothing a client does grows without end.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Handlers that run at once; there is one thread more than that. 64.
+    pub workers: usize,
+    /// Connections open at once; one more is answered 503 and closed. 1,024.
+    pub connections: usize,
+    /// Bytes of a request's head, from its first to the end of its empty line; past it 431. 16 KiB.
+    pub head_bytes: usize,
+    /// Fields of a request's head; past it 431. 100, and at most [`Limits::MOST_FIELDS`].
+    pub head_fields: usize,
+    /// Bytes of a request's target; past it 414. 8 KiB.
+    pub target_bytes: usize,
+    /// Bytes of a request's body; past it 413, from Content-Length before any of it is read. 1 MiB.
+    pub body_bytes: usize,
+    /// From a head's first byte to its last; then 408. 10 s.
+    pub head_deadline: Duration,
+    /// From a head's last byte to its body's last; then 408. 30 s.
+    pub body_deadline: Duration,
+    /// How long a connection may be silent between requests, or before the first; then it is closed without a
+    /// word. 75 s.
+    pub idle_deadline: Duration,
+    /// From an answer's first byte to its last, when the client does not take it at once; then the connection is
+    /// closed. 30 s.
+    pub write_deadline: Duration,
+    /// How long a handler may take; then 503 in its place, and its late answer is dropped. 30 s.
+    pub handler_deadline: Duration,
+    /// How long a request may wait for a free worker before the newest are answered 503. 1 s.
+    pub shed_after: Duration,
+    /// From the stop to the return of `run`, whatever is still in flight. 8 s.
+    pub drain_deadline: Duration,
+}
+
+impl Limits {
+    /// No more fields than this are read, whatever `head_fields` says.
+    pub const MOST_FIELDS: usize = 128;
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            workers: 64,
+            connections: 1024,
+            head_bytes: 16 * 1024,
+            head_fields: 100,
+            target_bytes: 8 * 1024,
+            body_bytes: 1024 * 1024,
+            head_deadline: Duration::from_secs(10),
+            body_deadline: Duration::from_secs(30),
+            idle_deadline: Duration::from_secs(75),
+            write_deadline: Duration::from_secs(30),
+            handler_deadline: Duration::from_secs(30),
+            shed_after: Duration::from_secs(1),
+            drain_deadline: Duration::from_secs(8),
+        }
+    }
+}
+
+/// Raises the process's limit of open descriptors to the most that the system allows it, and answers how many
+/// connections fit into it when `others` descriptors are kept for other uses: 16 to 65,536.
+///
+/// # Errors
+/// If the system refuses the raise.
+pub fn raise_limit(others: u64) -> io::Result<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        setrlimit(Resource::Nofile, raised)?;
+    }
+    let descriptors = limit.maximum.unwrap_or(u64::MAX);
+    let left = descriptors.saturating_sub(RESERVE).saturating_sub(others);
+    Ok(usize::try_from(left.clamp(16, MOST_CONNECTIONS)).unwrap_or(16))
+}

@@ -1,0 +1,130 @@
+//! Which sockets are ready: Linux's epoll through rustix's safe calls. Knows no connections.
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+/// The name of the end among the events. No connection has it: their places do not reach so far.
+const END: u64 = u64::MAX;
+
+/// Tells any number of waiting threads, each event to one of them.
+///
+/// The kernel itself wakes one thread for an event, the one that came last, whose caches are warm: no mutex and no
+/// hand-over between threads is needed. A socket is registered once, edge-triggered, and leaves with its closing, so
+/// that no request costs a call for its registration. The crate `polling` would let one thread wait at a time and
+/// make five system calls for each wait.
+pub struct Poller {
+    epoll: OwnedFd,
+    end: OwnedFd,
+}
+
+/// What a thread is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The name that the socket was registered by.
+    pub name: u64,
+    /// The client will send nothing more.
+    pub is_hung_up: bool,
+}
+
+impl Poller {
+    /// One that knows no sockets.
+    ///
+    /// # Errors
+    /// If the system has no descriptors left.
+    pub fn new() -> io::Result<Poller> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let end = eventfd(0, EventfdFlags::CLOEXEC)?;
+        epoll::add(&epoll, &end, EventData::new_u64(END), EventFlags::IN)?;
+        Ok(Poller { epoll, end })
+    }
+
+    /// Tells of each time that something comes from the socket, until it is closed.
+    ///
+    /// # Errors
+    /// If the system has no memory or watches left.
+    pub fn watch(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(
+            &self.epoll,
+            socket,
+            EventData::new_u64(name),
+            flags,
+        )?)
+    }
+
+    /// Tells from now on also when the socket takes more.
+    ///
+    /// # Errors
+    /// If the socket is unknown.
+    pub fn watch_writing(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::modify(
+            &self.epoll,
+            socket,
+            EventData::new_u64(name),
+            flags,
+        )?)
+    }
+
+    /// Tells once that the socket is readable, by [`Poller::watch_again`] once more.
+    ///
+    /// # Errors
+    /// If the system has no memory or watches left.
+    pub fn watch_once(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        Ok(epoll::add(
+            &self.epoll,
+            socket,
+            EventData::new_u64(name),
+            flags,
+        )?)
+    }
+
+    /// Tells once more of a socket that [`Poller::watch_once`] knows.
+    ///
+    /// # Errors
+    /// If the socket is unknown.
+    pub fn watch_again(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::ONESHOT;
+        Ok(epoll::modify(
+            &self.epoll,
+            socket,
+            EventData::new_u64(name),
+            flags,
+        )?)
+    }
+
+    /// Waits for the next event; none after the end.
+    ///
+    /// # Errors
+    /// If the poller is broken, which no event can be.
+    pub fn wait(&self, events: &mut Vec<Event>) -> io::Result<Option<Readiness>> {
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, spare_capacity(events), None) {
+                Ok(_) => {}
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if let Some(event) = events.first() {
+                let (name, flags) = (event.data.u64(), event.flags);
+                let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+                return Ok((name != END).then_some(Readiness {
+                    name,
+                    is_hung_up: flags.intersects(hang_up),
+                }));
+            }
+        }
+    }
+
+    /// Ends all waiting, now and later.
+    pub fn end(&self) {
+        if let Err(error) = rustix::io::write(&self.end, &1_u64.to_ne_bytes()) {
+            log::error!("the workers could not be told to end: {error}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The workers: each waits for an event, goes with its connection as far as it can, and runs the handler of what it
+//! read. Knows no framing.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rouille::{Request, Response};
+
+use super::Liveness;
+use super::connection::{Connection, Scratch, Step};
+use super::counters::{Counters, count};
+use super::limits::Limits;
+use super::listener::{self, Listener};
+use super::poller::Poller;
+use super::queue::{Admission, Queue, Ready};
+use super::refusal::Refusal;
+use super::response;
+use super::socket::Socket;
+use super::table::{Key, Table};
+
+/// How many clients past the limit are refused politely at once; one more is cut off.
+const REFUSED_AT_ONCE: usize = 32;
+
+/// How many answers the server gives of itself on one connection before others have their turn.
+const ANSWERED_AT_ONCE: usize = 32;
+
+/// What answers requests.
+pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
+
+/// What the workers share.
+pub struct Crew {
+    /// What is allowed.
+    pub limits: Limits,
+    /// What happened.
+    pub counters: Arc<Counters>,
+    /// Which sockets are ready.
+    pub poller: Poller,
+    /// Where clients come from; none once the server drains.
+    pub listener: Mutex<Option<Arc<Listener>>>,
+    /// The connections.
+    pub table: Table,
+    /// The requests that wait, and the permits.
+    pub queue: Queue,
+    /// What the server answers itself.
+    pub liveness: Option<Liveness>,
+    /// What answers all else.
+    pub handler: Box<Handler>,
+    /// Whether answers are the last ones.
+    pub is_draining: AtomicBool,
+}
+
+impl Crew {
+    /// A worker's life, until the poller's end.
+    pub fn work(&self) {
+        let mut scratch = Scratch::new(&self.limits);
+        let mut events = Vec::with_capacity(1);
+        loop {
+            match self.poller.wait(&mut events) {
+                Ok(Some(event)) if event.name == listener::NAME => {
+                    if let Some(connection) = self.welcome(&mut scratch) {
+                        self.serve(connection, &mut scratch);
+                    }
+                }
+                Ok(Some(event)) => {
+                    let key = Key::from(event.name);
+                    if let Some(connection) = self.table.take(key, event.is_hung_up) {
+                        self.serve(connection, &mut scratch);
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    log::error!("a worker cannot wait for events: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next client's connection, if there is a client and a place for it.
+    pub fn welcome(&self, scratch: &mut Scratch) -> Option<Box<Connection>> {
+        let listener = self.listener();
+        let (stream, peer) = listener?.accept(&self.poller, &self.counters)?;
+        let open = self.table.len();
+        let is_crowded = open >= self.limits.connections;
+        if is_crowded {
+            count(&self.counters.refused);
+            if open >= self.limits.connections + REFUSED_AT_ONCE {
+                return None;
+            }
+        }
+        count(&self.counters.connections);
+        let key = self.table.reserve();
+        let mut connection = Box::new(Connection::new(
+            key,
+            Socket::new(stream),
+            peer,
+            &self.limits,
+        ));
+        if let Err(error) = self.poller.watch(&connection.socket, key.into()) {
+            log::error!("a connection is not watched, and closed: {error}");
+            self.close(connection);
+            return None;
+        }
+        if is_crowded && !connection.refuse(Refusal::Crowded, scratch, &self.limits) {
+            self.close(connection);
+            return None;
+        }
+        Some(connection)
+    }
+
+    /// Goes on with a connection that is past its deadline, or with none of whose requests a handler is to begin.
+    pub fn settle(&self, connection: Box<Connection>, is_open: bool, scratch: &mut Scratch) {
+        if !is_open {
+            self.close(connection);
+        } else if let Some(ready) = self.drive(connection, scratch) {
+            self.shed(&ready, scratch);
+        }
+    }
+
+    /// Answers 503 in a handler's place.
+    pub fn shed(&self, ready: &Ready, scratch: &mut Scratch) {
+        count(&self.counters.shed);
+        if let Some(mut connection) = self.table.reclaim(ready.key) {
+            let is_open = connection.refuse(Refusal::Busy, scratch, &self.limits);
+            self.settle(connection, is_open, scratch);
+        }
+    }
+
+    /// Ends a connection.
+    pub fn close(&self, connection: Box<Connection>) {
+        let key = connection.key;
+        // The socket first: once its place is free, another may have it.
+        drop(connection);
+        self.table.release(key);
+        self.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Where clients come from.
+    pub fn listener(&self) -> Option<Arc<Listener>> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        listener.clone()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Goes with a connection; and then, while it has a permit, with whatever waits for one.
+    fn serve(&self, connection: Box<Connection>, scratch: &mut Scratch) {
+        let mut has_permit = false;
+        let mut current = Some(connection);
+        loop {
+            let next = current.and_then(|connection| self.drive(connection, scratch));
+            let ready = match (next, has_permit) {
+                (Some(ready), true) => self.queue.exchange(ready),
+                (Some(ready), false) => match self.queue.admit(ready) {
+                    Admission::Run(ready) => ready,
+                    Admission::Queued => return,
+                    Admission::Shed(ready) => return self.shed(&ready, scratch),
+                },
+                (None, true) => match self.queue.finish() {
+                    Some(ready) => ready,
+                    None => return,
+                },
+                (None, false) => return,
+            };
+            has_permit = true;
+            current = self.handle(ready, scratch);
+        }
+    }
+
+    /// Reads on until the connection waits or ends, or a handler is to begin.
+    fn drive(&self, mut connection: Box<Connection>, scratch: &mut Scratch) -> Option<Ready> {
+        let mut answered = 0;
+        loop {
+            match connection.advance(scratch, &self.limits, &self.counters) {
+                Step::Answer(request) => match self.answer_liveness(&request) {
+                    Some(response) => {
+                        let is_draining = self.is_draining();
+                        if !connection.answer(response, scratch, &self.limits, is_draining) {
+                            self.close(connection);
+                            return None;
+                        }
+                        answered += 1;
+                    }
+                    None => {
+                        let key = connection.key;
+                        self.table.hold(connection);
+                        let since = Instant::now();
+                        return Some(Ready {
+                            key,
+                            request,
+                            since,
+                        });
+                    }
+                },
+                Step::Wait => connection = self.park(connection)?,
+                Step::Close => {
+                    self.close(connection);
+                    return None;
+                }
+            }
+            if answered == ANSWERED_AT_ONCE {
+                answered = 0;
+                // Its socket takes more, so that an event comes at once, behind those of others.
+                connection = self.park_for_writing(connection)?;
+            }
+        }
+    }
+
+    /// Runs the handler, and sends its answer. The connection, if it goes on.
+    fn handle(&self, ready: Ready, scratch: &mut Scratch) -> Option<Box<Connection>> {
+        let deadline = Instant::now() + self.limits.handler_deadline;
+        if !self.table.begin(ready.key, deadline) {
+            return None;
+        }
+        let request = &ready.request;
+        let response = catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
+        let response = response.unwrap_or_else(|_| {
+            count(&self.counters.panics);
+            log::error!(
+                "a handler panicked: {} {:?}",
+                request.method(),
+                request.raw_url()
+            );
+            response::fault()
+        });
+        // Past the deadline it is gone, and the answer is dropped.
+        let mut connection = self.table.reclaim(ready.key)?;
+        if connection.answer(response, scratch, &self.limits, self.is_draining()) {
+            return Some(connection);
+        }
+        self.close(connection);
+        None
+    }
+
+    /// None if the connection waits; itself if something happened on it in the meantime.
+    fn park(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+        if connection.is_sending() {
+            return self.park_for_writing(connection);
+        }
+        self.table.park(connection)
+    }
+
+    fn park_for_writing(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+        if let Err(error) = self
+            .poller
+            .watch_writing(&connection.socket, connection.key.into())
+        {
+            log::error!("a connection is not watched, and closed: {error}");
+            self.close(connection);
+            return None;
+        }
+        self.table.park(connection)
+    }
+
+    /// The server's own answer to who asks whether it lives.
+    fn answer_liveness(&self, request: &Request) -> Option<Response> {
+        let liveness = self.liveness.as_ref()?;
+        let path = request.raw_url().split('?').next();
+        let is_asked = path == Some(liveness.path) && matches!(request.method(), "GET" | "HEAD");
+        is_asked.then(liveness.answer)
+    }
+}
