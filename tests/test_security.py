@@ -174,11 +174,18 @@ def test_a_request_is_one_line_of_the_log_with_its_path_and_without_its_query(st
     assert ("INFO" in lines[0], "hidden" in lines[0], lines[0][:3].isdigit()) == (True, False, True)
 
 
-@pytest.mark.parametrize("path", ["/a%0d%0a[INFO]%20forged", "/a%1b[31m", "/%00", "/\x1b[31mred", "/a\x7fb"])
-def test_nothing_in_a_path_reaches_the_log_unescaped(start_server, path):
+UNKNOWN_PATH = (404, {"detail": "Not found."})
+MALFORMED = (400, {"detail": "The request line is malformed."})
+
+
+@pytest.mark.parametrize(
+    "path, refused",
+    [("/a%0d%0a[INFO]%20forged", UNKNOWN_PATH), ("/a%1b[31m", UNKNOWN_PATH), ("/%00", UNKNOWN_PATH), ("/\x1b[31mred", MALFORMED), ("/a\x7fb", MALFORMED)],
+)
+def test_nothing_in_a_path_reaches_the_log_unescaped(start_server, path, refused):
     server = start_server()
-    assert outcome(server.client().send_raw("GET", path)) == (404, {"detail": "Not found."})
+    assert outcome(server.client().send_raw("GET", path)) == refused
     assert server.stop() == 0
     assert [line for line in server.log if line.startswith("[INFO]")] == []
     assert [line for line in server.log if any(character < " " or character == "\x7f" for character in line)] == []
-    assert len([line for line in server.log if " 404 " in line]) == 1
+    assert len([line for line in server.log if f" {refused[0]} " in line]) == (1 if refused == UNKNOWN_PATH else 0)
