@@ -338,12 +338,7 @@ impl Connection {
     /// 100 Continue. Nothing else is under way on the socket then, so it takes these few bytes; if it does not, the
     /// client is no worse off than without them (RFC 9110 10.1.1: it may not wait forever).
     fn tell_to_continue(&self) {
-        _ = self.socket.send(
-            b"HTTP/1.1 100 Continue
-
-",
-            &mut 0,
-        );
+        _ = self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n", &mut 0);
     }
 
     /// False if the connection ends. What the socket does not take is sent when it does.

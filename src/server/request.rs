@@ -133,8 +133,11 @@ fn normalize_request_line(head: &[u8], line_bytes: usize) -> Result<Cow<'_, [u8]
         (b'0'..=b'9', b'0'..=b'9') => return Err(Refusal::Version),
         _ => return Err(Refusal::Malformed("The request line is malformed.")),
     };
+    let method_bytes = asked.iter().position(|byte| *byte == b' ');
+    let (method, target) = asked.split_at(method_bytes.unwrap_or_default());
     let mut normalized = Vec::with_capacity(head.len());
-    for byte in asked {
+    normalized.extend_from_slice(method);
+    for byte in target {
         if byte.is_ascii() {
             normalized.push(*byte);
         } else {

@@ -1,0 +1,116 @@
+"""PostgreSQL clusters of a test's own, to be broken: started, stopped, killed, frozen, made a standby, promoted."""
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from client import wait_until
+from conftest import MAINTENANCE_DATABASE
+
+DEADLINE = 60
+
+
+def find_programs():
+    """The folder of PostgreSQL's programs, told by the cluster that the tests run on."""
+    import psycopg
+
+    with psycopg.connect(MAINTENANCE_DATABASE) as connection:
+        return Path(connection.execute("select setting from pg_config where name = 'BINDIR'").fetchone()[0])
+
+
+def unprivileged():
+    """Whom PostgreSQL runs as, as arguments of subprocess: it refuses root."""
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name: entry for entry in pwd.getpwall()}
+    owner = names.get("postgres") or names["nobody"]
+    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+class Cluster:
+    """One cluster, on a socket in its own folder."""
+
+    def __init__(self, *settings, copy_of=None):
+        self.programs, self.owner = find_programs(), unprivileged()
+        self.folder = Path(tempfile.mkdtemp(prefix="movies-cluster-", dir="/tmp"))
+        self.folder.chmod(0o755)
+        if self.owner:
+            os.chown(self.folder, self.owner["user"], self.owner["group"])
+        self.data = self.folder / "data"
+        if copy_of:
+            copy_of.back_up_to(self.data)
+        else:
+            self.call("initdb", "-D", self.data, "--username=movies", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+        self.configure(f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\nmax_connections = 60", *settings)
+        self.url = f"host={self.folder} user=movies dbname=postgres"
+
+    def call(self, program, *arguments, check=True):
+        """One of PostgreSQL's programs, run to its end."""
+        return subprocess.run(
+            [self.programs / program, *arguments], cwd="/", check=check, timeout=DEADLINE, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.owner,
+        )
+
+    def configure(self, *settings):
+        """Lines for postgresql.conf; the last of a name counts."""
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("\n".join(["", *settings, ""]))
+
+    def pg_ctl(self, *arguments, check=True):
+        return self.call("pg_ctl", "-D", self.data, "-w", "-t", str(DEADLINE), "-l", self.folder / "log", *arguments, check=check)
+
+    def start(self):
+        self.pg_ctl("start")
+        return self
+
+    def restart(self, mode):
+        self.pg_ctl("-m", mode, "restart")
+
+    def promote(self):
+        self.pg_ctl("promote")
+
+    def run(self, statement, *values):
+        """One statement; its rows, if it has any."""
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            done = connection.execute(statement, values or None)
+            return done.fetchall() if done.description else None
+
+    @property
+    def postmaster(self):
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def client_backends(self):
+        """The processes that serve clients."""
+        rows = self.run("select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()")
+        return [process_id for process_id, in rows]
+
+    def kill(self):
+        """A power cut: the postmaster and all that it started."""
+        postmaster = self.postmaster
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        send([postmaster, *map(int, children)], signal.SIGKILL)
+        # Until its parent has taken note of its end, PostgreSQL takes it for one that runs.
+        wait_until(lambda: not Path(f"/proc/{postmaster}").exists(), DEADLINE)
+
+    def back_up_to(self, folder):
+        """A standby's beginning: a copy that follows this cluster."""
+        self.call("pg_basebackup", "-d", self.url, "-D", folder, "-R", "-X", "stream", "-c", "fast")
+
+    def dispose(self):
+        with contextlib.suppress(OSError, ValueError):
+            send([self.postmaster], signal.SIGCONT)
+        self.pg_ctl("-m", "immediate", "stop", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def send(process_ids, what):
+    """The signal to each process that is still there."""
+    for process_id in process_ids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process_id, what)
