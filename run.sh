@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one command: serves the movies, with a PostgreSQL of its own where none is given; tests; stops.
+# The one command: serves the movies, with a PostgreSQL of its own where none is given; tests; measures; stops.
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -13,6 +13,7 @@ usage: ./run.sh [COMMAND]
 
   serve   build, start a PostgreSQL cluster under DATA_DIR unless DATABASE_URL is set, and serve (the default)
   test    build, and run all tests against servers and a throwaway cluster of their own
+  bench   measure the service beside its peers; './run.sh bench --help' tells its options
   stop    stop what `serve` started for this DATA_DIR
   help    show this
 
@@ -370,12 +371,35 @@ run_tests() {
     [ "$FAILED" = 0 ]
 }
 
+# --- bench -------------------------------------------------------------------------------------------------------------
+
+run_bench() {
+    command -v wrk >/dev/null || install_packages wrk ||
+        die "wrk, the load generator, is missing. Debian: 'apt-get install wrk'; macOS: 'brew install wrk'"
+    build
+    local bench=$ROOT/target/bench
+    (cd "$ROOT/tests/bench" && cargo build --release --locked --quiet --target-dir "$bench") || die "the build failed"
+    case " $* " in *" --help "*) exec "$bench/release/movies-bench" "$@" ;; esac
+    trap 'exit 143' INT TERM HUP
+    trap end_throwaway_cluster EXIT
+    # Nothing tidies up while something is measured: the bench does it in between.
+    start_throwaway_cluster "shared_preload_libraries = 'pg_stat_statements'
+shared_buffers = 512MB
+max_wal_size = 8GB
+checkpoint_timeout = 1h
+autovacuum = off"
+    BENCH_FOLDER=$DATA_DIR BENCH_COMMIT=$(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo none)
+    export BENCH_FOLDER BENCH_COMMIT POSTGRES
+    "$bench/release/movies-bench" "$@"
+}
+
 main() {
     local command=${1:-serve}
     [ "$#" = 0 ] || shift
     case $command in
         serve) serve ;;
         test) run_tests "$@" ;;
+        bench) run_bench "$@" ;;
         stop) stop ;;
         help | -h | --help) usage ;;
         *)

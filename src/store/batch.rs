@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// The bounds of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Keys in one batch at the most, from 1.
+    /// Keys in one batch at the most, from 1, with which every caller runs its own.
     pub size: usize,
     /// How long a caller waits for its row, in the queue and in the batch together.
     pub deadline: Duration,
@@ -80,6 +80,10 @@ impl<K, R, F: Failure> Batch<K, R, F> {
         may_join: impl Fn(&[K], &K) -> bool,
         run: impl Fn(&[K]) -> Result<Vec<Result<R, F>>, F>,
     ) -> Result<R, F> {
+        if self.limits.size == 1 {
+            let mut outcomes = run(&[key])?;
+            return outcomes.pop().unwrap_or_else(|| Err(TimedOut.into()));
+        }
         let deadline = Instant::now() + self.limits.deadline;
         let seat = Arc::new(Seat {
             outcome: Mutex::new(Outcome::Pending),

@@ -1,0 +1,35 @@
+-- One question of the product's movies/update.sql, as plainly as it can be asked.
+-- $1 bigint: the user who asks; $2 bigint: the movie; $3 text: title; $4 text: genre; $5 integer: year; null stays
+with asker as (
+    select is_active, username
+    from users
+    where id = $1::bigint
+), found as (
+    select creator_id
+    from movies
+    where id = $2::bigint
+), changed as (
+    update movies as movie
+    set
+        title = coalesce($3::text, movie.title),
+        genre = coalesce($4::text, movie.genre),
+        year = coalesce($5::integer, movie.year),
+        updated_at = now()
+    from asker
+    where movie.id = $2::bigint
+      and movie.creator_id = $1::bigint
+      and asker.is_active
+    returning movie.id, movie.title, movie.genre, movie.year
+)
+select
+    asker.is_active as asker_is_active,
+    found.creator_id,
+    changed.id,
+    changed.title,
+    changed.genre,
+    changed.year,
+    asker.username as creator
+from (select) as asked
+left join asker on true
+left join found on true
+left join changed on true

@@ -1,0 +1,133 @@
+//! The database that is measured on: made by the product's own migrations, filled with users and movies.
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Context;
+use postgres::{Client, Config, NoTls};
+
+use crate::subjects::Subject;
+use crate::token::Key;
+
+pub const SECRET_KEY: &str = "a-key-of-the-benchmark-alone-0123456789";
+
+const USERS: i64 = 1000;
+const MOVIES: i64 = 100_000;
+/// Users with a shelf where two shelves are compared: as many, so that tokens and ids are drawn alike.
+const LIGHT_SHELF: i64 = 100;
+
+/// Titles are two of these and six hexadecimal digits.
+const FIRST_WORDS: &[&str] = &[
+    "The", "A", "Last", "First", "Night", "Lost", "Silent", "Red", "Dark", "Golden",
+];
+const SECOND_WORDS: &[&str] = &[
+    "River", "Road", "Heat", "Garden", "Summer", "House", "Stranger", "Song", "Letter", "Game",
+];
+
+/// A database full of movies.
+pub struct Database {
+    pub url: String,
+    pub users: i64,
+    pub movies: i64,
+    /// A file with a token for each user, in the order of their ids.
+    pub tokens: PathBuf,
+    client: Client,
+}
+
+impl Database {
+    /// A hundred movies for each of a thousand users: user u has the movies u, u + 1000, u + 2000, ...
+    pub fn with_movies() -> anyhow::Result<Database> {
+        let mut database = Database::make(MOVIES)?;
+        database.add_movies(1, MOVIES, None)?;
+        database.tidy()?;
+        Ok(database)
+    }
+
+    /// A shelf of three tenths of the movies for user 1, one of a hundred for user 2, the rest for the others.
+    pub fn with_shelves(movies: i64) -> anyhow::Result<Database> {
+        let mut database = Database::make(movies)?;
+        database.add_movies(1, movies, Some(movies / LIGHT_SHELF))?;
+        database.tidy()?;
+        Ok(database)
+    }
+
+    fn make(movies: i64) -> anyhow::Result<Database> {
+        let maintenance = std::env::var("TEST_DATABASE_URL").context("TEST_DATABASE_URL")?;
+        let config = Config::from_str(&maintenance)?;
+        config
+            .connect(NoTls)?
+            .batch_execute("create database bench")?;
+        let url = format!("{maintenance} dbname=bench");
+        // The product brings the schema.
+        drop(Subject::product(&url)?);
+        let mut client = Config::from_str(&url)?.connect(NoTls)?;
+        client.batch_execute("create extension if not exists pg_stat_statements")?;
+        client.execute(include_str!("../sql/seed_users.sql"), &[&USERS])?;
+        let key = Key::new(SECRET_KEY)?;
+        let mut lines = String::new();
+        for user in 1..=USERS {
+            writeln!(lines, "{}", key.mint(user)?)?;
+        }
+        let folder = std::env::var("BENCH_FOLDER").context("BENCH_FOLDER")?;
+        let tokens = PathBuf::from(folder).join("tokens");
+        std::fs::write(&tokens, lines)?;
+        Ok(Database {
+            url,
+            users: USERS,
+            movies,
+            tokens,
+            client,
+        })
+    }
+
+    fn add_movies(&mut self, first: i64, last: i64, one_in: Option<i64>) -> anyhow::Result<()> {
+        self.client.execute(
+            include_str!("../sql/seed_movies.sql"),
+            &[
+                &first,
+                &last,
+                &self.users,
+                &one_in,
+                &FIRST_WORDS,
+                &SECOND_WORDS,
+            ],
+        )?;
+        self.client.execute(
+            "select setval(pg_get_serial_sequence('movies', 'id'), $1)",
+            &[&last],
+        )?;
+        Ok(())
+    }
+
+    /// Movies to be deleted, so many; the first's id.
+    pub fn add_fresh_movies(&mut self, how_many: i64) -> anyhow::Result<i64> {
+        let first = self.movies + 1;
+        self.add_movies(first, self.movies + how_many, None)?;
+        Ok(first)
+    }
+
+    /// As before: what a measurement added is gone, and nothing is left to be cleaned up during the next.
+    pub fn tidy(&mut self) -> anyhow::Result<()> {
+        self.client
+            .execute("delete from movies where id > $1", &[&self.movies])?;
+        self.client.execute(
+            "select setval(pg_get_serial_sequence('movies', 'id'), $1)",
+            &[&self.movies],
+        )?;
+        self.client.batch_execute("vacuum analyze")?;
+        Ok(())
+    }
+
+    /// How many statements the service had answered since the last call.
+    pub fn take_statements(&mut self) -> anyhow::Result<i64> {
+        let counted = self.client.query_one(
+            "select coalesce(sum(calls), 0)::bigint from pg_stat_statements
+             join pg_database on pg_database.oid = dbid
+             where datname = current_database() and toplevel and query ilike '%asker%'",
+            &[],
+        )?;
+        self.client
+            .execute("select pg_stat_statements_reset()", &[])?;
+        Ok(counted.try_get(0)?)
+    }
+}

@@ -1,0 +1,134 @@
+//! The peer: the movie routes as a careful engineer writes them on axum and tokio-postgres, one prepared statement a
+//! request, with the product's schema, tokens, JSON and headers.
+mod handlers;
+mod statements;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use axum::Router;
+use axum::extract::FromRequestParts;
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, StatusCode};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use tokio_postgres::NoTls;
+
+use self::handlers::Refusal;
+use crate::token::Key;
+
+/// What handlers share.
+#[derive(Clone)]
+struct App(Arc<Shared>);
+
+struct Shared {
+    pool: Pool,
+    key: Key,
+    request_ids: AtomicU64,
+}
+
+/// What the peer needs to know to serve.
+pub struct Options {
+    pub bind: SocketAddr,
+    pub database_url: String,
+    pub secret_key: String,
+    pub db_pool_size: usize,
+}
+
+impl Options {
+    /// From the variables that the product reads, with its default for the pool.
+    pub fn from_environment() -> anyhow::Result<Options> {
+        Ok(Options {
+            bind: std::env::var("BIND")?.parse()?,
+            database_url: std::env::var("DATABASE_URL")?,
+            secret_key: std::env::var("SECRET_KEY")?,
+            db_pool_size: 8,
+        })
+    }
+}
+
+/// Serves until the process ends, on as many threads as there are cores.
+pub fn serve(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let manager = Manager::from_config(
+            options.database_url.parse()?,
+            NoTls,
+            ManagerConfig {
+                // No question is asked when a connection is taken from the pool.
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(options.db_pool_size)
+            .build()?;
+        let app = App(Arc::new(Shared {
+            pool,
+            key: Key::new(&options.secret_key)?,
+            request_ids: AtomicU64::new(1),
+        }));
+        let routes = Router::new()
+            .route("/healthz", get(handlers::check_liveness))
+            .route(
+                "/api/v1/movies/",
+                get(handlers::list_movies).post(handlers::create_movie),
+            )
+            .route(
+                "/api/v1/movies/{id}/",
+                get(handlers::read_movie)
+                    .patch(handlers::update_movie)
+                    .delete(handlers::delete_movie),
+            )
+            .with_state(app);
+        let listener = tokio::net::TcpListener::bind(options.bind).await?;
+        let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+        Ok(axum::serve(listener, routes).await?)
+    })
+}
+
+/// The user whose access token the request carries.
+struct Asker(i64);
+
+impl FromRequestParts<App> for Asker {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Asker, Refusal> {
+        let header = parts.headers.get(AUTHORIZATION);
+        let token = header
+            .and_then(|header| header.to_str().ok())
+            .and_then(|header| header.strip_prefix("Bearer "))
+            .ok_or(Refusal(StatusCode::UNAUTHORIZED))?;
+        let user_id = app.0.key.check(token.trim());
+        user_id.map(Asker).ok_or(Refusal(StatusCode::UNAUTHORIZED))
+    }
+}
+
+/// Scheme and host under which the client reached the peer.
+struct Origin(String);
+
+impl<S: Sync> FromRequestParts<S> for Origin {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Origin, Refusal> {
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        host.map(|host| Origin(format!("http://{host}")))
+            .ok_or(Refusal(StatusCode::BAD_REQUEST))
+    }
+}
+
+/// The headers of every answer beside its type and the request's id.
+const ALWAYS: [(HeaderName, &str); 3] = [
+    (HeaderName::from_static("x-content-type-options"), "nosniff"),
+    (HeaderName::from_static("referrer-policy"), "same-origin"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+];
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,0 +1,133 @@
+//! The peer's statements: each prepared once per connection, each one round trip, whoever asks judged by its row.
+use axum::http::StatusCode;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::App;
+use super::handlers::{Changes, Movie, NewMovie, Refusal};
+
+const CREATE: &str = include_str!("../../sql/create.sql");
+const DELETE: &str = include_str!("../../sql/delete.sql");
+const LIST_FIRST: &str = include_str!("../../sql/list_first.sql");
+const READ: &str = include_str!("../../sql/read.sql");
+const UPDATE: &str = include_str!("../../sql/update.sql");
+// These answer one question in the product too.
+const LIST_SHELF: &str = include_str!("../../../../sql/movies/list_shelf.sql");
+const SEARCH_SHELF: &str = include_str!("../../../../sql/movies/search_shelf.sql");
+
+async fn query(
+    app: &App,
+    text: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<Row>, Refusal> {
+    let client = app.0.pool.get().await?;
+    let statement = client.prepare_cached(text).await?;
+    Ok(client.query(&statement, parameters).await?)
+}
+
+/// The first row of the answer, if whoever asks may ask.
+fn admit(rows: &[Row]) -> Result<&Row, Refusal> {
+    let row = rows
+        .first()
+        .ok_or(Refusal(StatusCode::INTERNAL_SERVER_ERROR))?;
+    match row.try_get("asker_is_active")? {
+        Some(true) => Ok(row),
+        _ => Err(Refusal(StatusCode::UNAUTHORIZED)),
+    }
+}
+
+/// The first row, if whoever asks is the movie's creator.
+fn admit_owner(rows: &[Row], asker: i64) -> Result<&Row, Refusal> {
+    let row = admit(rows)?;
+    match row.try_get::<_, Option<i64>>("creator_id")? {
+        None => Err(Refusal(StatusCode::NOT_FOUND)),
+        Some(creator) if creator != asker => Err(Refusal(StatusCode::FORBIDDEN)),
+        Some(_) => Ok(row),
+    }
+}
+
+fn decode(row: &Row) -> Result<Option<Movie>, Refusal> {
+    let Some(id) = row.try_get("id")? else {
+        return Ok(None);
+    };
+    Ok(Some(Movie {
+        id,
+        title: row.try_get("title")?,
+        genre: row.try_get("genre")?,
+        year: row.try_get("year")?,
+        creator: row.try_get("creator")?,
+    }))
+}
+
+fn decode_page(rows: &[Row]) -> Result<(i64, Vec<Movie>), Refusal> {
+    let total = admit(rows)?.try_get("total")?;
+    let movies = rows.iter().filter_map(|row| decode(row).transpose());
+    Ok((total, movies.collect::<Result<_, _>>()?))
+}
+
+pub async fn create(app: &App, asker: i64, movie: NewMovie) -> Result<Movie, Refusal> {
+    let NewMovie { title, genre, year } = movie;
+    let rows = query(app, CREATE, &[&asker, &title, &genre, &year]).await?;
+    let row = admit(&rows)?;
+    Ok(Movie {
+        id: row.try_get("id")?,
+        creator: row.try_get("creator")?,
+        title,
+        genre,
+        year,
+    })
+}
+
+pub async fn read(app: &App, asker: i64, id: i64) -> Result<Movie, Refusal> {
+    let rows = query(app, READ, &[&asker, &id]).await?;
+    decode(admit_owner(&rows, asker)?)?.ok_or(Refusal(StatusCode::NOT_FOUND))
+}
+
+pub async fn update(app: &App, asker: i64, id: i64, changes: Changes) -> Result<Movie, Refusal> {
+    let Changes { title, genre, year } = changes;
+    let rows = query(app, UPDATE, &[&asker, &id, &title, &genre, &year]).await?;
+    decode(admit_owner(&rows, asker)?)?.ok_or(Refusal(StatusCode::NOT_FOUND))
+}
+
+pub async fn delete(app: &App, asker: i64, id: i64) -> Result<(), Refusal> {
+    let rows = query(app, DELETE, &[&asker, &id]).await?;
+    let deleted: Option<i64> = admit_owner(&rows, asker)?.try_get("id")?;
+    deleted.map(|_| ()).ok_or(Refusal(StatusCode::NOT_FOUND))
+}
+
+pub async fn list_first(app: &App, asker: i64, size: i64) -> Result<(i64, Vec<Movie>), Refusal> {
+    decode_page(&query(app, LIST_FIRST, &[&asker, &size]).await?)
+}
+
+pub async fn list_shelf(
+    app: &App,
+    asker: i64,
+    page: Option<i64>,
+    size: i64,
+) -> Result<(i64, Vec<Movie>), Refusal> {
+    decode_page(&query(app, LIST_SHELF, &[&asker, &page, &size]).await?)
+}
+
+pub async fn search(
+    app: &App,
+    asker: i64,
+    page: Option<i64>,
+    size: i64,
+    title: &str,
+) -> Result<(i64, Vec<Movie>), Refusal> {
+    let escaped = title
+        .replace('\\', r"\\")
+        .replace('%', r"\%")
+        .replace('_', r"\_");
+    let pattern = format!("%{escaped}%");
+    let years = (i64::from(i32::MIN), i64::from(i32::MAX));
+    let rows = query(
+        app,
+        SEARCH_SHELF,
+        &[
+            &asker, &page, &size, &pattern, &"%", &"%", &years.0, &years.1,
+        ],
+    )
+    .await?;
+    decode_page(&rows)
+}
