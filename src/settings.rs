@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::api::Visibility;
+use crate::store::Database;
 
 /// Keeps movies for signed-in users: a REST service on PostgreSQL.
 ///
@@ -25,7 +26,7 @@ pub struct Settings {
 
     /// PostgreSQL to keep the data in: a URL or key=value pairs, as libpq takes them
     #[arg(long, env, hide_env_values = true, value_parser = parse_database_url)]
-    pub database_url: postgres::Config,
+    pub database_url: Database,
 
     /// Secret that signs the tokens; 32 bytes or more are advised
     #[arg(long, env, hide_env_values = true)]
@@ -192,13 +193,9 @@ fn describe(error: clap::Error) -> String {
     }
 }
 
-fn parse_database_url(text: &str) -> Result<postgres::Config, String> {
-    text.parse().map_err(|error: postgres::Error| {
-        let reason = std::error::Error::source(&error).map(ToString::to_string);
-        format!(
-            "it is postgresql://user:password@host:port/database or key=value pairs ({})",
-            reason.unwrap_or_default()
-        )
+fn parse_database_url(text: &str) -> Result<Database, String> {
+    text.parse().map_err(|reason: String| {
+        format!("it is postgresql://user:password@host:port/database or key=value pairs ({reason})")
     })
 }
 

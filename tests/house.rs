@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// "A -> B, C": the room A may use the rooms B and C. What is not here is forbidden.
 const ARROWS: &str = "
     main         -> settings, logging, store/mod, api/mod, server/mod, token, password
-    settings     -> api/mod
+    settings     -> api/mod, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/query
     api/mod      -> store/mod, token, password, logging
     api/auth     -> api/mod, api/account, api/body, api/error, api/fields, store/mod, token
@@ -20,11 +20,13 @@ const ARROWS: &str = "
     api/query    -> api/error, store/mod, text
     api/page     -> api/error, api/query, store/mod
     api/error    -> api/mod, store/mod, token, password
-    store/mod    -> store/batch, store/connection, store/error, store/lists, store/movies, store/schema, store/users
+    store/mod    -> store/batch, store/connection, store/database, store/error, store/lists, store/movies, store/schema, store/users
     store/lists  -> store/mod, store/batch, store/movies
     store/movies -> store/mod, store/batch
     store/schema -> store/mod, store/error
-    store/connection -> store/mod
+    store/connection -> store/mod, store/database
+    store/database -> store/mod, store/address, store/error
+    store/address -> store/connection_string
     store/error  -> store/mod, store/batch
     store/users  -> store/mod
     password     -> text

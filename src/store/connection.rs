@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use postgres::error::{DbError, Severity};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
-use postgres::{Client, Config, NoTls, Row, Statement};
+use postgres::{Client, Row, Statement};
 use r2d2::ManageConnection;
-use r2d2_postgres::PostgresConnectionManager;
 
 use super::Sql;
+use super::database::{Database, Session, Unreachable};
 
 /// A connection that rested longer is looked at before it is used: what the server sent meanwhile, such as its
 /// farewell, is read without asking anything.
@@ -20,6 +20,8 @@ const RESTED: Duration = Duration::from_secs(1);
 /// A client with the statements that were prepared on it.
 pub struct Connection {
     client: Client,
+    /// Whether a statement that was prepared is still there for the next request.
+    keeps_state: bool,
     prepared: HashMap<&'static str, Statement>,
     born: Instant,
     used: Instant,
@@ -39,21 +41,15 @@ impl Connection {
         sql: &Sql,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Lost> {
-        let rows = match sql.replanned {
-            Some(types) => {
-                let typed: Vec<_> = parameters
-                    .iter()
-                    .copied()
-                    .zip(types.iter().cloned())
-                    .collect();
-                self.client.query_typed(sql.text, &typed)
-            }
-            None => {
-                let statement = self
-                    .prepare(sql)
-                    .map_err(|error| self.judge(error, false))?;
-                self.client.query(&statement, parameters)
-            }
+        let rows = if sql.is_replanned || !self.keeps_state {
+            let types = sql.types.iter().cloned();
+            let typed: Vec<_> = parameters.iter().copied().zip(types).collect();
+            self.client.query_typed(sql.text, &typed)
+        } else {
+            let statement = self
+                .prepare(sql)
+                .map_err(|error| self.judge(error, false))?;
+            self.client.query(&statement, parameters)
         };
         self.used = Instant::now();
         rows.map_err(|error| self.judge(error, true))
@@ -63,7 +59,7 @@ impl Connection {
         if let Some(statement) = self.prepared.get(sql.name) {
             return Ok(statement.clone());
         }
-        let statement = self.client.prepare(sql.text)?;
+        let statement = self.client.prepare_typed(sql.text, sql.types)?;
         self.prepared.insert(sql.name, statement.clone());
         Ok(statement)
     }
@@ -93,31 +89,45 @@ impl Connection {
 
 /// Makes the pool's connections.
 pub struct Manager {
-    connections: PostgresConnectionManager<NoTls>,
+    database: Database,
+    settings: String,
     is_reachable: Arc<AtomicBool>,
+    is_pooler_told: AtomicBool,
 }
 
 impl Manager {
-    /// Connections to this database; whether the last one could be made is kept in `is_reachable`.
-    pub fn new(database: Config, is_reachable: Arc<AtomicBool>) -> Manager {
+    /// Connections to this database with these settings; whether the last one could be made is kept in `is_reachable`.
+    pub fn new(database: Database, settings: String, is_reachable: Arc<AtomicBool>) -> Manager {
         Manager {
-            connections: PostgresConnectionManager::new(database, NoTls),
+            database,
+            settings,
             is_reachable,
+            is_pooler_told: AtomicBool::new(false),
         }
     }
 }
 
 impl ManageConnection for Manager {
     type Connection = Connection;
-    type Error = postgres::Error;
+    type Error = Unreachable;
 
-    fn connect(&self) -> Result<Connection, postgres::Error> {
-        let client = self.connections.connect();
-        self.is_reachable.store(client.is_ok(), Ordering::Relaxed);
-        let client = client?;
+    fn connect(&self) -> Result<Connection, Unreachable> {
+        let session = self.database.connect(&self.settings);
+        self.is_reachable.store(session.is_ok(), Ordering::Relaxed);
+        let Session {
+            client,
+            keeps_state,
+        } = session?;
+        if !keeps_state && !self.is_pooler_told.swap(true, Ordering::Relaxed) {
+            log::info!(
+                "the database is behind a pooler that keeps nothing between transactions: statements are not \
+                 prepared, and what bounds them is the role's own statement_timeout"
+            );
+        }
         let now = Instant::now();
         Ok(Connection {
             client,
+            keeps_state,
             prepared: HashMap::new(),
             born: now,
             used: now,
@@ -125,11 +135,12 @@ impl ManageConnection for Manager {
         })
     }
 
-    fn is_valid(&self, connection: &mut Connection) -> Result<(), postgres::Error> {
-        self.connections.is_valid(&mut connection.client)
+    /// Not asked: a broken connection is noticed when it is used.
+    fn is_valid(&self, _: &mut Connection) -> Result<(), Unreachable> {
+        Ok(())
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {
-        !connection.is_trusted || self.connections.has_broken(&mut connection.client)
+        !connection.is_trusted || connection.client.is_closed()
     }
 }

@@ -3,27 +3,18 @@
 use std::ops::RangeInclusive;
 
 use postgres::Row;
-use postgres::types::Type;
 
 use super::batch::Batch;
 use super::movies::{Movie, admit, decode, get};
 use super::{Error, Sql, Store, group_by_place, sql};
 
-const LIST_FIRST: Sql = sql!("movies/list_first");
-const LIST_SHELF: Sql = sql!("movies/list_shelf");
-const LIST_ALL: Sql = sql!("movies/list_all");
-const SEARCH_SHELF: Sql = sql!("movies/search_shelf", Some(SEARCH_TYPES));
-const SEARCH_ALL: Sql = sql!("movies/search_all", Some(SEARCH_TYPES));
-const SEARCH_TYPES: &[Type] = &[
-    Type::INT8,
-    Type::INT8,
-    Type::INT8,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::INT8,
-    Type::INT8,
-];
+const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
+const LIST_SHELF: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
+const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
+const SEARCH_SHELF: Sql =
+    sql!("movies/search_shelf", replanned [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]);
+const SEARCH_ALL: Sql =
+    sql!("movies/search_all", replanned [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]);
 
 /// Whose movies a list is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! The database: pool, connections, migrations at start, error classes. The only room, with its two neighbours,
 //! that names SQL files or PostgreSQL's types.
+mod address;
 pub mod batch;
 mod connection;
+mod connection_string;
+mod database;
 mod error;
 pub mod lists;
 pub mod movies;
@@ -12,12 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use postgres::Row;
 use postgres::types::{ToSql, Type};
-use postgres::{Config, Row};
 use r2d2::{Pool, PooledConnection};
 
 use self::batch::Batch;
 use self::connection::{Lost, Manager};
+pub use self::database::Database;
 pub use self::error::Error;
 use self::error::classify;
 use self::lists::FirstPages;
@@ -27,33 +31,39 @@ use self::movies::{Creations, Found, Questions, Updates};
 struct Sql {
     name: &'static str,
     text: &'static str,
-    /// The parameters' types, if it is to be planned anew each time, for the values at hand; else it is prepared once
-    /// per connection. Both take one round trip.
-    replanned: Option<&'static [Type]>,
+    /// Its parameters' types.
+    types: &'static [Type],
+    /// Whether it is planned anew each time, for the values at hand; else it is prepared once per connection. Both
+    /// take one round trip.
+    is_replanned: bool,
 }
 
-/// The statement in `sql/NAME.sql`, with the types of its parameters if it is to be planned anew each time.
+/// The statement in `sql/NAME.sql`, with the types of its parameters; `replanned` if it is to be planned each time.
 macro_rules! sql {
-    ($name:literal) => {
-        sql!($name, None)
+    ($name:literal, [$($type:ident),*]) => {
+        sql!($name, [$($type),*], false)
     };
-    ($name:literal, $replanned:expr) => {
+    ($name:literal, replanned [$($type:ident),*]) => {
+        sql!($name, [$($type),*], true)
+    };
+    ($name:literal, [$($type:ident),*], $is_replanned:literal) => {
         $crate::store::Sql {
             name: $name,
             text: include_str!(concat!("../../sql/", $name, ".sql")),
-            replanned: $replanned,
+            types: &[$(::postgres::types::Type::$type),*],
+            is_replanned: $is_replanned,
         }
     };
 }
 use sql;
 
-const READY: Sql = sql!("probes/ready");
+const READY: Sql = sql!("probes/ready", []);
 
 /// Where the database is and how long it is waited for.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Address, user, password and database.
-    pub database: Config,
+    pub database: Database,
     /// Connections at the most.
     pub pool_size: u32,
     /// How long a request waits for a free connection.
@@ -100,19 +110,10 @@ impl Store {
     ///
     /// # Errors
     /// If the database does not answer in time, refuses this user, or a migration fails.
-    pub fn open(mut options: Options) -> Result<Store, Error> {
-        let database = &mut options.database;
-        if database.get_connect_timeout().is_none() {
-            database.connect_timeout(Duration::from_secs(3));
-        }
-        if database.get_application_name().is_none() {
-            database.application_name("movies-api");
-        }
-        schema::migrate(database, options.start_deadline)?;
+    pub fn open(options: Options) -> Result<Store, Error> {
+        schema::migrate(&options.database, options.start_deadline)?;
         let deadline = options.statement_deadline.as_millis();
-        let own = format!("-c statement_timeout={deadline}");
-        let given = database.get_options().map(|given| format!("{own} {given}"));
-        database.options(&given.unwrap_or(own));
+        let settings = format!("-c statement_timeout={deadline}");
         let opened = Instant::now();
         let is_reachable = Arc::new(AtomicBool::new(true));
         let pool = Pool::builder()
@@ -121,7 +122,11 @@ impl Store {
             // A broken connection is noticed when it is used; asking first would double the round trips.
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Manager::new(options.database, Arc::clone(&is_reachable)));
+            .build_unchecked(Manager::new(
+                options.database,
+                settings,
+                Arc::clone(&is_reachable),
+            ));
         let limits = batch::Limits {
             size: options.batch_size,
             deadline: options.statement_deadline,

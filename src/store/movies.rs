@@ -7,10 +7,16 @@ use serde::Serialize;
 use super::batch::Batch;
 use super::{Error, Group, Sql, Store, group_by_place, sql};
 
-const CREATE: Sql = sql!("movies/create");
-const READ: Sql = sql!("movies/read");
-const UPDATE: Sql = sql!("movies/update");
-const DELETE: Sql = sql!("movies/delete");
+const CREATE: Sql = sql!(
+    "movies/create",
+    [INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
+);
+const READ: Sql = sql!("movies/read", [INT8_ARRAY, INT8_ARRAY]);
+const UPDATE: Sql = sql!(
+    "movies/update",
+    [INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
+);
+const DELETE: Sql = sql!("movies/delete", [INT8_ARRAY, INT8_ARRAY]);
 
 /// A movie as clients see it, its fields in the order of the answer.
 #[derive(Debug, Serialize)]

@@ -1,10 +1,10 @@
 //! What the database knows of users: one function per file of sql/users/.
 use super::{Error, Sql, Store, sql};
 
-const CREATE: Sql = sql!("users/create");
-const FIND_TAKEN: Sql = sql!("users/find_taken");
-const FIND_CREDENTIALS: Sql = sql!("users/find_credentials");
-const FIND_ACTIVE: Sql = sql!("users/find_active");
+const CREATE: Sql = sql!("users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
+const FIND_TAKEN: Sql = sql!("users/find_taken", [TEXT, TEXT]);
+const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
+const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
 
 /// A user to be made; every field was judged before.
 pub struct NewUser<'a> {
