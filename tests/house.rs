@@ -32,9 +32,10 @@ const ARROWS: &str = "
     password     -> text
     server/mod        -> server/body, server/refusal, server/request, server/connection, server/counters
     server/mod        -> server/limits, server/listener, server/poller, server/queue
-    server/mod        -> server/response, server/socket, server/table, server/target, server/workers
+    server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers
     server/workers    -> server/mod, server/connection, server/counters, server/limits, server/listener
-    server/workers    -> server/poller, server/queue, server/refusal, server/response, server/socket, server/table
+    server/workers    -> server/poller, server/queue, server/refusal, server/response, server/seats, server/socket
+    server/workers    -> server/table
     server/connection -> server/body, server/counters, server/limits, server/refusal, server/request
     server/connection -> server/response, server/socket, server/table
     server/table      -> server/connection

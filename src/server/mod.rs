@@ -25,6 +25,7 @@ mod listener;
 mod poller;
 mod queue;
 mod response;
+mod seats;
 mod socket;
 mod table;
 mod target;
@@ -32,6 +33,7 @@ mod workers;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -45,6 +47,7 @@ pub use self::limits::{Limits, raise_limit};
 use self::listener::Listener;
 use self::poller::Poller;
 use self::queue::Queue;
+use self::seats::Seats;
 use self::table::Table;
 use self::workers::Crew;
 
@@ -110,6 +113,7 @@ impl Server {
         let crew = Crew {
             limits,
             poller,
+            seats: Seats::new(thread::available_parallelism().map_or(1, NonZero::get)),
             listener: Mutex::new(Some(Arc::new(listener))),
             table: Table::default(),
             queue: Queue::new(limits.workers, limits.shed_after, Arc::clone(&counters)),
@@ -155,7 +159,7 @@ impl Server {
             match worker.spawn(move || crew.work()) {
                 Ok(worker) => workers.push(worker),
                 Err(error) => {
-                    self.crew.poller.end();
+                    self.crew.dismiss();
                     return Err(error);
                 }
             }
@@ -165,7 +169,7 @@ impl Server {
             self.crew.sweep(&mut scratch);
         }
         self.crew.drain(&mut scratch);
-        self.crew.poller.end();
+        self.crew.dismiss();
         self.crew.await_workers(workers);
         Ok(())
     }
@@ -224,6 +228,12 @@ impl Crew {
             }
         }
         self.close(connection);
+    }
+
+    /// Ends the workers' waiting.
+    fn dismiss(&self) {
+        self.poller.end();
+        self.seats.end();
     }
 
     /// Threads whose handlers hang are left behind.

@@ -10,10 +10,8 @@ use rustix::io::Errno;
 /// The name of the end among the events. No connection has it: their places do not reach so far.
 const END: u64 = u64::MAX;
 
-/// Tells any number of waiting threads, each event to one of them.
-///
-/// The kernel itself wakes one thread for an event, the one that came last, whose caches are warm: no mutex and no
-/// hand-over between threads is needed. A socket is registered once, edge-triggered, and leaves with its closing, so
+/// Tells any number of waiting threads, each event to one of them: the kernel itself chooses which, so that no mutex
+/// and no hand-over between them is needed. A socket is registered once, edge-triggered, and leaves with its closing, so
 /// that no request costs a call for its registration. The crate `polling` would let one thread wait at a time and
 /// make five system calls for each wait.
 pub struct Poller {

@@ -16,6 +16,7 @@ use super::poller::Poller;
 use super::queue::{Admission, Queue, Ready};
 use super::refusal::Refusal;
 use super::response;
+use super::seats::Seats;
 use super::socket::Socket;
 use super::table::{Key, Table};
 
@@ -28,6 +29,13 @@ const ANSWERED_AT_ONCE: usize = 32;
 /// What answers requests.
 pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
 
+/// What a worker has for itself.
+struct Worker {
+    scratch: Scratch,
+    /// Whether it has a seat at the poller.
+    is_seated: bool,
+}
+
 /// What the workers share.
 pub struct Crew {
     /// What is allowed.
@@ -36,6 +44,8 @@ pub struct Crew {
     pub counters: Arc<Counters>,
     /// Which sockets are ready.
     pub poller: Poller,
+    /// Who waits for them.
+    pub seats: Seats,
     /// Where clients come from; none once the server drains.
     pub listener: Mutex<Option<Arc<Listener>>>,
     /// The connections.
@@ -51,28 +61,34 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// A worker's life, until the poller's end.
+    /// A worker's life, until the end of the server.
     pub fn work(&self) {
-        let mut scratch = Scratch::new(&self.limits);
+        let mut worker = Worker {
+            scratch: Scratch::new(&self.limits),
+            is_seated: false,
+        };
         let mut events = Vec::with_capacity(1);
         loop {
-            match self.poller.wait(&mut events) {
-                Ok(Some(event)) if event.name == listener::NAME => {
-                    if let Some(connection) = self.welcome(&mut scratch) {
-                        self.serve(connection, &mut scratch);
-                    }
-                }
-                Ok(Some(event)) => {
-                    let key = Key::from(event.name);
-                    if let Some(connection) = self.table.take(key, event.is_hung_up) {
-                        self.serve(connection, &mut scratch);
-                    }
-                }
+            if !worker.is_seated {
+                worker.is_seated = self.seats.take();
+            }
+            if !worker.is_seated {
+                return;
+            }
+            let event = match self.poller.wait(&mut events) {
+                Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => {
                     log::error!("a worker cannot wait for events: {error}");
                     return;
                 }
+            };
+            let connection = match event.name {
+                listener::NAME => self.welcome(&mut worker.scratch),
+                name => self.table.take(Key::from(name), event.is_hung_up),
+            };
+            if let Some(connection) = connection {
+                self.serve(connection, &mut worker);
             }
         }
     }
@@ -147,17 +163,17 @@ impl Crew {
     }
 
     /// Goes with a connection; and then, while it has a permit, with whatever waits for one.
-    fn serve(&self, connection: Box<Connection>, scratch: &mut Scratch) {
+    fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
         let mut has_permit = false;
         let mut current = Some(connection);
         loop {
-            let next = current.and_then(|connection| self.drive(connection, scratch));
+            let next = current.and_then(|connection| self.drive(connection, &mut worker.scratch));
             let ready = match (next, has_permit) {
                 (Some(ready), true) => self.queue.exchange(ready),
                 (Some(ready), false) => match self.queue.admit(ready) {
                     Admission::Run(ready) => ready,
                     Admission::Queued => return,
-                    Admission::Shed(ready) => return self.shed(&ready, scratch),
+                    Admission::Shed(ready) => return self.shed(&ready, &mut worker.scratch),
                 },
                 (None, true) => match self.queue.finish() {
                     Some(ready) => ready,
@@ -166,7 +182,7 @@ impl Crew {
                 (None, false) => return,
             };
             has_permit = true;
-            current = self.handle(ready, scratch);
+            current = self.handle(ready, worker);
         }
     }
 
@@ -210,10 +226,13 @@ impl Crew {
     }
 
     /// Runs the handler, and sends its answer. The connection, if it goes on.
-    fn handle(&self, ready: Ready, scratch: &mut Scratch) -> Option<Box<Connection>> {
+    fn handle(&self, ready: Ready, worker: &mut Worker) -> Option<Box<Connection>> {
         let deadline = Instant::now() + self.limits.handler_deadline;
         if !self.table.begin(ready.key, deadline) {
             return None;
+        }
+        if worker.is_seated {
+            self.seats.leave();
         }
         let request = &ready.request;
         let response = catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
@@ -226,9 +245,15 @@ impl Crew {
             );
             response::fault()
         });
+        worker.is_seated = self.seats.try_take();
         // Past the deadline it is gone, and the answer is dropped.
         let mut connection = self.table.reclaim(ready.key)?;
-        if connection.answer(response, scratch, &self.limits, self.is_draining()) {
+        if connection.answer(
+            response,
+            &mut worker.scratch,
+            &self.limits,
+            self.is_draining(),
+        ) {
             return Some(connection);
         }
         self.close(connection);

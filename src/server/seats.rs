@@ -1,0 +1,80 @@
+//! The seats at the poller: which threads wait for events, and who sits down when one leaves. Knows no events.
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+
+/// Leaders sit at the poller, as many as there are cores; followers wait here. A leader leaves its seat for a
+/// handler, which may block, and takes one again behind it. Only when the last one leaves is a follower called: to
+/// wake a thread costs more than a quick handler does, and it is needed only where handlers are slow.
+pub struct Seats {
+    seats: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: usize,
+    /// The last to come is called first: its caches are warm.
+    followers: Vec<Thread>,
+    is_over: bool,
+}
+
+impl Seats {
+    /// So many, at least one.
+    pub fn new(seats: usize) -> Seats {
+        Seats {
+            seats: seats.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Takes a seat if one is free.
+    pub fn try_take(&self) -> bool {
+        let mut state = self.lock();
+        let is_free = state.taken < self.seats;
+        state.taken += usize::from(is_free);
+        is_free
+    }
+
+    /// Takes a seat as soon as there is one; false once all is over.
+    pub fn take(&self) -> bool {
+        let me = thread::current();
+        let mut state = self.lock();
+        if state.taken < self.seats {
+            state.taken += 1;
+            return !state.is_over;
+        }
+        state.followers.push(me.clone());
+        // Whoever calls a follower strikes it off, and leaves it the seat.
+        while !state.is_over && state.followers.iter().any(|thread| thread.id() == me.id()) {
+            drop(state);
+            thread::park();
+            state = self.lock();
+        }
+        !state.is_over
+    }
+
+    /// Leaves the seat, to a follower if nobody else sits.
+    pub fn leave(&self) {
+        let mut state = self.lock();
+        state.taken -= 1;
+        if state.taken > 0 {
+            return;
+        }
+        if let Some(follower) = state.followers.pop() {
+            state.taken += 1;
+            drop(state);
+            follower.unpark();
+        }
+    }
+
+    /// Sends all away.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        state.followers.iter().for_each(Thread::unpark);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
