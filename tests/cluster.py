@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -47,6 +48,13 @@ class Cluster:
             self.call("initdb", "-D", self.data, "--username=movies", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
         self.configure(f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\nmax_connections = 60", *settings)
         self.url = f"host={self.folder} user=movies dbname=postgres"
+
+    def listen(self, *rules):
+        """From the next start on it can also be reached by TCP, on `port`, by whom these lines of pg_hba.conf let in."""
+        self.port = free_port()
+        self.configure("listen_addresses = '127.0.0.1'", f"port = {self.port}")
+        self.url += f" port={self.port}"
+        (self.data / "pg_hba.conf").write_text("\n".join(["local all all trust", "local replication all trust", *rules, ""]))
 
     def call(self, program, *arguments, check=True):
         """One of PostgreSQL's programs, run to its end."""
@@ -107,6 +115,13 @@ class Cluster:
             send([self.postmaster], signal.SIGCONT)
         self.pg_ctl("-m", "immediate", "stop", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def send(process_ids, what):

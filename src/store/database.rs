@@ -171,16 +171,7 @@ impl Server {
             Ok(Ok(session)) => Ok(session),
             Ok(Err(error)) => Err(Unreachable {
                 reason: describe(&error),
-                is_refusal: error.code().is_some_and(|code| {
-                    ![
-                        SqlState::CANNOT_CONNECT_NOW,
-                        SqlState::TOO_MANY_CONNECTIONS,
-                        SqlState::ADMIN_SHUTDOWN,
-                        SqlState::CRASH_SHUTDOWN,
-                        SqlState::PROTOCOL_VIOLATION,
-                    ]
-                    .contains(code)
-                }),
+                is_refusal: is_refusal(&error),
             }),
             Err(_) => Err(failed("no answer in time")),
         }
@@ -217,6 +208,25 @@ fn open_session(
         keeps_state: keeps_state.transpose()?.unwrap_or(false),
         client,
     })
+}
+
+/// Whether another try would be answered the same: the server's own refusal, but one for the time being, or a
+/// certificate that is not trusted.
+fn is_refusal(error: &postgres::Error) -> bool {
+    const FOR_NOW: [&SqlState; 5] = [
+        &SqlState::CANNOT_CONNECT_NOW,
+        &SqlState::TOO_MANY_CONNECTIONS,
+        &SqlState::ADMIN_SHUTDOWN,
+        &SqlState::CRASH_SHUTDOWN,
+        // A pooler's words for all that its server refuses, for now or for good.
+        &SqlState::PROTOCOL_VIOLATION,
+    ];
+    match error.code() {
+        Some(code) => !FOR_NOW.contains(&code),
+        None => {
+            std::error::Error::source(error).is_some_and(|cause| cause.is::<native_tls::Error>())
+        }
+    }
 }
 
 /// PgBouncer knows no `options` at a connection's start, unless it was told to ignore them.
