@@ -1,0 +1,55 @@
+"""A primary that is lost under load while its synchronous standby takes over: writes go on there, and none is missing."""
+import pytest
+from client import MOVIES, film, wait_until
+from cluster import Cluster
+from conftest import HAS_OWN_SERVERS, Server
+from load import Load
+
+pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+
+
+@pytest.fixture
+def primary():
+    made = Cluster("synchronous_standby_names = '*'", "wal_keep_size = 64MB").start()
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def standby(primary):
+    """A copy that acknowledges each commit of the primary; alone, it waits for nobody."""
+    made = Cluster("synchronous_standby_names = ''", copy_of=primary)
+    made.start()
+    wait_until(lambda: primary.run("select sync_state from pg_stat_replication") == [("sync",)])
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def server(primary, standby):
+    made = Server({"DATABASE_URL": f"host={primary.folder},{standby.folder} user=movies dbname=postgres target_session_attrs=read-write"})
+    yield made.wait_until_listening()
+    made.dispose()
+
+
+def test_writes_go_on_at_the_promoted_standby_within_ten_seconds_and_none_is_missing(primary, standby, server):
+    ann = server.client().new_user()
+    with Load(ann) as load:
+        primary.kill()
+        standby.promote()
+        load.recovers(10)
+    assert load.failures == []
+    assert load.statuses() <= {200, 201, 503}
+    assert load.slowest() < 10
+    assert load.lost(ann) == {}
+    assert standby.run("select count(*) >= %s from movies", len(load.titles)) == [(True,)]
+    assert server.process.poll() is None
+
+
+def test_of_two_servers_the_one_that_takes_writes_is_found_whatever_their_order(primary, standby):
+    given = f"host={standby.folder},{primary.folder} user=movies dbname=postgres target_session_attrs=read-write"
+    server = Server({"DATABASE_URL": given})
+    try:
+        assert server.wait_until_listening().client().new_user().post(MOVIES, film()).status_code == 201
+    finally:
+        server.dispose()
