@@ -116,17 +116,23 @@ impl Listener {
         drop(spare.take());
         let accepted = self.socket.accept();
         let is_refused = accepted.is_ok();
-        if let Ok((mut socket, _)) = accepted {
-            let mut answer = Vec::new();
-            write_refusal(&mut answer, Refusal::Crowded, false, &mut Clock::default());
-            // As much courtesy as costs no waiting: what it sent is read, so that the close is no reset.
-            _ = socket.set_nonblocking(true);
-            _ = socket.read(&mut [0; 4096]);
-            _ = socket.write(&answer);
+        if let Ok((stream, _)) = accepted {
+            turn_away(stream);
         }
         *spare = open_spare().ok();
         is_refused
     }
+}
+
+/// Tells a client that there is no place for it, with as much courtesy as costs no waiting.
+pub fn turn_away(mut stream: TcpStream) {
+    let mut answer = Vec::new();
+    write_refusal(&mut answer, Refusal::Crowded, false, &mut Clock::default());
+    // What it sent is read, so that the close is no reset, after which the client might not see the answer. Errors
+    // mean that it is gone already.
+    _ = stream.set_nonblocking(true);
+    _ = stream.read(&mut [0; 4096]);
+    _ = stream.write(&answer);
 }
 
 fn open_spare() -> io::Result<File> {

@@ -20,7 +20,7 @@ use super::seats::Seats;
 use super::socket::Socket;
 use super::table::{Key, Table};
 
-/// How many clients past the limit are refused politely at once; one more is cut off.
+/// How many clients past the limit have the time at once to read their refusal; one more is told and closed.
 const REFUSED_AT_ONCE: usize = 32;
 
 /// How many answers the server gives of itself on one connection before others have their turn.
@@ -102,6 +102,7 @@ impl Crew {
         if is_crowded {
             count(&self.counters.refused);
             if open >= self.limits.connections + REFUSED_AT_ONCE {
+                listener::turn_away(stream);
                 return None;
             }
         }
