@@ -18,10 +18,8 @@ pub mod body;
 pub mod refusal;
 pub mod request;
 
-mod charge;
 mod connection;
 mod counters;
-mod desk;
 mod limits;
 mod listener;
 mod poller;
@@ -43,9 +41,8 @@ use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
 
-use self::connection::Connection;
+use self::connection::{Connection, Scratch};
 pub use self::counters::Counters;
-use self::desk::Desk;
 pub use self::limits::{Limits, raise_limit};
 use self::listener::Listener;
 use self::poller::Poller;
@@ -59,6 +56,10 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The same while the server drains and somebody waits for its end.
 const DRAINING_TICK: Duration = Duration::from_millis(10);
+
+/// So long a connection is silent before a drain closes it: one that was just opened, or answered, has a request on its
+/// way, which a proxy would not dare to send to another instance.
+const DRAINING_GRACE: Duration = Duration::from_millis(500);
 
 /// A path that the server answers itself, however busy the handlers are: GET and HEAD of exactly this path.
 #[derive(Clone, Copy, Debug)]
@@ -167,11 +168,11 @@ impl Server {
                 }
             }
         }
-        let mut desk = self.crew.desk();
+        let mut scratch = Scratch::new(&self.crew.limits);
         while !self.stopper.wait(TICK) {
-            self.crew.sweep(&mut desk);
+            self.crew.sweep(&mut scratch);
         }
-        self.crew.drain(&mut desk);
+        self.crew.drain(&mut scratch);
         self.crew.dismiss();
         self.crew.await_workers(workers);
         Ok(())
@@ -180,14 +181,14 @@ impl Server {
 
 impl Crew {
     /// Acts on every deadline that is past.
-    fn sweep(&self, desk: &mut Desk) {
+    fn sweep(&self, scratch: &mut Scratch) {
         let now = Instant::now();
         for mut connection in self.table.take_expired(now) {
-            let is_open = connection.expire(desk);
-            self.settle(connection, is_open, desk);
+            let is_open = connection.expire(scratch, &self.limits, &self.counters);
+            self.settle(connection, is_open, scratch);
         }
         for ready in self.queue.shed(now) {
-            self.shed(&ready, desk);
+            self.shed(&ready, scratch);
         }
         if let Some(listener) = self.listener() {
             listener.retry(&self.poller);
@@ -195,24 +196,26 @@ impl Crew {
     }
 
     /// Lets in who had come before, then nobody; closes what is idle, and waits for the rest.
-    fn drain(&self, desk: &mut Desk) {
+    fn drain(&self, scratch: &mut Scratch) {
         let deadline = Instant::now() + self.limits.drain_deadline;
-        while let Some(connection) = self.welcome(desk) {
+        while let Some(connection) = self.welcome(scratch) {
             self.hand_over(connection);
         }
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.is_draining.store(true, Ordering::Relaxed);
         while Instant::now() < deadline {
-            for connection in self.table.take_parked(true) {
+            let idle_until =
+                Instant::now() + self.limits.idle_deadline.saturating_sub(DRAINING_GRACE);
+            for connection in self.table.take_parked(Some(idle_until)) {
                 self.close(connection);
             }
-            self.sweep(desk);
+            self.sweep(scratch);
             if self.table.len() == 0 && self.queue.is_empty() {
                 return;
             }
             thread::sleep(DRAINING_TICK);
         }
-        for connection in self.table.take_parked(false) {
+        for connection in self.table.take_parked(None) {
             self.close(connection);
         }
     }

@@ -170,10 +170,15 @@ impl Table {
         self.take_where(|entry| entry.deadline.is_some_and(|deadline| deadline <= now))
     }
 
-    /// Takes all that wait for their socket, or only those that are idle.
-    pub fn take_parked(&self, only_idle: bool) -> impl Iterator<Item = Box<Connection>> {
+    /// Takes all that wait for their socket, or only those that are idle with a deadline not after this.
+    pub fn take_parked(
+        &self,
+        idle_until: Option<Instant>,
+    ) -> impl Iterator<Item = Box<Connection>> {
         self.take_where(|entry| {
-            let is_idle = |connection: &Connection| !only_idle || connection.is_idle();
+            let is_idle = |connection: &Connection| {
+                idle_until.is_none_or(|latest| connection.is_idle(latest))
+            };
             entry.state == State::Parked && entry.connection.as_deref().is_some_and(is_idle)
         })
     }
