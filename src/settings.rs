@@ -53,7 +53,7 @@ pub struct Settings {
     pub bcrypt_cost: u32,
 
     /// Threads that handle requests, 2 to 1024
-    #[arg(long, env, default_value = "64", hide_env_values = true, value_name = "THREADS", value_parser = parse_between::<2, 1024>)]
+    #[arg(long, env, default_value = "96", hide_env_values = true, value_name = "THREADS", value_parser = parse_between::<2, 1024>)]
     pub workers: u32,
 
     /// Clients' connections open at once, 16 to 1000000; by default what the limit of open files leaves, up to 65536
