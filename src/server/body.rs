@@ -100,6 +100,7 @@ impl Decoder {
             if data.is_empty() {
                 break;
             }
+            self.reserve(data.len(), left);
             self.bytes.extend_from_slice(data);
             rest = behind;
             self.state = match (self.state, left - data.len()) {
@@ -117,9 +118,22 @@ impl Decoder {
         self.state == State::Whole
     }
 
+    /// The memory that it takes by now.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// The body as far as it is there, without its framing.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+
+    /// Room for what arrived. It grows twofold, as a vector does, but never past what is announced.
+    fn reserve(&mut self, arrived_bytes: usize, left_bytes: usize) {
+        if self.bytes.capacity() - self.bytes.len() < arrived_bytes {
+            let twofold = self.bytes.len().max(arrived_bytes);
+            self.bytes.reserve_exact(twofold.min(left_bytes));
+        }
     }
 
     /// What comes after this byte of the chunks' framing (RFC 9112 7.1).

@@ -6,40 +6,21 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response};
 
 use super::body::Decoder;
+use super::charge::Charge;
 use super::counters::{Counters, count};
+use super::desk::Desk;
 use super::limits::Limits;
 use super::refusal::Refusal;
 use super::request::{self, Head, parse_head};
-use super::response::{Answering, Clock, write_refusal, write_response};
+use super::response::{Answering, write_refusal, write_response};
 use super::socket::{Received, Socket};
 use super::table::Key;
-
-/// What is read at once beside what is left of before.
-const READ_BYTES: usize = 16 * 1024;
 
 /// What a refused client may still send before the connection is reset, so that it reads the refusal first.
 const LINGERING_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long it may take for that.
 const LINGERING_DEADLINE: Duration = Duration::from_secs(2);
-
-/// A thread's own buffers, lent to one connection after the other: an idle connection has none.
-pub struct Scratch {
-    input: Vec<u8>,
-    output: Vec<u8>,
-    clock: Clock,
-}
-
-impl Scratch {
-    /// For connections of these limits.
-    pub fn new(limits: &Limits) -> Scratch {
-        Scratch {
-            input: vec![0; limits.head_bytes + READ_BYTES],
-            output: Vec::new(),
-            clock: Clock::default(),
-        }
-    }
-}
 
 /// A client's connection.
 pub struct Connection {
@@ -55,6 +36,8 @@ pub struct Connection {
     input: Vec<u8>,
     /// So many bytes of `input` were looked at without finding a head's end.
     judged_bytes: usize,
+    /// What its body has of the memory for all bodies.
+    charge: Charge,
     /// Nothing more was in the socket when it was last read.
     is_drained: bool,
     /// The client will send nothing more; what it sent is still answered.
@@ -109,9 +92,15 @@ impl Connection {
             stage: Stage::Head { begun: false },
             input: Vec::new(),
             judged_bytes: 0,
+            charge: Charge::default(),
             is_drained: false,
             is_hung_up: false,
         }
+    }
+
+    /// Gives back what it has of what all share, before it ends.
+    pub fn release(&mut self, counters: &Counters) {
+        self.charge.release(counters);
     }
 
     /// Notes that something happened on the socket.
@@ -134,11 +123,11 @@ impl Connection {
     }
 
     /// Goes on as far as the socket allows.
-    pub fn advance(&mut self, scratch: &mut Scratch, limits: &Limits, counters: &Counters) -> Step {
+    pub fn advance(&mut self, desk: &mut Desk) -> Step {
         loop {
             match &mut self.stage {
                 Stage::Head { .. } | Stage::Body(_) => {
-                    if let Some(step) = self.receive(scratch, limits, counters) {
+                    if let Some(step) = self.receive(desk) {
                         return step;
                     }
                 }
@@ -147,12 +136,12 @@ impl Connection {
                     let next = *next;
                     match self.socket.send(rest, sent) {
                         Ok(true) if next == Next::Close => return Step::Close,
-                        Ok(true) => self.go_on(next, limits),
+                        Ok(true) => self.go_on(next, &desk.limits),
                         Ok(false) => return Step::Wait,
                         Err(_) => return Step::Close,
                     }
                 }
-                Stage::Lingering(dropped_bytes) => match self.socket.receive(&mut scratch.input) {
+                Stage::Lingering(dropped_bytes) => match self.socket.receive(&mut desk.input) {
                     Received::Bytes(read) if *dropped_bytes < LINGERING_BYTES => {
                         *dropped_bytes += read
                     }
@@ -165,16 +154,11 @@ impl Connection {
 
     /// Sends a handler's answer; false if the connection ends with it. While the server drains, the answer to the
     /// last request that came says so.
-    pub fn answer(
-        &mut self,
-        response: Response,
-        scratch: &mut Scratch,
-        limits: &Limits,
-        is_draining: bool,
-    ) -> bool {
+    pub fn answer(&mut self, response: Response, desk: &mut Desk, is_draining: bool) -> bool {
         let Stage::Answering(answering) = self.stage else {
             return false;
         };
+        self.charge.release(&desk.counters);
         let is_last = is_draining && self.input.is_empty() && !self.socket.has_more();
         let closes = is_last || !answering.keeps_alive;
         let may_send_more = answering.keeps_alive || !self.input.is_empty() || !self.is_drained;
@@ -183,13 +167,13 @@ impl Connection {
             true if may_send_more => Next::Linger,
             true => Next::Close,
         };
-        let Scratch { output, clock, .. } = scratch;
+        let Desk { output, clock, .. } = desk;
         write_response(output, response, answering, closes, clock);
-        self.send(output, next, limits)
+        self.send(output, next, &desk.limits)
     }
 
     /// Sends the server's own answer, after which the connection lingers and ends; false if it ended.
-    pub fn refuse(&mut self, refusal: Refusal, scratch: &mut Scratch, limits: &Limits) -> bool {
+    pub fn refuse(&mut self, refusal: Refusal, desk: &mut Desk) -> bool {
         log::debug!(
             "{} refused: {} {}",
             self.peer,
@@ -202,76 +186,75 @@ impl Connection {
             _ => false,
         };
         self.input = Vec::new();
-        let Scratch { output, clock, .. } = scratch;
+        self.charge.release(&desk.counters);
+        let Desk { output, clock, .. } = desk;
         write_refusal(output, refusal, is_head, clock);
-        self.send(output, Next::Linger, limits)
+        self.send(output, Next::Linger, &desk.limits)
     }
 
     /// Does what the deadline means in the stage that it found; false if the connection ends.
-    pub fn expire(&mut self, scratch: &mut Scratch, limits: &Limits, counters: &Counters) -> bool {
+    pub fn expire(&mut self, desk: &mut Desk) -> bool {
         let refusal = match &self.stage {
             Stage::Head { begun: false } | Stage::Lingering(_) => return false,
             Stage::Sending { .. } => {
-                count(&counters.cut_writes);
+                count(&desk.counters.cut_writes);
                 return false;
             }
             Stage::Head { begun: true } => {
-                count(&counters.cut_heads);
+                count(&desk.counters.cut_heads);
                 Refusal::Slow
             }
             Stage::Body(_) => {
-                count(&counters.cut_bodies);
+                count(&desk.counters.cut_bodies);
                 Refusal::Slow
             }
             Stage::Answering(_) => {
-                count(&counters.handler_timeouts);
+                count(&desk.counters.handler_timeouts);
                 Refusal::Stuck
             }
         };
         if refusal == Refusal::Slow {
-            count(&counters.refusals);
+            count(&desk.counters.refusals);
         }
-        self.refuse(refusal, scratch, limits)
+        self.refuse(refusal, desk)
     }
 
     /// Reads and understands until there is a request, or nothing more to read. None if a refusal was sent.
-    fn receive(
-        &mut self,
-        scratch: &mut Scratch,
-        limits: &Limits,
-        counters: &Counters,
-    ) -> Option<Step> {
+    fn receive(&mut self, desk: &mut Desk) -> Option<Step> {
         let mut filled = self.input.len();
         let mut judged = std::mem::take(&mut self.judged_bytes);
-        if let Some(input) = scratch.input.get_mut(..filled) {
+        if let Some(input) = desk.input.get_mut(..filled) {
             input.copy_from_slice(&self.input);
         }
         self.input = Vec::new();
         loop {
-            let bytes = scratch.input.get(..filled).unwrap_or_default();
-            match self.understand(bytes, judged, limits) {
+            let bytes = desk.input.get(..filled).unwrap_or_default();
+            match self.understand(bytes, judged, &desk.limits, &desk.counters) {
                 Ok((taken, Some(request))) => {
-                    count(&counters.requests);
+                    count(&desk.counters.requests);
                     self.input = bytes.get(taken..).unwrap_or_default().to_vec();
                     return Some(Step::Answer(request));
                 }
                 Ok((taken, None)) => {
-                    scratch.input.copy_within(taken..filled, 0);
+                    desk.input.copy_within(taken..filled, 0);
                     filled -= taken;
                     judged = filled;
                 }
                 Err(refusal) => {
-                    count(&counters.refusals);
-                    let is_open = self.refuse(refusal, scratch, limits);
+                    count(match refusal {
+                        Refusal::Busy => &desk.counters.shed,
+                        _ => &desk.counters.refusals,
+                    });
+                    let is_open = self.refuse(refusal, desk);
                     return (!is_open).then_some(Step::Close);
                 }
             }
             if self.is_drained {
-                self.input = scratch.input.get(..filled).unwrap_or_default().to_vec();
+                self.input = desk.input.get(..filled).unwrap_or_default().to_vec();
                 self.judged_bytes = filled;
                 return Some(Step::Wait);
             }
-            let room = scratch.input.get_mut(filled..).unwrap_or_default();
+            let room = desk.input.get_mut(filled..).unwrap_or_default();
             match self.socket.receive(room) {
                 Received::Bytes(read) => {
                     // Less than there was room for: all that was there. The end of the stream is told by a read
@@ -292,6 +275,7 @@ impl Connection {
         bytes: &[u8],
         judged: usize,
         limits: &Limits,
+        counters: &Counters,
     ) -> Result<(usize, Option<Request>), Refusal> {
         let mut taken = 0;
         if let Stage::Head { begun } = &mut self.stage {
@@ -317,11 +301,13 @@ impl Connection {
             if head.awaits_continue && taken == bytes.len() && taken == head_bytes {
                 self.tell_to_continue();
             }
+            self.charge.raise(decoder.held_bytes(), limits, counters)?;
             self.stage = Stage::Body(Box::new((head, decoder)));
             return Ok((taken, None));
         }
         if let Stage::Body(body) = &mut self.stage {
             taken = body.1.decode(bytes)?;
+            self.charge.raise(body.1.held_bytes(), limits, counters)?;
             if body.1.is_complete() {
                 let stage = std::mem::replace(&mut self.stage, Stage::Head { begun: false });
                 if let Stage::Body(body) = stage {

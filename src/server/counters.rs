@@ -11,6 +11,8 @@ pub struct Counters {
     pub in_flight: AtomicU64,
     /// Gauge: requests that wait for a free worker.
     pub queued: AtomicU64,
+    /// Gauge: bytes of bodies that are on their way, or wait with their request.
+    pub body_bytes: AtomicU64,
     /// Connections that were accepted, the refused ones included.
     pub accepted: AtomicU64,
     /// Connections that were refused for their number.
@@ -19,7 +21,7 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Requests that the server refused itself with a 4xx or a 505.
     pub refusals: AtomicU64,
-    /// Requests that were answered 503 since no worker was free.
+    /// Requests that were answered 503 since no worker, or no memory for the body, was free.
     pub shed: AtomicU64,
     /// Handlers that did not answer within their deadline.
     pub handler_timeouts: AtomicU64,

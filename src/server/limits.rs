@@ -26,6 +26,8 @@ pub struct Limits {
     pub target_bytes: usize,
     /// Bytes of a request's body; past it 413, from Content-Length before any of it is read. 1 MiB.
     pub body_bytes: usize,
+    /// Bytes of all bodies together that are on their way; past it 503 to whose body grows. 32 MiB.
+    pub bodies_bytes: usize,
     /// From a head's first byte to its last; then 408. 10 s.
     pub head_deadline: Duration,
     /// From a head's last byte to its body's last; then 408. 30 s.
@@ -58,6 +60,7 @@ impl Default for Limits {
             head_fields: 100,
             target_bytes: 8 * 1024,
             body_bytes: 1024 * 1024,
+            bodies_bytes: 32 * 1024 * 1024,
             head_deadline: Duration::from_secs(10),
             body_deadline: Duration::from_secs(30),
             idle_deadline: Duration::from_secs(75),

@@ -18,8 +18,10 @@ pub mod body;
 pub mod refusal;
 pub mod request;
 
+mod charge;
 mod connection;
 mod counters;
+mod desk;
 mod limits;
 mod listener;
 mod poller;
@@ -41,8 +43,9 @@ use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
 
-use self::connection::{Connection, Scratch};
+use self::connection::Connection;
 pub use self::counters::Counters;
+use self::desk::Desk;
 pub use self::limits::{Limits, raise_limit};
 use self::listener::Listener;
 use self::poller::Poller;
@@ -168,11 +171,11 @@ impl Server {
                 }
             }
         }
-        let mut scratch = Scratch::new(&self.crew.limits);
+        let mut desk = self.crew.desk();
         while !self.stopper.wait(TICK) {
-            self.crew.sweep(&mut scratch);
+            self.crew.sweep(&mut desk);
         }
-        self.crew.drain(&mut scratch);
+        self.crew.drain(&mut desk);
         self.crew.dismiss();
         self.crew.await_workers(workers);
         Ok(())
@@ -181,14 +184,14 @@ impl Server {
 
 impl Crew {
     /// Acts on every deadline that is past.
-    fn sweep(&self, scratch: &mut Scratch) {
+    fn sweep(&self, desk: &mut Desk) {
         let now = Instant::now();
         for mut connection in self.table.take_expired(now) {
-            let is_open = connection.expire(scratch, &self.limits, &self.counters);
-            self.settle(connection, is_open, scratch);
+            let is_open = connection.expire(desk);
+            self.settle(connection, is_open, desk);
         }
         for ready in self.queue.shed(now) {
-            self.shed(&ready, scratch);
+            self.shed(&ready, desk);
         }
         if let Some(listener) = self.listener() {
             listener.retry(&self.poller);
@@ -196,9 +199,9 @@ impl Crew {
     }
 
     /// Lets in who had come before, then nobody; closes what is idle, and waits for the rest.
-    fn drain(&self, scratch: &mut Scratch) {
+    fn drain(&self, desk: &mut Desk) {
         let deadline = Instant::now() + self.limits.drain_deadline;
-        while let Some(connection) = self.welcome(scratch) {
+        while let Some(connection) = self.welcome(desk) {
             self.hand_over(connection);
         }
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -209,7 +212,7 @@ impl Crew {
             for connection in self.table.take_parked(Some(idle_until)) {
                 self.close(connection);
             }
-            self.sweep(scratch);
+            self.sweep(desk);
             if self.table.len() == 0 && self.queue.is_empty() {
                 return;
             }

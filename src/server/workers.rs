@@ -8,8 +8,9 @@ use std::time::Instant;
 use rouille::{Request, Response};
 
 use super::Liveness;
-use super::connection::{Connection, Scratch, Step};
+use super::connection::{Connection, Step};
 use super::counters::{Counters, count};
+use super::desk::Desk;
 use super::limits::Limits;
 use super::listener::{self, Listener};
 use super::poller::Poller;
@@ -31,7 +32,7 @@ pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
 
 /// What a worker has for itself.
 struct Worker {
-    scratch: Scratch,
+    desk: Desk,
     /// Whether it has a seat at the poller.
     is_seated: bool,
 }
@@ -64,7 +65,7 @@ impl Crew {
     /// A worker's life, until the end of the server.
     pub fn work(&self) {
         let mut worker = Worker {
-            scratch: Scratch::new(&self.limits),
+            desk: self.desk(),
             is_seated: false,
         };
         let mut events = Vec::with_capacity(1);
@@ -84,7 +85,7 @@ impl Crew {
                 }
             };
             let connection = match event.name {
-                listener::NAME => self.welcome(&mut worker.scratch),
+                listener::NAME => self.welcome(&mut worker.desk),
                 name => self.table.take(Key::from(name), event.is_hung_up),
             };
             if let Some(connection) = connection {
@@ -94,7 +95,7 @@ impl Crew {
     }
 
     /// The next client's connection, if there is a client and a place for it.
-    pub fn welcome(&self, scratch: &mut Scratch) -> Option<Box<Connection>> {
+    pub fn welcome(&self, desk: &mut Desk) -> Option<Box<Connection>> {
         let listener = self.listener();
         let (stream, peer) = listener?.accept(&self.poller, &self.counters)?;
         let open = self.table.len();
@@ -119,7 +120,7 @@ impl Crew {
             self.close(connection);
             return None;
         }
-        if is_crowded && !connection.refuse(Refusal::Crowded, scratch, &self.limits) {
+        if is_crowded && !connection.refuse(Refusal::Crowded, desk) {
             self.close(connection);
             return None;
         }
@@ -127,30 +128,36 @@ impl Crew {
     }
 
     /// Goes on with a connection that is past its deadline, or with none of whose requests a handler is to begin.
-    pub fn settle(&self, connection: Box<Connection>, is_open: bool, scratch: &mut Scratch) {
+    pub fn settle(&self, connection: Box<Connection>, is_open: bool, desk: &mut Desk) {
         if !is_open {
             self.close(connection);
-        } else if let Some(ready) = self.drive(connection, scratch) {
-            self.shed(&ready, scratch);
+        } else if let Some(ready) = self.drive(connection, desk) {
+            self.shed(&ready, desk);
         }
     }
 
     /// Answers 503 in a handler's place.
-    pub fn shed(&self, ready: &Ready, scratch: &mut Scratch) {
+    pub fn shed(&self, ready: &Ready, desk: &mut Desk) {
         count(&self.counters.shed);
         if let Some(mut connection) = self.table.reclaim(ready.key) {
-            let is_open = connection.refuse(Refusal::Busy, scratch, &self.limits);
-            self.settle(connection, is_open, scratch);
+            let is_open = connection.refuse(Refusal::Busy, desk);
+            self.settle(connection, is_open, desk);
         }
     }
 
     /// Ends a connection.
-    pub fn close(&self, connection: Box<Connection>) {
+    pub fn close(&self, mut connection: Box<Connection>) {
         let key = connection.key;
+        connection.release(&self.counters);
         // The socket first: once its place is free, another may have it.
         drop(connection);
         self.table.release(key);
         self.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// What one more thread works with.
+    pub fn desk(&self) -> Desk {
+        Desk::new(self.limits, Arc::clone(&self.counters))
     }
 
     /// Where clients come from.
@@ -168,13 +175,13 @@ impl Crew {
         let mut has_permit = false;
         let mut current = Some(connection);
         loop {
-            let next = current.and_then(|connection| self.drive(connection, &mut worker.scratch));
+            let next = current.and_then(|connection| self.drive(connection, &mut worker.desk));
             let ready = match (next, has_permit) {
                 (Some(ready), true) => self.queue.exchange(ready),
                 (Some(ready), false) => match self.queue.admit(ready) {
                     Admission::Run(ready) => ready,
                     Admission::Queued => return,
-                    Admission::Shed(ready) => return self.shed(&ready, &mut worker.scratch),
+                    Admission::Shed(ready) => return self.shed(&ready, &mut worker.desk),
                 },
                 (None, true) => match self.queue.finish() {
                     Some(ready) => ready,
@@ -188,14 +195,14 @@ impl Crew {
     }
 
     /// Reads on until the connection waits or ends, or a handler is to begin.
-    fn drive(&self, mut connection: Box<Connection>, scratch: &mut Scratch) -> Option<Ready> {
+    fn drive(&self, mut connection: Box<Connection>, desk: &mut Desk) -> Option<Ready> {
         let mut answered = 0;
         loop {
-            match connection.advance(scratch, &self.limits, &self.counters) {
+            match connection.advance(desk) {
                 Step::Answer(request) => match self.answer_liveness(&request) {
                     Some(response) => {
                         let is_draining = self.is_draining();
-                        if !connection.answer(response, scratch, &self.limits, is_draining) {
+                        if !connection.answer(response, desk, is_draining) {
                             self.close(connection);
                             return None;
                         }
@@ -249,12 +256,7 @@ impl Crew {
         worker.is_seated = self.seats.try_take();
         // Past the deadline it is gone, and the answer is dropped.
         let mut connection = self.table.reclaim(ready.key)?;
-        if connection.answer(
-            response,
-            &mut worker.scratch,
-            &self.limits,
-            self.is_draining(),
-        ) {
+        if connection.answer(response, &mut worker.desk, self.is_draining()) {
             return Some(connection);
         }
         self.close(connection);
