@@ -278,15 +278,13 @@ impl Connection {
         counters: &Counters,
     ) -> Result<(usize, Option<Request>), Refusal> {
         let mut taken = 0;
-        if let Stage::Head { begun } = &mut self.stage {
-            if !*begun && bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
-                *begun = true;
-                self.deadline = Instant::now() + limits.head_deadline;
-            }
-            if !request::may_be_judged(bytes, judged, limits) {
-                return Ok((0, None));
-            }
-            let Some((head, head_bytes)) = parse_head(bytes, limits)? else {
+        if let Stage::Head { .. } = self.stage {
+            let found = match request::may_be_judged(bytes, judged, limits) {
+                true => parse_head(bytes, limits)?,
+                false => None,
+            };
+            let Some((head, head_bytes)) = found else {
+                self.note_beginning(bytes, limits);
                 return Ok((0, None));
             };
             taken = head_bytes;
@@ -316,6 +314,15 @@ impl Connection {
             }
         }
         Ok((taken, None))
+    }
+
+    /// A head's time runs from its first byte; empty lines before it are none of it.
+    fn note_beginning(&mut self, bytes: &[u8], limits: &Limits) {
+        let has_begun = matches!(self.stage, Stage::Head { begun: true });
+        if !has_begun && bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
+            self.stage = Stage::Head { begun: true };
+            self.deadline = Instant::now() + limits.head_deadline;
+        }
     }
 
     fn begin_answering(&mut self, head: Head, decoder: Decoder) -> Request {
