@@ -86,7 +86,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
             rounds_log2: settings.bcrypt_cost,
             // Some workers are left for readers however many sign in at once.
             waiting_limit: workers * 7 / 8,
-            waiting_deadline: Duration::from_secs(20),
+            waiting_deadline: Duration::from_secs(8),
         })?,
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies,
@@ -95,6 +95,9 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     let limits = Limits {
         workers,
         connections,
+        // The database's client has no deadline of its own: a statement that hangs in a frozen server keeps its thread,
+        // and whoever asked is told by then.
+        handler_deadline: Duration::from_secs(9),
         ..Limits::default()
     };
     let liveness = Liveness {

@@ -1,4 +1,6 @@
 """A primary that is lost under load while its synchronous standby takes over: writes go on there, and none is missing."""
+import socket
+
 import pytest
 from client import MOVIES, film, wait_until
 from cluster import Cluster
@@ -44,6 +46,23 @@ def test_writes_go_on_at_the_promoted_standby_within_ten_seconds_and_none_is_mis
     assert load.lost(ann) == {}
     assert standby.run("select count(*) >= %s from movies", len(load.titles)) == [(True,)]
     assert server.process.poll() is None
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_passed_by(primary):
+    primary.configure("synchronous_standby_names = ''")
+    primary.pg_ctl("reload")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        given = f"host=127.0.0.1,{primary.folder} port={port},5432 user=movies dbname=postgres connect_timeout=1"
+        server = Server({"DATABASE_URL": given})
+        try:
+            ann = server.wait_until_listening().client().new_user()
+            primary.restart("immediate")
+            wait_until(lambda: ann.post(MOVIES, film()).status_code == 201)
+        finally:
+            server.dispose()
 
 
 def test_of_two_servers_the_one_that_takes_writes_is_found_whatever_their_order(primary, standby):

@@ -1,6 +1,7 @@
 """Two instances on one database behind HAProxy: together they answer as one, and either may be replaced while clients ask."""
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import requests
@@ -17,36 +18,20 @@ pytestmark = [
     pytest.mark.skipif(not PROGRAM, reason="needs HAProxy: 'apt-get install haproxy'"),
 ]
 
-# As in README.md's section on more than one instance.
-CONFIGURATION = """
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 75s
-    timeout server 35s
-    option http-server-close
-    option redispatch 1
-    retries 3
-    retry-on conn-failure
-frontend clients
-    bind 127.0.0.1:{port}
-    default_backend instances
-backend instances
-    option httpchk GET /readyz
-    default-server check inter 500ms fall 1 rise 1
-    server one 127.0.0.1:{one}
-    server two 127.0.0.1:{two}
-"""
+README = Path(__file__).parent.parent / "README.md"
 
 
 class Proxy:
-    """HAProxy before two ports."""
+    """HAProxy before two ports, as the README sets it up."""
 
     def __init__(self, folder, one, two):
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         file = folder / "haproxy.cfg"
-        file.write_text(CONFIGURATION.format(port=self.port, one=one, two=two))
+        configuration = README.read_text().split("```haproxy\n")[1].split("```")[0]
+        for written, meant in ((8000, self.port), (8001, one), (8002, two)):
+            configuration = configuration.replace(f"127.0.0.1:{written}\n", f"127.0.0.1:{meant}\n")
+        file.write_text(configuration)
         self.process = subprocess.Popen([PROGRAM, "-db", "-f", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self):

@@ -46,7 +46,7 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("keepalives_interval", "2"),
     ("keepalives_retries", "3"),
 ];
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl FromStr for Address {
     type Err = String;
@@ -253,10 +253,7 @@ mod tests {
     #[test]
     fn times_have_defaults_and_libpq_s_units() {
         let server = server_of("host=a");
-        assert_eq!(
-            server.get_tcp_user_timeout(),
-            Some(&Duration::from_secs(10))
-        );
+        assert_eq!(server.get_tcp_user_timeout(), Some(&Duration::from_secs(5)));
         assert_eq!(server.get_keepalives_idle(), Duration::from_secs(5));
         let server = server_of("postgres://a/b?tcp_user_timeout=1500&keepalives_count=9");
         assert_eq!(
