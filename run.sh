@@ -50,8 +50,8 @@ need_cargo() {
         "'curl https://sh.rustup.rs -sSf | sh' (or Fedora 'dnf install cargo', macOS 'brew install rust')"
     command -v cc >/dev/null || install_packages gcc libc6-dev || die "a C compiler is missing. Debian: 'apt-get install gcc';" \
         "Fedora: 'dnf install gcc'; macOS: 'xcode-select --install'"
-    # TLS to the database: macOS has its own.
-    [ "$(uname)" = Darwin ] || pkg-config --exists openssl 2>/dev/null || install_packages pkg-config libssl-dev ||
+    # TLS to the database.
+    pkg-config --exists openssl 2>/dev/null || install_packages pkg-config libssl-dev ||
         die "OpenSSL's headers are missing. Debian: 'apt-get install pkg-config libssl-dev'; Fedora: 'dnf install openssl-devel'"
 }
 
