@@ -9,11 +9,19 @@ from load import Load
 
 pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
 
+BY_TCP = "host all all 127.0.0.1/32 trust"
+
+
+def url_of(*clusters):
+    servers = ",".join(f"127.0.0.1:{cluster.port}" for cluster in clusters)
+    return f"postgresql://movies@{servers}/postgres?target_session_attrs=read-write"
+
 
 @pytest.fixture
 def primary():
-    made = Cluster("synchronous_standby_names = '*'", "wal_keep_size = 64MB").start()
-    yield made
+    made = Cluster("synchronous_standby_names = '*'")
+    made.listen(BY_TCP)
+    yield made.start()
     made.dispose()
 
 
@@ -21,6 +29,7 @@ def primary():
 def standby(primary):
     """A copy that acknowledges each commit of the primary; alone, it waits for nobody."""
     made = Cluster("synchronous_standby_names = ''", copy_of=primary)
+    made.listen(BY_TCP)
     made.start()
     wait_until(lambda: primary.run("select sync_state from pg_stat_replication") == [("sync",)])
     yield made
@@ -29,7 +38,7 @@ def standby(primary):
 
 @pytest.fixture
 def server(primary, standby):
-    made = Server({"DATABASE_URL": f"host={primary.folder},{standby.folder} user=movies dbname=postgres target_session_attrs=read-write"})
+    made = Server({"DATABASE_URL": url_of(primary, standby)})
     yield made.wait_until_listening()
     made.dispose()
 
@@ -55,7 +64,7 @@ def test_a_server_that_takes_connections_and_says_nothing_is_passed_by(primary):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         port = silent.getsockname()[1]
-        given = f"host=127.0.0.1,{primary.folder} port={port},5432 user=movies dbname=postgres connect_timeout=1"
+        given = f"host=127.0.0.1,{primary.folder} port={port},{primary.port} user=movies dbname=postgres connect_timeout=1"
         server = Server({"DATABASE_URL": given})
         try:
             ann = server.wait_until_listening().client().new_user()
@@ -66,8 +75,7 @@ def test_a_server_that_takes_connections_and_says_nothing_is_passed_by(primary):
 
 
 def test_of_two_servers_the_one_that_takes_writes_is_found_whatever_their_order(primary, standby):
-    given = f"host={standby.folder},{primary.folder} user=movies dbname=postgres target_session_attrs=read-write"
-    server = Server({"DATABASE_URL": given})
+    server = Server({"DATABASE_URL": url_of(standby, primary)})
     try:
         assert server.wait_until_listening().client().new_user().post(MOVIES, film()).status_code == 201
     finally:

@@ -48,6 +48,9 @@ const DEFAULTS: [(&str, &str); 5] = [
 ];
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where a server without a name is: Debian's folder of sockets.
+const SOCKETS: &str = "/var/run/postgresql";
+
 impl FromStr for Address {
     type Err = String;
 
@@ -89,6 +92,9 @@ impl FromStr for Address {
         };
         let mut whole = parse(&base, &words)?;
         whole.ssl_mode(mode).tcp_user_timeout(user_timeout);
+        if whole.get_hosts().is_empty() && whole.get_hostaddrs().is_empty() {
+            whole.host(SOCKETS);
+        }
         let passwords = match passfile {
             Some(path) if whole.get_password().is_none() => std::fs::read_to_string(&path)
                 .map_err(|error| format!("passfile {path} cannot be read: {error}"))?,
@@ -109,9 +115,6 @@ impl FromStr for Address {
 fn servers_of(whole: &Config, passwords: &str) -> Result<Vec<Config>, String> {
     let (hosts, addresses, ports) = (whole.get_hosts(), whole.get_hostaddrs(), whole.get_ports());
     let count = hosts.len().max(addresses.len());
-    if count == 0 {
-        return Err("a host is missing".into());
-    }
     let fits = |given: usize| given == 0 || given == count;
     if !fits(hosts.len()) || !fits(addresses.len()) || (ports.len() > 1 && ports.len() != count) {
         return Err("there are not as many ports or addresses as hosts".into());
@@ -246,6 +249,9 @@ mod tests {
             (SslMode::Require, Trust::Authority)
         );
         assert_eq!(of("sslmode=verify-full"), (SslMode::Require, Trust::Host));
+        let nearby = server_of("postgresql:///movies");
+        assert_eq!(nearby.get_hosts(), [Host::Unix(PathBuf::from(SOCKETS))]);
+        assert_eq!(nearby.get_ssl_mode(), SslMode::Disable);
         let system: Address = "host=a sslrootcert=system".parse().unwrap();
         assert_eq!(system.authorities, None);
     }
@@ -272,7 +278,6 @@ mod tests {
             "postgresql://me:hunter2@host:port/db",
             "host=a password='hunter2",
             "host=a,b port=1,2,3 password=hunter2",
-            "password=hunter2",
             "host=a surprise=1 password=hunter2",
             "host=a tcp_user_timeout=soon password=hunter2",
             "host=a passfile=/nowhere/at/all",
