@@ -10,7 +10,7 @@
 //! store       one prepared statement, a file under sql/
 //! api         struct -> JSON, page: the envelope
 //! server      rouille::Response -> socket
-//! logging     one line
+//! logging     one line                           metrics     one more of its kind
 //! ```
 //!
 //! `settings` alone reads the environment; `text` is how Python reads text, on which the framework's rules rest.
@@ -18,6 +18,7 @@
 
 pub mod api;
 pub mod logging;
+pub mod metrics;
 pub mod password;
 pub mod server;
 pub mod settings;

@@ -12,7 +12,7 @@ pub const REQUESTS: &str = "movies_api::request";
 
 /// What is logged of each request, once it is answered.
 pub struct RequestLine<'a> {
-    /// Sixteen hexadecimal digits; the answer's X-Request-Id.
+    /// The answer's X-Request-Id: sixteen hexadecimal digits, or what a trusted proxy gave, judged before.
     pub request_id: &'a str,
     /// As the client sent it.
     pub method: &'a str,

@@ -1,7 +1,7 @@
 //! The program's plot: settings, log, database (migrated), server; and its exit codes.
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         start_deadline: Duration::from_secs(10),
         batch_size: BATCH_SIZE,
     })?;
-    let app = App {
+    let app = Arc::new(App {
         store,
         keys: Keys::new(
             &settings.secret_key,
@@ -91,7 +91,9 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies,
         request_ids: AtomicU64::new(getrandom::u64()?),
-    };
+        cors_origins: settings.cors_origins,
+        counters: OnceLock::new(),
+    });
     let limits = Limits {
         workers,
         connections,
@@ -104,10 +106,13 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         path: "/healthz",
         answer: api::answer_liveness,
     };
+    let handled = Arc::clone(&app);
     let server = Server::bind(settings.bind, limits, Some(liveness), move |request| {
-        api::handle(request, &app)
+        api::handle(request, &handled)
     })
     .with_context(|| format!("listening on {}", settings.bind))?;
+    app.counters.get_or_init(|| server.counters());
+    drop(app);
     log::info!("listening on http://{}", server.local_address());
     let stopper = server.stopper();
     thread::Builder::new()

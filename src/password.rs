@@ -1,12 +1,13 @@
 //! Passwords: bcrypt over SHA-256, the queue in front of it, Django's validators. Knows no users and no HTTP.
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::text;
+use crate::{metrics, text};
 
 /// Django's list of common passwords (django/contrib/auth/common-passwords.txt.gz of Django 5.2, BSD-3-Clause,
 /// see common_passwords.LICENSE), one a line, in lower case.
@@ -97,8 +98,24 @@ impl Hasher {
         Ok(matches.unwrap_or(false) && known.is_some())
     }
 
+    /// How many passwords are hashed now, and how many wait for that.
+    pub fn queue_lengths(&self) -> (usize, usize) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        (queue.running, queue.waiting)
+    }
+
+    /// Waits for a free core, and counts how that went.
     fn take_core(&self) -> Result<Core<'_>, Error> {
-        let deadline = Instant::now() + self.cost.waiting_deadline;
+        let asked = Instant::now();
+        let core = self.wait_for_core(asked + self.cost.waiting_deadline);
+        match core {
+            Ok(_) => metrics::HASH_WAITS.observe(asked.elapsed()),
+            Err(_) => drop(metrics::HASH_REFUSALS.fetch_add(1, Ordering::Relaxed)),
+        }
+        core
+    }
+
+    fn wait_for_core(&self, deadline: Instant) -> Result<Core<'_>, Error> {
         // The counters are whole at every step, so a lock poisoned elsewhere is still good.
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.running >= self.cores {

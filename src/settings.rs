@@ -10,7 +10,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use crate::api::Visibility;
+use crate::api::{Origin, Visibility};
 use crate::store::Database;
 
 /// Keeps movies for signed-in users: a REST service on PostgreSQL.
@@ -64,9 +64,13 @@ pub struct Settings {
     #[arg(long, env, default_value = "8", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,
 
-    /// Networks of proxies whose X-Forwarded-Proto and X-Forwarded-Host are believed, separated by commas
+    /// Networks of proxies whose X-Forwarded-Proto, X-Forwarded-Host and X-Request-Id are believed, separated by commas
     #[arg(long, env, hide_env_values = true, value_name = "NETWORKS", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// Other sites whose scripts may read answers (CORS), such as https://app.example.com, separated by commas
+    #[arg(long, env, hide_env_values = true, value_name = "ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
+    pub cors_origins: Vec<Origin>,
 
     /// How much is logged: off, error, warn, info, debug, trace
     #[arg(
@@ -223,6 +227,10 @@ fn parse_lifetime(text: &str) -> Result<Duration, String> {
         Ok(seconds @ 1..=LONGEST) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("it is a whole number of seconds, 1 to {LONGEST}")),
     }
+}
+
+fn parse_origin(text: &str) -> Result<Origin, String> {
+    text.parse()
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {

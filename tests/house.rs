@@ -10,10 +10,12 @@ const ARROWS: &str = "
     main         -> settings, logging, store/mod, api/mod, server/mod, token, password
     settings     -> api/mod, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/query
-    api/mod      -> store/mod, token, password, logging
+    api/mod      -> api/cors, api/exchange, store/mod, token, password, metrics, server/mod
+    api/exchange -> api/mod, api/cors, api/error, api/page, api/probes, logging, metrics
+    api/cors     -> api/page
     api/auth     -> api/mod, api/account, api/body, api/error, api/fields, store/mod, token
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/query, store/mod
-    api/probes   -> api/mod, api/error
+    api/probes   -> api/mod, api/error, store/mod, metrics, server/mod
     api/body     -> api/error, api/query
     api/fields   -> api/body, api/error, text
     api/account  -> api/fields, password, text
@@ -21,6 +23,7 @@ const ARROWS: &str = "
     api/page     -> api/error, api/query, store/mod
     api/error    -> api/mod, store/mod, token, password
     store/mod    -> store/batch, store/connection, store/database, store/error, store/lists, store/movies, store/schema, store/users
+    store/mod    -> metrics
     store/lists  -> store/mod, store/batch, store/movies
     store/movies -> store/mod, store/batch
     store/schema -> store/mod, store/error
@@ -29,7 +32,7 @@ const ARROWS: &str = "
     store/address -> store/connection_string
     store/error  -> store/mod, store/batch
     store/users  -> store/mod
-    password     -> text
+    password     -> text, metrics
     server/mod        -> server/body, server/refusal, server/request, server/connection, server/counters
     server/mod        -> server/charge, server/desk, server/limits, server/listener, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers

@@ -1,9 +1,11 @@
-//! The table of routes, and what every request meets around its handler: host, bearer token, refusals, headers, the
-//! line in the log. Knows HTTP's words, not sockets, not SQL.
+//! The table of routes, and what stands before a handler: host, bearer token, refusals. Knows HTTP's words, not sockets,
+//! not SQL.
 mod account;
 mod auth;
 mod body;
+mod cors;
 mod error;
+mod exchange;
 mod fields;
 mod movies;
 mod page;
@@ -11,17 +13,21 @@ mod probes;
 mod query;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::cell::Cell;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use ipnet::IpNet;
-use rouille::{Request, Response, ResponseBody, router};
+use rouille::{Request, Response, router};
 use serde::Serialize;
 
+pub use self::cors::Origin;
 use self::error::Error;
+pub use self::exchange::{answer_liveness, handle};
 use self::movies::MovieId;
-use crate::logging::{REQUESTS, RequestLine};
+use crate::metrics::Route;
 use crate::password::Hasher;
+use crate::server::Counters;
 use crate::store::{self, Store};
 use crate::token::{Keys, Kind, Subject};
 
@@ -48,6 +54,10 @@ pub struct App {
     pub trusted_proxies: Vec<IpNet>,
     /// Where request ids go on from; any number.
     pub request_ids: AtomicU64,
+    /// Other sites whose scripts may read answers.
+    pub cors_origins: Vec<Origin>,
+    /// What the server counts, once there is one.
+    pub counters: OnceLock<Arc<Counters>>,
 }
 
 /// A request's method and path, as the table of routes compares them.
@@ -67,59 +77,13 @@ impl Target<'_> {
     }
 }
 
-/// Answers one request, and logs it.
-pub fn handle(request: &Request, app: &App) -> Response {
-    let started = Instant::now();
-    // An odd step visits every number once before any comes again.
-    let number = app
-        .request_ids
-        .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-    let request_id = format!("{number:016x}");
-    let path = request.raw_url().split('?').next().unwrap_or_default();
-    let mut response = route(request, path, app).unwrap_or_else(|error| {
-        if let Error::Fault(reason) = &error {
-            log::error!("{request_id} {reason}");
-        }
-        error.into_response()
-    });
-    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
-    let (reader, size) = body.into_reader_and_size();
-    let body_bytes = size.unwrap_or_default();
-    response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
-    response.headers.extend(security_headers());
-    response
-        .headers
-        .push(("X-Request-Id".into(), request_id.clone().into()));
-    let line = RequestLine {
-        request_id: &request_id,
-        method: request.method(),
-        path,
-        status: response.status_code,
-        duration: started.elapsed(),
-        body_bytes,
-    };
-    log::info!(target: REQUESTS, "{line}");
-    response
-}
-
-/// `GET /healthz` as the server itself answers it, whatever handlers do: without a request id, and not logged.
-pub fn answer_liveness() -> Response {
-    let mut response = probes::check_liveness();
-    response.headers.extend(security_headers());
-    response
-}
-
-/// On every answer.
-fn security_headers() -> [(Cow<'static, str>, Cow<'static, str>); 3] {
-    [
-        ("X-Content-Type-Options".into(), "nosniff".into()),
-        ("Referrer-Policy".into(), "same-origin".into()),
-        ("Cross-Origin-Opener-Policy".into(), "same-origin".into()),
-    ]
-}
-
-/// The table of routes.
-fn route(request: &Request, path: &str, app: &App) -> Result<Response, Error> {
+/// The table of routes. Tells by `taken_by` which handler took the request, as soon as one did.
+fn route(
+    request: &Request,
+    path: &str,
+    app: &App,
+    taken_by: &Cell<Route>,
+) -> Result<Response, Error> {
     if request
         .header("Host")
         .is_some_and(|host| !page::is_host(host))
@@ -133,20 +97,22 @@ fn route(request: &Request, path: &str, app: &App) -> Result<Response, Error> {
         },
         path: decode_unreserved(path),
     };
+    let take = |route| taken_by.set(route);
     let asker = || authenticate(request, app);
     router!(target,
-        (POST)   ["/api/v1/auth/register/"]               => auth::register(request, app),
-        (POST)   ["/api/v1/auth/token/"]                  => auth::obtain_token(request, app),
-        (POST)   ["/api/v1/auth/refresh/"]                => auth::refresh_token(request, app),
-        (POST)   ["/api/v1/auth/token/refresh/"]          => auth::refresh_token(request, app),
-        (GET)    ["/api/v1/movies/"]                      => movies::list_movies(request, app, asker()?),
-        (POST)   ["/api/v1/movies/"]                      => movies::create_movie(request, app, asker()?),
-        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => movies::read_movie(app, asker()?, id),
-        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => movies::replace_movie(request, app, asker()?, id),
-        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => movies::update_movie(request, app, asker()?, id),
-        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => movies::delete_movie(app, asker()?, id),
-        (GET)    ["/healthz"]                             => Ok(probes::check_liveness()),
-        (GET)    ["/readyz"]                              => probes::check_readiness(app),
+        (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, app) },
+        (POST)   ["/api/v1/auth/token/"]                  => { take(Route::ObtainToken); auth::obtain_token(request, app) },
+        (POST)   ["/api/v1/auth/refresh/"]                => { take(Route::RefreshToken); auth::refresh_token(request, app) },
+        (POST)   ["/api/v1/auth/token/refresh/"]          => { take(Route::RefreshToken); auth::refresh_token(request, app) },
+        (GET)    ["/api/v1/movies/"]                      => { take(Route::ListMovies); movies::list_movies(request, app, asker()?) },
+        (POST)   ["/api/v1/movies/"]                      => { take(Route::CreateMovie); movies::create_movie(request, app, asker()?) },
+        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReadMovie); movies::read_movie(app, asker()?, id) },
+        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReplaceMovie); movies::replace_movie(request, app, asker()?, id) },
+        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::UpdateMovie); movies::update_movie(request, app, asker()?, id) },
+        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::DeleteMovie); movies::delete_movie(app, asker()?, id) },
+        (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(probes::check_liveness()) },
+        (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); probes::check_readiness(app) },
+        (GET)    ["/metrics"]                            => { take(Route::ShowMetrics); Ok(probes::show_metrics(app)) },
         _ => refuse(request, &target, app)
     )
 }
@@ -177,6 +143,7 @@ fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
         (ANY) ["/api/v1/movies/{_id}/", _id: MovieId] => Some(("GET, PUT, PATCH, DELETE, HEAD, OPTIONS", Guard::Always)),
         (ANY) ["/healthz"]                          => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         (ANY) ["/readyz"]                           => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/metrics"]                          => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         _ => None
     )
 }

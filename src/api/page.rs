@@ -56,8 +56,7 @@ impl Envelope {
 /// # Errors
 /// 400 if the host is no host: it would be echoed in links.
 pub fn find_origin(request: &Request, trusted: &[IpNet]) -> Result<String, Error> {
-    let peer = request.remote_addr().ip().to_canonical();
-    let is_trusted = trusted.iter().any(|network| network.contains(&peer));
+    let is_trusted = comes_from_trusted(request, trusted);
     let forwarded = |name| {
         let value = request.header(name).filter(|_| is_trusted)?;
         value.rsplit(',').next().map(str::trim)
@@ -71,6 +70,12 @@ pub fn find_origin(request: &Request, trusted: &[IpNet]) -> Result<String, Error
         Some(host) if is_host(host) => Ok(format!("{scheme}://{host}")),
         _ => Err(Error::InvalidHost),
     }
+}
+
+/// Whether the peer is a proxy whose own headers are believed.
+pub fn comes_from_trusted(request: &Request, trusted: &[IpNet]) -> bool {
+    let peer = request.remote_addr().ip().to_canonical();
+    trusted.iter().any(|network| network.contains(&peer))
 }
 
 /// Whether it is a name or an address, with or without a port (RFC 3986 3.2.2, of which percent-encoded names and

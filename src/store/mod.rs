@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use postgres::Row;
 use postgres::types::{ToSql, Type};
-use r2d2::{Pool, PooledConnection};
+use r2d2::event::{CheckoutEvent, TimeoutEvent};
+use r2d2::{HandleEvent, Pool, PooledConnection};
 
 use self::batch::Batch;
 use self::connection::{Lost, Manager};
@@ -26,6 +27,7 @@ pub use self::error::Error;
 use self::error::classify;
 use self::lists::FirstPages;
 use self::movies::{Creations, Found, Questions, Updates};
+use crate::metrics;
 
 /// One statement: its name in the log, and its text, compiled in from the file of that name.
 struct Sql {
@@ -89,6 +91,30 @@ pub struct Store {
     first_pages: FirstPages,
 }
 
+/// The pool's connections at a moment.
+pub struct PoolState {
+    /// At the most.
+    pub size: u32,
+    /// Open ones.
+    pub open: u32,
+    /// Open ones that nobody uses.
+    pub idle: u32,
+}
+
+/// Counts how long connections were waited for.
+#[derive(Debug)]
+struct Waits;
+
+impl HandleEvent for Waits {
+    fn handle_checkout(&self, event: CheckoutEvent) {
+        metrics::CHECKOUTS.observe(event.duration());
+    }
+
+    fn handle_timeout(&self, _: TimeoutEvent) {
+        metrics::CHECKOUT_TIMEOUTS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// What is known of the database's absences.
 struct Outage {
     is_away: bool,
@@ -122,6 +148,7 @@ impl Store {
             // A broken connection is noticed when it is used; asking first would double the round trips.
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
+            .event_handler(Box::new(Waits))
             .build_unchecked(Manager::new(
                 options.database,
                 settings,
@@ -154,6 +181,16 @@ impl Store {
     /// [`Error::Unavailable`] if there is none in time.
     pub fn check_ready(&self) -> Result<(), Error> {
         self.read(&READY, &[]).map(|_| ())
+    }
+
+    /// How many connections there are, and how many of them are free.
+    pub fn pool_state(&self) -> PoolState {
+        let state = self.pool.state();
+        PoolState {
+            size: self.pool.max_size(),
+            open: state.connections,
+            idle: state.idle_connections,
+        }
     }
 
     /// The rows of a statement that changes nothing: if its connection turns out to be lost, it is tried once more on
@@ -243,12 +280,13 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The rows of a batch by the question that each answers: its column `place` counts them from 1.
+/// The rows of a batch by the question that each answers: its column `place` counts them from 1. Counts the batch.
 fn group_by_place<'a>(
     rows: &'a [Row],
     questions: usize,
     sql: &Sql,
 ) -> Result<Vec<Group<'a>>, Error> {
+    metrics::count_batch(sql.name, questions);
     let mut groups: Vec<Group> = (0..questions).map(|_| Group(Vec::new())).collect();
     for row in rows {
         let place: i64 = movies::get(row, "place", sql)?;

@@ -1,0 +1,94 @@
+//! Which other sites' scripts may read answers (the Fetch standard's CORS protocol): named origins alone, off by
+//! default. Credentials of the browser's own, such as cookies, are never allowed: a token is sent by the script.
+use rouille::{Request, Response};
+
+use super::page::is_host;
+
+/// What a script may read beside the headers that the standard allows.
+const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";
+
+/// A scheme, a host and a port, as a browser sends them in Origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl std::str::FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Origin, String> {
+        let text = text.trim().to_ascii_lowercase();
+        let host = text
+            .strip_prefix("https://")
+            .or_else(|| text.strip_prefix("http://"));
+        match host {
+            Some(host) if is_host(host) => Ok(Origin(text)),
+            _ => Err("it is a list of origins such as https://app.example.com".to_owned()),
+        }
+    }
+}
+
+/// Adds what tells a browser that a script of a named origin may read this answer, and before a request that is not
+/// simple (a preflight) that it may be sent. What is allowed is the path's own Allow, so an unknown path allows none.
+pub fn add_headers(request: &Request, origins: &[Origin], response: &mut Response) {
+    if origins.is_empty() {
+        return;
+    }
+    // Also where there is no Origin: a cache must not give that answer to one who has it.
+    response.headers.push(("Vary".into(), "Origin".into()));
+    let Some(origin) = request.header("Origin") else {
+        return;
+    };
+    if !origins.iter().any(|Origin(named)| named == origin) {
+        return;
+    }
+    let origin = origin.to_owned();
+    response
+        .headers
+        .push(("Access-Control-Allow-Origin".into(), origin.into()));
+    let is_preflight =
+        request.method() == "OPTIONS" && request.header("Access-Control-Request-Method").is_some();
+    let allow = response
+        .headers
+        .iter()
+        .find(|(name, _)| name == "Allow")
+        .map(|(_, allow)| allow.clone());
+    match allow {
+        Some(allow) if is_preflight => response.headers.extend([
+            ("Access-Control-Allow-Methods".into(), allow),
+            (
+                "Access-Control-Allow-Headers".into(),
+                "Authorization, Content-Type".into(),
+            ),
+            ("Access-Control-Max-Age".into(), "600".into()),
+        ]),
+        _ => response
+            .headers
+            .push(("Access-Control-Expose-Headers".into(), EXPOSED.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_has_a_scheme_and_a_host_and_no_path() {
+        for good in [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "HTTPS://[::1]:8443",
+        ] {
+            assert!(good.parse::<Origin>().is_ok(), "{good}");
+        }
+        for bad in [
+            "*",
+            "null",
+            "app.example.com",
+            "https://",
+            "https://a/",
+            "https://a b",
+            "ftp://a",
+        ] {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What every request meets around its handler: its id, the headers of every answer, its line in the log, its count.
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rouille::{Request, Response, ResponseBody};
+
+use super::error::Error;
+use super::{App, cors, page, probes, route};
+use crate::logging::{REQUESTS, RequestLine};
+use crate::metrics::{self, Route};
+
+/// The longest request id that is taken over from a proxy, in bytes.
+const LONGEST_ID: usize = 128;
+
+/// Answers one request, logs it and counts it.
+pub fn handle(request: &Request, app: &App) -> Response {
+    let started = Instant::now();
+    let request_id = identify(request, app);
+    let path = request.raw_url().split('?').next().unwrap_or_default();
+    let taken_by = Cell::new(Route::Unknown);
+    let mut response = route(request, path, app, &taken_by).unwrap_or_else(|error| {
+        if let Error::Fault(reason) = &error {
+            log::error!("{request_id} {reason}");
+        }
+        error.into_response()
+    });
+    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
+    let (reader, size) = body.into_reader_and_size();
+    let body_bytes = size.unwrap_or_default();
+    response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
+    response.headers.extend(security_headers());
+    cors::add_headers(request, &app.cors_origins, &mut response);
+    let duration = started.elapsed();
+    metrics::count_request(
+        taken_by.get(),
+        request.method(),
+        response.status_code,
+        duration,
+    );
+    let line = RequestLine {
+        request_id: &request_id,
+        method: request.method(),
+        path,
+        status: response.status_code,
+        duration,
+        body_bytes,
+    };
+    log::info!(target: REQUESTS, "{line}");
+    response
+        .headers
+        .push(("X-Request-Id".into(), request_id.into()));
+    response
+}
+
+/// `GET /healthz` as the server itself answers it, whatever handlers do: without a request id, and not logged.
+pub fn answer_liveness() -> Response {
+    let mut response = probes::check_liveness();
+    response.headers.extend(security_headers());
+    response
+}
+
+/// The id that a trusted proxy gave the request, if it is fit for a log line and a header; else one of our own.
+fn identify(request: &Request, app: &App) -> String {
+    let given = request
+        .header("X-Request-Id")
+        .filter(|id| is_well_formed(id) && page::comes_from_trusted(request, &app.trusted_proxies));
+    match given {
+        Some(id) => id.to_owned(),
+        None => {
+            // An odd step visits every number once before any comes again.
+            let number = app
+                .request_ids
+                .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+            format!("{number:016x}")
+        }
+    }
+}
+
+fn is_well_formed(id: &str) -> bool {
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/+=@".contains(&byte);
+    (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(is_safe)
+}
+
+/// On every answer.
+fn security_headers() -> [(Cow<'static, str>, Cow<'static, str>); 3] {
+    [
+        ("X-Content-Type-Options".into(), "nosniff".into()),
+        ("Referrer-Policy".into(), "same-origin".into()),
+        ("Cross-Origin-Opener-Policy".into(), "same-origin".into()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_short_and_breaks_no_line() {
+        let longest = "a".repeat(LONGEST_ID);
+        for good in ["a", "4bf92f35-77b3_4da6:a3ce/929d+0e=@x.~", &longest] {
+            assert!(is_well_formed(good), "{good}");
+        }
+        for bad in ["", "a b", "a\n", "é", "a\"", "a,b", &format!("{longest}a")] {
+            assert!(!is_well_formed(bad), "{bad}");
+        }
+    }
+}

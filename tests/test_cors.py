@@ -1,0 +1,72 @@
+"""CORS for named origins (the Fetch standard's protocol), off by default; request ids; what /readyz names."""
+import pytest
+from client import MOVIES, outcome
+
+SITE = "https://app.example.com"
+PREFLIGHT = {"Origin": SITE, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization"}
+
+
+def cors_headers(response):
+    return {name: value for name, value in response.headers.items() if name.lower().startswith("access-control-")}
+
+
+@pytest.fixture(scope="module")
+def client(make_server):
+    return make_server(CORS_ORIGINS=f"{SITE},http://localhost:3000").client()
+
+
+def test_a_named_origin_s_preflight_needs_no_token_and_tells_the_path_s_methods(client):
+    answer = client.send("OPTIONS", f"{MOVIES}1/", headers=PREFLIGHT)
+    assert answer.status_code == 204
+    assert cors_headers(answer) == {
+        "Access-Control-Allow-Origin": SITE,
+        "Access-Control-Allow-Methods": "GET, PUT, PATCH, DELETE, HEAD, OPTIONS",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type",
+        "Access-Control-Max-Age": "600",
+    }
+    assert answer.headers["Vary"] == "Origin"
+
+
+def test_a_named_origin_may_read_answers_and_refusals(client):
+    for answer in (client.get(MOVIES, headers={"Origin": SITE}), client.get("/nothing", headers={"Origin": SITE})):
+        assert answer.headers["Access-Control-Allow-Origin"] == SITE
+        assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", f"{SITE}.evil.example", "http://app.example.com", "null", "*", None])
+def test_no_other_origin_is_told_anything_but_caches_are(client, origin):
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"} if origin else {}
+    for method, status in (("GET", 401), ("OPTIONS", 204)):
+        answer = client.send(method, MOVIES, headers=headers)
+        assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (status, {}, "Origin")
+
+
+def test_without_the_setting_nothing_is_said(own_server):
+    answer = own_server.client().send("OPTIONS", MOVIES, headers=PREFLIGHT)
+    assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (204, {}, False)
+
+
+@pytest.mark.parametrize("given", ["4bf92f35-77b3.4da6", "a" * 128])
+def test_a_trusted_proxy_s_request_id_is_returned_and_logged(start_server, given):
+    server = start_server(TRUSTED_PROXIES="127.0.0.0/8")
+    answer = server.client().get("/nothing", headers={"X-Request-Id": given})
+    assert answer.headers["X-Request-Id"] == given
+    server.stop()
+    assert [line for line in server.log if f"{given} GET /nothing 404" in line]
+
+
+@pytest.mark.parametrize("trusted, given", [("", "from-anybody"), ("127.0.0.0/8", "a b"), ("127.0.0.0/8", "a" * 129), ("127.0.0.0/8", '"')])
+def test_any_other_request_id_is_replaced(start_server, trusted, given):
+    answer = start_server(TRUSTED_PROXIES=trusted).client().get("/nothing", headers={"X-Request-Id": given})
+    assert answer.headers["X-Request-Id"] != given
+    assert len(answer.headers["X-Request-Id"]) == 16
+
+
+def test_readyz_names_what_is_not_ready(start_server, database):
+    client = start_server().client()
+    assert outcome(client.get("/readyz")) == (200, {"status": "ok"})
+    database.take_away()
+    detail = "Service temporarily unavailable, try again later."
+    assert outcome(client.get("/readyz")) == (503, {"detail": detail, "not_ready": ["database"]})
+    database.give_back()
