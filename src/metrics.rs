@@ -20,11 +20,13 @@ pub enum Route {
     CheckLiveness,
     CheckReadiness,
     ShowMetrics,
+    ShowSchema,
+    ShowDocs,
     /// No handler: an unknown path, a method that the path does not have, OPTIONS, a redirect, a bad Host.
     Unknown,
 }
 
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 15] = [
     "register",
     "obtain_token",
     "refresh_token",
@@ -37,6 +39,8 @@ const ROUTES: [&str; 13] = [
     "check_liveness",
     "check_readiness",
     "show_metrics",
+    "show_schema",
+    "show_docs",
     "unknown",
 ];
 

@@ -10,9 +10,10 @@ const ARROWS: &str = "
     main         -> settings, logging, store/mod, api/mod, server/mod, token, password
     settings     -> api/mod, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/query
-    api/mod      -> api/cors, api/exchange, store/mod, token, password, metrics, server/mod
+    api/mod      -> api/cors, api/docs, api/exchange, store/mod, token, password, metrics, server/mod
     api/exchange -> api/mod, api/cors, api/error, api/page, api/probes, logging, metrics
     api/cors     -> api/page
+    api/docs     -> api/auth, api/error, api/page, store/mod, token
     api/auth     -> api/mod, api/account, api/body, api/error, api/fields, store/mod, token
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/query, store/mod
     api/probes   -> api/mod, api/error, store/mod, metrics, server/mod

@@ -1,6 +1,7 @@
 //! Accounts and tokens: register, obtain a pair of tokens, refresh the access token.
 use rouille::{Request, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::account::{
     EMAIL, FIRST_NAME, LAST_NAME, PASSWORD, PASSWORD_AGAIN, REFRESH, SIGN_IN_NAME,
@@ -23,8 +24,8 @@ const REGISTER_FIELDS: [&str; 6] = [
     "last_name",
 ];
 
-#[derive(Serialize)]
-struct RegisteredUser<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct RegisteredUser<'a> {
     id: i64,
     username: &'a str,
     email: &'a str,
@@ -115,8 +116,8 @@ fn add_taken(mut errors: FieldErrors, taken: Taken) -> FieldErrors {
     errors
 }
 
-#[derive(Serialize)]
-struct TokenPair {
+#[derive(Serialize, ToSchema)]
+pub struct TokenPair {
     refresh: String,
     access: String,
 }
@@ -143,8 +144,8 @@ pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
     }
 }
 
-#[derive(Serialize)]
-struct AccessToken {
+#[derive(Serialize, ToSchema)]
+pub struct AccessToken {
     access: String,
 }
 

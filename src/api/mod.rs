@@ -4,6 +4,7 @@ mod account;
 mod auth;
 mod body;
 mod cors;
+mod docs;
 mod error;
 mod exchange;
 mod fields;
@@ -113,6 +114,10 @@ fn route(
         (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(probes::check_liveness()) },
         (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); probes::check_readiness(app) },
         (GET)    ["/metrics"]                            => { take(Route::ShowMetrics); Ok(probes::show_metrics(app)) },
+        (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(docs::show_schema()) },
+        (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); Ok(docs::show_page()) },
+        (GET)    ["/api/v1/docs/page.js"]                 => { take(Route::ShowDocs); Ok(docs::show_script()) },
+        (GET)    ["/api/v1/docs/page.css"]                => { take(Route::ShowDocs); Ok(docs::show_style()) },
         _ => refuse(request, &target, app)
     )
 }
@@ -144,6 +149,10 @@ fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
         (ANY) ["/healthz"]                          => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         (ANY) ["/readyz"]                           => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         (ANY) ["/metrics"]                          => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/schema/"]                   => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/docs/"]                     => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/docs/page.js"]              => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/docs/page.css"]             => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         _ => None
     )
 }

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use ipnet::IpNet;
 use rouille::Request;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::query::Query;
@@ -11,10 +12,13 @@ use crate::store::lists::{Page, PageRequest};
 use crate::store::movies::Movie;
 
 /// One page of a list, as Django REST framework's PageNumberPagination answers it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Page)]
 pub struct Envelope {
     count: i64,
+    #[schema(required)]
     next: Option<String>,
+    #[schema(required)]
     previous: Option<String>,
     results: Vec<Movie>,
 }

@@ -3,6 +3,7 @@
 use postgres::Row;
 use postgres::types::FromSql;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::batch::Batch;
 use super::{Error, Group, Sql, Store, group_by_place, sql};
@@ -19,7 +20,7 @@ const UPDATE: Sql = sql!(
 const DELETE: Sql = sql!("movies/delete", [INT8_ARRAY, INT8_ARRAY]);
 
 /// A movie as clients see it, its fields in the order of the answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Movie {
     /// From 1.
     pub id: i64,
