@@ -32,18 +32,13 @@ struct Components;
 #[derive(ToSchema)]
 #[allow(dead_code)] // its shape alone is used
 struct Registration {
-    #[schema(
-        min_length = 1,
-        max_length = 150,
-        pattern = r"^[\w.@+-]+$",
-        example = "ann"
-    )]
+    #[schema(min_length = 1, max_length = 150, pattern = r"^[\w.@+-]+$")]
     username: String,
     #[schema(min_length = 8, format = Password, example = "Str0ng-Passw0rd!x")]
     password: String,
     #[schema(min_length = 8, format = Password, example = "Str0ng-Passw0rd!x")]
     password2: String,
-    #[schema(min_length = 3, max_length = 254, format = Email, example = "ann@example.com")]
+    #[schema(min_length = 3, max_length = 254, format = Email)]
     email: String,
     #[schema(required = false, max_length = 150)]
     first_name: String,
@@ -69,13 +64,23 @@ struct RefreshToken {
     refresh: String,
 }
 
-/// A movie to be made, or all its fields anew.
+/// A movie to be made, or all its fields anew. The pattern: no NUL, and a character that Python's str.strip leaves.
 #[derive(ToSchema)]
 #[allow(dead_code)]
 struct MovieFields {
-    #[schema(min_length = 1, max_length = 100, example = "Heat")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000]*[^\u0000\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$",
+        example = "Heat"
+    )]
     title: String,
-    #[schema(min_length = 1, max_length = 100, example = "Crime")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000]*[^\u0000\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$",
+        example = "Crime"
+    )]
     genre: String,
     #[schema(example = 1995)]
     year: i32,
@@ -85,9 +90,19 @@ struct MovieFields {
 #[derive(ToSchema)]
 #[allow(dead_code)]
 struct MovieChanges {
-    #[schema(required = false, min_length = 1, max_length = 100)]
+    #[schema(
+        required = false,
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000]*[^\u0000\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$"
+    )]
     title: String,
-    #[schema(required = false, min_length = 1, max_length = 100)]
+    #[schema(
+        required = false,
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\u0000]*[^\u0000\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$"
+    )]
     genre: String,
     #[schema(required = false)]
     year: i32,
@@ -219,7 +234,7 @@ fn describe_operation(operation: Operation) -> Value {
 
 fn list_parameters() -> Value {
     let text = |name: &str, what: &str| json!({"name": name, "in": "query", "description": what, "schema": {"type": "string"}});
-    let number = |name: &str, what: &str| json!({"name": name, "in": "query", "description": what, "schema": {"type": "number"}});
+    let number = |name: &str, what: &str| json!({"name": name, "in": "query", "description": what, "schema": {"anyOf": [{"type": "number"}, {"type": "string", "maxLength": 0}]}});
     json!([
         text("page", "A number from 1, or last"),
         text("page_size", "1 to 100; 10 by default"),
