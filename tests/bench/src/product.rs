@@ -1,6 +1,7 @@
 //! All that the bench takes from the product's library: the handler under rouille's own server, and the two servers
 //! alone, with an answer that costs nothing. Where the library's face changes, this file follows.
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ fn open(settings: Settings, batch_size: usize) -> anyhow::Result<App> {
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies,
         request_ids: AtomicU64::new(getrandom::u64()?),
+        cors_origins: settings.cors_origins,
+        counters: OnceLock::new(),
     })
 }
 
