@@ -1,8 +1,13 @@
-//! What is counted, and how Prometheus reads it. Uses no other room; anybody may count here. Counting takes no lock and
-//! no memory: every series has its place from the start, and those that are still zero are not shown.
-use std::fmt::{self, Display, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+//! What is counted, by the library that Prometheus's own authors keep for it. Uses no other room; anybody may count
+//! here. No label comes from a client: each value is one of a few words of ours, so nobody can make series.
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
 /// Who answered a request: a handler by its name, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,297 +31,152 @@ pub enum Route {
     Unknown,
 }
 
-const ROUTES: [&str; 15] = [
-    "register",
-    "obtain_token",
-    "refresh_token",
-    "list_movies",
-    "create_movie",
-    "read_movie",
-    "replace_movie",
-    "update_movie",
-    "delete_movie",
-    "check_liveness",
-    "check_readiness",
-    "show_metrics",
-    "show_schema",
-    "show_docs",
-    "unknown",
-];
-
-/// The last stands for all others, so that nobody can make series by sending words.
-const METHODS: [&str; 8] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other",
-];
-
-const STATUSES: [&str; 16] = [
-    "200", "201", "204", "301", "308", "400", "401", "403", "404", "405", "413", "415", "429",
-    "500", "503", "other",
-];
-
-/// Numbers sorted into buckets, each with its upper bound as it is shown.
-pub struct Histogram<const BOUNDS: usize> {
-    bounds: [(u64, &'static str); BOUNDS],
-    counts: [AtomicU64; BOUNDS],
-    beyond: AtomicU64,
-    sum: AtomicU64,
-}
-
-impl<const BOUNDS: usize> Histogram<BOUNDS> {
-    const fn new(bounds: [(u64, &'static str); BOUNDS]) -> Histogram<BOUNDS> {
-        Histogram {
-            bounds,
-            counts: [const { AtomicU64::new(0) }; BOUNDS],
-            beyond: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
+impl Route {
+    /// The handler's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Route::Register => "register",
+            Route::ObtainToken => "obtain_token",
+            Route::RefreshToken => "refresh_token",
+            Route::ListMovies => "list_movies",
+            Route::CreateMovie => "create_movie",
+            Route::ReadMovie => "read_movie",
+            Route::ReplaceMovie => "replace_movie",
+            Route::UpdateMovie => "update_movie",
+            Route::DeleteMovie => "delete_movie",
+            Route::CheckLiveness => "check_liveness",
+            Route::CheckReadiness => "check_readiness",
+            Route::ShowMetrics => "show_metrics",
+            Route::ShowSchema => "show_schema",
+            Route::ShowDocs => "show_docs",
+            Route::Unknown => "unknown",
         }
     }
-
-    fn observe(&self, value: u64) {
-        let place = self.bounds.iter().position(|(bound, _)| value <= *bound);
-        let count = place.and_then(|place| self.counts.get(place));
-        count
-            .unwrap_or(&self.beyond)
-            .fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(value, Ordering::Relaxed);
-    }
-
-    /// `labels` is empty or `name="value"`.
-    fn show(&self, text: &mut Text, name: &str, labels: &str, sum: impl Fn(u64) -> String) {
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut total = 0;
-        let finite = self.bounds.iter().map(|(_, shown)| *shown);
-        let counts = self.counts.iter().chain([&self.beyond]);
-        for (bound, count) in finite.chain(["+Inf"]).zip(counts) {
-            total += count.load(Ordering::Relaxed);
-            let labels = format!("{labels}{comma}le=\"{bound}\"");
-            text.sample(&format!("{name}_bucket"), &labels, total);
-        }
-        let sum = sum(self.sum.load(Ordering::Relaxed));
-        text.sample(&format!("{name}_sum"), labels, sum);
-        text.sample(&format!("{name}_count"), labels, total);
-    }
-
-    fn is_empty(&self) -> bool {
-        let mut counts = self.counts.iter().chain([&self.beyond]);
-        counts.all(|count| count.load(Ordering::Relaxed) == 0)
-    }
 }
 
-/// Times in microseconds, shown in seconds.
-pub struct Durations(Histogram<13>);
+/// Those that are shown as they are; all others are `other`, so that nobody can make series by sending words.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-impl Durations {
-    const fn new() -> Durations {
-        Durations(Histogram::new([
-            (250, "0.00025"),
-            (500, "0.0005"),
-            (1_000, "0.001"),
-            (2_500, "0.0025"),
-            (5_000, "0.005"),
-            (10_000, "0.01"),
-            (25_000, "0.025"),
-            (50_000, "0.05"),
-            (100_000, "0.1"),
-            (250_000, "0.25"),
-            (1_000_000, "1"),
-            (2_500_000, "2.5"),
-            (10_000_000, "10"),
-        ]))
-    }
-
-    /// One more that took this long.
-    pub fn observe(&self, duration: Duration) {
-        self.0
-            .observe(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-    }
-
-    fn show(&self, text: &mut Text, name: &str, labels: &str) {
-        self.0.show(text, name, labels, |micros| {
-            format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
-        });
-    }
-}
-
-static REQUESTS: [[[AtomicU64; STATUSES.len()]; METHODS.len()]; ROUTES.len()] =
-    [const { [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; METHODS.len()] };
-        ROUTES.len()];
-static REQUEST_DURATIONS: [Durations; ROUTES.len()] = [const { Durations::new() }; ROUTES.len()];
-
-/// How long requests waited for a connection to the database and got it.
-pub static CHECKOUTS: Durations = Durations::new();
-/// Requests that got no connection in time.
-pub static CHECKOUT_TIMEOUTS: AtomicU64 = AtomicU64::new(0);
-/// How long passwords waited for a free core and got it.
-pub static HASH_WAITS: Durations = Durations::new();
-/// Passwords that got no core: the queue was full, or they waited too long.
-pub static HASH_REFUSALS: AtomicU64 = AtomicU64::new(0);
-
-static BATCHES: [(&str, Histogram<7>); 5] = [
-    batch("movies/create"),
-    batch("movies/read"),
-    batch("movies/update"),
-    batch("movies/delete"),
-    batch("movies/list_first"),
+/// In seconds: from a read that met no batch to one past every deadline.
+const DURATIONS: [f64; 13] = [
+    0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
 ];
 
-const fn batch(statement: &str) -> (&str, Histogram<7>) {
-    let bounds = [
-        (1, "1"),
-        (2, "2"),
-        (4, "4"),
-        (8, "8"),
-        (16, "16"),
-        (32, "32"),
-        (64, "64"),
-    ];
-    (statement, Histogram::new(bounds))
+/// In requests, up to the largest batch.
+const BATCH_SIZES: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
 }
 
-/// One more request that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Taken {
+    route: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Run {
+    statement: &'static str,
+}
+
+struct Meters {
+    requests: Family<Answered, Counter>,
+    request_durations: Family<Taken, Histogram>,
+    checkouts: Histogram,
+    checkout_timeouts: Counter,
+    batches: Family<Run, Histogram>,
+    hash_waits: Histogram,
+    hash_refusals: Counter,
+}
+
+static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
+    requests: Family::default(),
+    request_durations: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+    checkouts: Histogram::new(DURATIONS),
+    checkout_timeouts: Counter::default(),
+    batches: Family::new_with_constructor(|| Histogram::new(BATCH_SIZES)),
+    hash_waits: Histogram::new(DURATIONS),
+    hash_refusals: Counter::default(),
+});
+
+/// One more request that was answered with this status after so long.
 pub fn count_request(route: Route, method: &str, status: u16, duration: Duration) {
-    let find = |table: &[&str], word: &str| {
-        let place = table.iter().position(|known| *known == word);
-        place.unwrap_or(table.len() - 1)
+    let route = route.name();
+    let known = METHODS.into_iter().find(|known| *known == method);
+    let answered = Answered {
+        route,
+        method: known.unwrap_or("other"),
+        status,
     };
-    let mut digits = *b"000";
-    for (digit, unit) in digits.iter_mut().zip([100, 10, 1]) {
-        *digit += u8::try_from(status / unit % 10).unwrap_or_default();
-    }
-    let status = find(&STATUSES, str::from_utf8(&digits).unwrap_or_default());
-    let counter = REQUESTS
-        .get(route as usize)
-        .and_then(|methods| methods.get(find(&METHODS, method)))
-        .and_then(|statuses| statuses.get(status));
-    if let (Some(counter), Some(durations)) = (counter, REQUEST_DURATIONS.get(route as usize)) {
-        counter.fetch_add(1, Ordering::Relaxed);
-        durations.observe(duration);
-    }
+    METERS.requests.get_or_create(&answered).inc();
+    let durations = METERS.request_durations.get_or_create(&Taken { route });
+    durations.observe(duration.as_secs_f64());
+}
+
+/// One more request that waited so long for a connection to the database, and got it.
+pub fn count_checkout(duration: Duration) {
+    METERS.checkouts.observe(duration.as_secs_f64());
+}
+
+/// One more request that got no connection in time.
+pub fn count_checkout_timeout() {
+    METERS.checkout_timeouts.inc();
 }
 
 /// One more batch of so many requests that this statement answered together.
-pub fn count_batch(statement: &str, requests: usize) {
-    if let Some((_, sizes)) = BATCHES.iter().find(|(name, _)| *name == statement) {
-        sizes.observe(u64::try_from(requests).unwrap_or(u64::MAX));
-    }
+pub fn count_batch(statement: &'static str, requests: usize) {
+    let sizes = METERS.batches.get_or_create(&Run { statement });
+    sizes.observe(u32::try_from(requests).unwrap_or(u32::MAX).into());
 }
 
-/// Prometheus's text format, version 0.0.4, as it grows.
-#[derive(Default)]
-pub struct Text(String);
-
-impl Text {
-    /// A family without labels: one counter or gauge.
-    pub fn show(&mut self, kind: &str, name: &str, help: &str, value: impl Display) {
-        self.describe(kind, name, help);
-        self.sample(name, "", value);
-    }
-
-    /// The head of a family, before its samples.
-    pub fn describe(&mut self, kind: &str, name: &str, help: &str) {
-        self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    /// One sample; `labels` is empty or `name="value"`, with commas between several.
-    pub fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
-        if labels.is_empty() {
-            self.write(format_args!("{name} {value}\n"));
-        } else {
-            self.write(format_args!("{name}{{{labels}}} {value}\n"));
-        }
-    }
-
-    /// What was counted in this room.
-    pub fn show_counted(&mut self) {
-        self.show_requests();
-        let name = "movies_database_checkout_duration_seconds";
-        self.describe("histogram", name, "Waits for a connection that was got");
-        CHECKOUTS.show(self, name, "");
-        let timeouts = CHECKOUT_TIMEOUTS.load(Ordering::Relaxed);
-        let name = "movies_database_checkout_timeouts_total";
-        self.show("counter", name, "Waits for a connection in vain", timeouts);
-        let name = "movies_password_hash_wait_seconds";
-        self.describe("histogram", name, "Waits of passwords for a free core");
-        HASH_WAITS.show(self, name, "");
-        let refusals = HASH_REFUSALS.load(Ordering::Relaxed);
-        let name = "movies_password_hash_refusals_total";
-        self.show("counter", name, "Passwords that got no core", refusals);
-        let name = "movies_database_batch_requests";
-        self.describe("histogram", name, "Requests that one statement answered");
-        for (statement, sizes) in &BATCHES {
-            let labels = format!("statement=\"{statement}\"");
-            sizes.show(self, name, &labels, |sum| sum.to_string());
-        }
-    }
-
-    fn show_requests(&mut self) {
-        let name = "movies_http_requests_total";
-        self.describe("counter", name, "Requests that were answered");
-        for (route, methods) in ROUTES.iter().zip(&REQUESTS) {
-            for (method, statuses) in METHODS.iter().zip(methods) {
-                for (status, counter) in STATUSES.iter().zip(statuses) {
-                    let count = counter.load(Ordering::Relaxed);
-                    if count > 0 {
-                        let labels =
-                            format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
-                        self.sample(name, &labels, count);
-                    }
-                }
-            }
-        }
-        let name = "movies_http_request_duration_seconds";
-        self.describe("histogram", name, "From a handler's call to its return");
-        for (route, durations) in ROUTES.iter().zip(&REQUEST_DURATIONS) {
-            if !durations.0.is_empty() {
-                durations.show(self, name, &format!("route=\"{route}\""));
-            }
-        }
-    }
-
-    fn write(&mut self, arguments: fmt::Arguments) {
-        // Writing to a String does not fail.
-        self.0.write_fmt(arguments).unwrap_or_default();
-    }
-
-    /// The whole text.
-    pub fn into_string(self) -> String {
-        self.0
-    }
+/// One more password that waited so long for a free core, and got it.
+pub fn count_hash_wait(duration: Duration) {
+    METERS.hash_waits.observe(duration.as_secs_f64());
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One more password that got no core: the queue was full, or it waited too long.
+pub fn count_hash_refusal() {
+    METERS.hash_refusals.inc();
+}
 
-    #[test]
-    fn a_value_on_a_bound_belongs_to_its_bucket_and_buckets_add_up() {
-        let durations = Durations::new();
-        for micros in [250, 251, 20_000_000] {
-            durations.observe(Duration::from_micros(micros));
-        }
-        let mut text = Text::default();
-        durations.show(&mut text, "x", "a=\"b\"");
-        let text = text.into_string();
-        assert!(
-            text.contains("x_bucket{a=\"b\",le=\"0.00025\"} 1\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("x_bucket{a=\"b\",le=\"0.0005\"} 2\n"),
-            "{text}"
-        );
-        assert!(text.contains("x_bucket{a=\"b\",le=\"10\"} 2\n"), "{text}");
-        assert!(text.contains("x_bucket{a=\"b\",le=\"+Inf\"} 3\n"), "{text}");
-        assert!(
-            text.ends_with("x_sum{a=\"b\"} 20.000501\nx_count{a=\"b\"} 3\n"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn every_route_has_its_name() {
-        assert_eq!(ROUTES.get(Route::Register as usize), Some(&"register"));
-        assert_eq!(ROUTES.get(Route::Unknown as usize), Some(&"unknown"));
-        assert_eq!(Route::Unknown as usize + 1, ROUTES.len());
-    }
+/// Puts what was counted in this room among what is shown. The library adds `_total` to a counter's name.
+pub fn register(registry: &mut Registry) {
+    registry.register(
+        "movies_http_requests",
+        "Requests that were answered",
+        METERS.requests.clone(),
+    );
+    registry.register(
+        "movies_http_request_duration_seconds",
+        "From a handler's call to its return",
+        METERS.request_durations.clone(),
+    );
+    registry.register(
+        "movies_database_checkout_duration_seconds",
+        "Waits for a connection that was got",
+        METERS.checkouts.clone(),
+    );
+    registry.register(
+        "movies_database_checkout_timeouts",
+        "Waits for a connection in vain",
+        METERS.checkout_timeouts.clone(),
+    );
+    registry.register(
+        "movies_database_batch_requests",
+        "Requests that one statement answered",
+        METERS.batches.clone(),
+    );
+    registry.register(
+        "movies_password_hash_wait_seconds",
+        "Waits of passwords for a free core",
+        METERS.hash_waits.clone(),
+    );
+    registry.register(
+        "movies_password_hash_refusals",
+        "Passwords that got no core",
+        METERS.hash_refusals.clone(),
+    );
 }

@@ -1,7 +1,6 @@
 //! Passwords: bcrypt over SHA-256, the queue in front of it, Django's validators. Knows no users and no HTTP.
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::Ordering;
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -109,8 +108,8 @@ impl Hasher {
         let asked = Instant::now();
         let core = self.wait_for_core(asked + self.cost.waiting_deadline);
         match core {
-            Ok(_) => metrics::HASH_WAITS.observe(asked.elapsed()),
-            Err(_) => drop(metrics::HASH_REFUSALS.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) => metrics::count_hash_wait(asked.elapsed()),
+            Err(_) => metrics::count_hash_refusal(),
         }
         core
     }

@@ -2,11 +2,13 @@
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from client import MOVIES, REGISTER, account, film
 
+ROOT = Path(__file__).parent.parent
 SAMPLE = re.compile(r'([a-z_]+)(?:\{(.*)\})? ([0-9.]+)')
 
 
@@ -53,9 +55,50 @@ def test_requests_are_counted_by_handler_method_and_status(start_server):
     assert found["movies_server_requests_total", ""] == answered + 1  # this one is answered once it is shown
 
 
+def test_the_figures_add_up_against_a_counted_load_of_many_clients(start_server):
+    server = start_server()
+    ann, clients, rounds = server.client().new_user(), 8, 5
+    once = {"create_movie": 1, "read_movie": 3, "update_movie": 1, "replace_movie": 1, "list_movies": 2, "delete_movie": 1}
+
+    def work(client):
+        for _ in range(rounds):
+            path = f"{MOVIES}{client.add_to(MOVIES, film())['id']}/"
+            answers = [client.get(path) for _ in range(3)] + [client.patch(path, {"year": 2001}), client.put(path, film())]
+            answers += [client.get(MOVIES), client.get(f"{MOVIES}?page_size=1")]
+            assert [answer.status_code for answer in answers] == [200] * 7
+            assert client.delete(path).status_code == 204
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(work, [ann.with_token(ann.token) for _ in range(clients)]))
+    found = figures(server.client())
+    sent = {route: times * clients * rounds for route, times in once.items()}
+    assert {route: sum(requests_in(found, route).values()) for route in sent} == sent
+    durations = {route: found["movies_http_request_duration_seconds_count", f'route="{route}"'] for route in sent}
+    assert durations == sent
+    batched = {name: found["movies_database_batch_requests_sum", f'statement="movies/{name}"'] for name in ("create", "read", "update", "delete", "list_first")}
+    assert batched == {"create": sent["create_movie"], "read": sent["read_movie"], "update": sent["update_movie"] + sent["replace_movie"],
+                       "delete": sent["delete_movie"], "list_first": sent["list_movies"]}
+    assert found["movies_requests_in_flight", ""] == 1
+
+
+def test_words_of_a_client_s_own_make_no_series(start_server):
+    client = start_server().client()
+
+    def series_after(words):
+        for sent in words:
+            client.send(sent, f"/{sent}")
+            client.get(f"{MOVIES}?{sent}={sent}", headers={"User-Agent": sent, "Host": f"{sent}.example"})
+        figures(client)
+        return len(figures(client))
+
+    assert series_after(["BREW"]) == series_after(f"WORD{number}" for number in range(20))
+
+
 def test_gauges_show_the_moment(start_server):
     server = start_server(DB_POOL_SIZE="3")
     found = figures(server.client())
+    version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    assert found["movies_build_info", f'version="{version}"'] == 1
     assert found["movies_connections", ""] == found["movies_requests_in_flight", ""] == 1
     assert found["movies_database_pool_size", ""] == 3
     assert found["movies_password_hashes_waiting", ""] == 0
@@ -95,8 +138,7 @@ def test_promtool_finds_nothing_to_say(start_server):
 
 @needs_promtool
 def test_promtool_accepts_the_readme_s_alerts_which_use_figures_that_are_shown(own_server, tmp_path):
-    readme = Path(__file__).parent.parent / "README.md"
-    rules = re.search(r"^```yaml\n(groups:.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)[1]
+    rules = re.search(r"^```yaml\n(groups:.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
     (tmp_path / "rules.yml").write_text(rules)
     checked = subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, timeout=20)
     assert checked.returncode == 0, checked.stdout + checked.stderr

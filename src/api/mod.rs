@@ -113,7 +113,7 @@ fn route(
         (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::DeleteMovie); movies::delete_movie(app, asker()?, id) },
         (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(probes::check_liveness()) },
         (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); probes::check_readiness(app) },
-        (GET)    ["/metrics"]                            => { take(Route::ShowMetrics); Ok(probes::show_metrics(app)) },
+        (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); probes::show_metrics(app) },
         (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(docs::show_schema()) },
         (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); Ok(docs::show_page()) },
         (GET)    ["/api/v1/docs/page.js"]                 => { take(Route::ShowDocs); Ok(docs::show_script()) },

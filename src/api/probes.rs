@@ -2,14 +2,19 @@
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
 use rouille::Response;
 use serde::Serialize;
 
 use super::error::Error;
 use super::{App, answer_json};
-use crate::metrics::Text;
 use crate::server::Counters;
-use crate::store;
+use crate::{metrics, store};
 
 #[derive(Serialize)]
 struct Health {
@@ -43,60 +48,29 @@ pub fn check_readiness(app: &App) -> Result<Response, Error> {
     }
 }
 
-/// `GET /metrics`, in Prometheus's text format.
-pub fn show_metrics(app: &App) -> Response {
-    let mut text = Text::default();
-    text.show_counted();
+/// `GET /metrics`, in Prometheus's own text format: every scraper takes it, and promtool reads no other. The registry
+/// lives for one answer, in which what other rooms count is read as it is now.
+///
+/// # Errors
+/// None that is known: the text is written to memory.
+pub fn show_metrics(app: &App) -> Result<Response, Error> {
+    let mut registry = Registry::default();
+    metrics::register(&mut registry);
     if let Some(counters) = app.counters.get() {
-        show_server(&mut text, counters);
+        register_server(&mut registry, counters);
     }
-    let pool = app.store.pool_state();
-    text.show(
-        "gauge",
-        "movies_database_pool_size",
-        "Connections at the most",
-        pool.size,
-    );
-    text.show(
-        "gauge",
-        "movies_database_connections",
-        "Connections that are open",
-        pool.open,
-    );
-    text.show(
-        "gauge",
-        "movies_database_connections_idle",
-        "Open ones that nobody uses",
-        pool.idle,
-    );
-    let (running, waiting) = app.hasher.queue_lengths();
-    text.show(
-        "gauge",
-        "movies_password_hashes_running",
-        "Passwords that are hashed",
-        running,
-    );
-    text.show(
-        "gauge",
-        "movies_password_hashes_waiting",
-        "Passwords that wait for a core",
-        waiting,
-    );
-    text.describe("gauge", "movies_build_info", "Which version runs");
-    text.sample(
-        "movies_build_info",
-        concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""),
-        1,
-    );
-    show_process(&mut text);
-    Response::from_data(
-        "text/plain; version=0.0.4; charset=utf-8",
-        text.into_string(),
-    )
-    .with_unique_header("Cache-Control", "no-store")
+    register_waits(&mut registry, app);
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    registry.register("movies_build", "Which version runs", Info::new(version));
+    register_process(&mut registry);
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry)
+        .map_err(|error| Error::Fault(error.to_string()))?;
+    let response = Response::from_data(prometheus_text::CONTENT_TYPE, text);
+    Ok(response.with_unique_header("Cache-Control", "no-store"))
 }
 
-fn show_server(text: &mut Text, counters: &Counters) {
+fn register_server(registry: &mut Registry, counters: &Counters) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for (name, help, gauge) in [
         (
@@ -120,75 +94,117 @@ fn show_server(text: &mut Text, counters: &Counters) {
             &counters.body_bytes,
         ),
     ] {
-        text.show("gauge", name, help, load(gauge));
+        registry.register(name, help, ConstGauge::new(load(gauge)));
     }
     for (name, help, counter) in [
         (
-            "movies_connections_accepted_total",
+            "movies_connections_accepted",
             "Connections accepted, the refused ones included",
             &counters.accepted,
         ),
         (
-            "movies_connections_refused_total",
+            "movies_connections_refused",
             "Connections past MAX_CONNECTIONS",
             &counters.refused,
         ),
         (
-            "movies_accept_errors_total",
+            "movies_accept_errors",
             "Accepts that failed",
             &counters.accept_errors,
         ),
         (
-            "movies_server_requests_total",
+            "movies_server_requests",
             "Requests read whole, liveness probes included",
             &counters.requests,
         ),
         (
-            "movies_server_refusals_total",
+            "movies_server_refusals",
             "Requests that broke HTTP's rules or bounds",
             &counters.refusals,
         ),
         (
-            "movies_requests_shed_total",
+            "movies_requests_shed",
             "Requests answered 503 for want of a worker or memory",
             &counters.shed,
         ),
         (
-            "movies_handler_timeouts_total",
+            "movies_handler_timeouts",
             "Handlers past their deadline",
             &counters.handler_timeouts,
         ),
         (
-            "movies_handler_panics_total",
+            "movies_handler_panics",
             "Handlers that panicked",
             &counters.panics,
         ),
     ] {
-        text.show("counter", name, help, load(counter));
+        registry.register(name, help, ConstCounter::new(load(counter)));
     }
-    let name = "movies_connections_cut_total";
-    text.describe("counter", name, "Connections cut at a deadline");
-    text.sample(name, "waiting_for=\"head\"", load(&counters.cut_heads));
-    text.sample(name, "waiting_for=\"body\"", load(&counters.cut_bodies));
-    text.sample(name, "waiting_for=\"write\"", load(&counters.cut_writes));
+    let cut = Family::<[(&str, &str); 1], Counter>::default();
+    for (waiting_for, counter) in [
+        ("head", &counters.cut_heads),
+        ("body", &counters.cut_bodies),
+        ("write", &counters.cut_writes),
+    ] {
+        let series = cut.get_or_create(&[("waiting_for", waiting_for)]);
+        series.inc_by(load(counter));
+    }
+    registry.register(
+        "movies_connections_cut",
+        "Connections cut at a deadline",
+        cut,
+    );
+}
+
+/// What requests wait for: connections to the database, and cores for their passwords.
+fn register_waits(registry: &mut Registry, app: &App) {
+    let pool = app.store.pool_state();
+    registry.register(
+        "movies_database_pool_size",
+        "Connections at the most",
+        ConstGauge::new(pool.size),
+    );
+    registry.register(
+        "movies_database_connections",
+        "Connections that are open",
+        ConstGauge::new(pool.open),
+    );
+    registry.register(
+        "movies_database_connections_idle",
+        "Open ones that nobody uses",
+        ConstGauge::new(pool.idle),
+    );
+    let (running, waiting) = app.hasher.queue_lengths();
+    registry.register(
+        "movies_password_hashes_running",
+        "Passwords that are hashed",
+        ConstGauge::new(running),
+    );
+    registry.register(
+        "movies_password_hashes_waiting",
+        "Passwords that wait for a core",
+        ConstGauge::new(waiting),
+    );
 }
 
 /// What Linux says of this process; where /proc cannot be read, nothing.
-fn show_process(text: &mut Text) {
+fn register_process(registry: &mut Registry) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kibibytes =
         resident.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
     if let Some(kibibytes) = kibibytes {
-        let name = "process_resident_memory_bytes";
-        text.show("gauge", name, "Memory that is resident", kibibytes * 1024);
+        registry.register(
+            "process_resident_memory_bytes",
+            "Memory that is resident",
+            ConstGauge::new(kibibytes * 1024),
+        );
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        text.show(
-            "gauge",
+        registry.register(
             "process_open_fds",
             "File descriptors that are open",
-            open.count(),
+            ConstGauge::new(open.count()),
         );
     }
 }

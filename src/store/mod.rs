@@ -107,11 +107,11 @@ struct Waits;
 
 impl HandleEvent for Waits {
     fn handle_checkout(&self, event: CheckoutEvent) {
-        metrics::CHECKOUTS.observe(event.duration());
+        metrics::count_checkout(event.duration());
     }
 
     fn handle_timeout(&self, _: TimeoutEvent) {
-        metrics::CHECKOUT_TIMEOUTS.fetch_add(1, Ordering::Relaxed);
+        metrics::count_checkout_timeout();
     }
 }
 
