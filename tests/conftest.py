@@ -87,7 +87,8 @@ class Link:
 class Server:
     """The binary as a process of its own, its log, and the clients that have to hang up before it stops."""
 
-    def __init__(self, settings):
+    def __init__(self, settings, under=()):
+        self.under = under
         self.settings = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", **settings}
         self.clients = []
         self.launch()
@@ -98,7 +99,7 @@ class Server:
         self.log = []
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
-            [BINARY], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
+            [*self.under, BINARY], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
         )
         self.reader = threading.Thread(target=self.read_log, daemon=True)
         self.reader.start()
@@ -221,8 +222,8 @@ def launch_server(database):
     """Launches servers on the test's database, without waiting for them; whatever still runs afterwards is ended."""
     servers = []
 
-    def launch(**settings):
-        servers.append(Server({"DATABASE_URL": database.url, **settings}))
+    def launch(under=(), **settings):
+        servers.append(Server({"DATABASE_URL": database.url, **settings}, under))
         return servers[-1]
 
     yield launch

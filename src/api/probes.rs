@@ -90,7 +90,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         ),
         (
             "movies_body_bytes",
-            "Bytes of bodies on their way",
+            "Bytes of bodies on their way, and of answers not taken",
             &counters.body_bytes,
         ),
     ] {

@@ -36,7 +36,7 @@ pub struct Connection {
     input: Vec<u8>,
     /// So many bytes of `input` were looked at without finding a head's end.
     judged_bytes: usize,
-    /// What its body has of the memory for all bodies.
+    /// What its body, or the rest of its answer, has of the memory for all bodies.
     charge: Charge,
     /// Nothing more was in the socket when it was last read.
     is_drained: bool,
@@ -136,7 +136,10 @@ impl Connection {
                     let next = *next;
                     match self.socket.send(rest, sent) {
                         Ok(true) if next == Next::Close => return Step::Close,
-                        Ok(true) => self.go_on(next, &desk.limits),
+                        Ok(true) => {
+                            self.charge.release(&desk.counters);
+                            self.go_on(next, &desk.limits);
+                        }
                         Ok(false) => return Step::Wait,
                         Err(_) => return Step::Close,
                     }
@@ -153,13 +156,19 @@ impl Connection {
     }
 
     /// Sends a handler's answer; false if the connection ends with it. While the server drains, the answer to the
-    /// last request that came says so.
-    pub fn answer(&mut self, response: Response, desk: &mut Desk, is_draining: bool) -> bool {
+    /// last request that came says so, and each once requests are no longer taken.
+    pub fn answer(
+        &mut self,
+        response: Response,
+        desk: &mut Desk,
+        taken_until: Option<Instant>,
+    ) -> bool {
         let Stage::Answering(answering) = self.stage else {
             return false;
         };
         self.charge.release(&desk.counters);
-        let is_last = is_draining && self.input.is_empty() && !self.socket.has_more();
+        let has_more = || !self.input.is_empty() || self.socket.has_more();
+        let is_last = taken_until.is_some_and(|until| Instant::now() > until || !has_more());
         let closes = is_last || !answering.keeps_alive;
         let may_send_more = answering.keeps_alive || !self.input.is_empty() || !self.is_drained;
         let next = match closes {
@@ -169,7 +178,7 @@ impl Connection {
         };
         let Desk { output, clock, .. } = desk;
         write_response(output, response, answering, closes, clock);
-        self.send(output, next, &desk.limits)
+        self.send(output, next, &desk.limits, &desk.counters)
     }
 
     /// Sends the server's own answer, after which the connection lingers and ends; false if it ended.
@@ -183,13 +192,13 @@ impl Connection {
         let is_head = match &self.stage {
             Stage::Answering(answering) => answering.is_head,
             Stage::Body(body) => body.0.method == "HEAD",
-            _ => false,
+            _ => request::begins_with_head(&self.input),
         };
         self.input = Vec::new();
         self.charge.release(&desk.counters);
         let Desk { output, clock, .. } = desk;
         write_refusal(output, refusal, is_head, clock);
-        self.send(output, Next::Linger, &desk.limits)
+        self.send(output, Next::Linger, &desk.limits, &desk.counters)
     }
 
     /// Does what the deadline means in the stage that it found; false if the connection ends.
@@ -245,6 +254,7 @@ impl Connection {
                         Refusal::Busy => &desk.counters.shed,
                         _ => &desk.counters.refusals,
                     });
+                    self.input = bytes.to_vec();
                     let is_open = self.refuse(refusal, desk);
                     return (!is_open).then_some(Step::Close);
                 }
@@ -337,14 +347,18 @@ impl Connection {
         _ = self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n", &mut 0);
     }
 
-    /// False if the connection ends. What the socket does not take is sent when it does.
-    fn send(&mut self, bytes: &[u8], next: Next, limits: &Limits) -> bool {
+    /// False if the connection ends. What the socket does not take is sent when it does, if there is memory for it.
+    fn send(&mut self, bytes: &[u8], next: Next, limits: &Limits, counters: &Counters) -> bool {
         let mut sent = 0;
         match self.socket.send(bytes, &mut sent) {
             Ok(true) if next == Next::Close => return false,
             Ok(true) => self.go_on(next, limits),
             Ok(false) => {
                 let rest = bytes.get(sent..).unwrap_or_default().to_vec();
+                if self.charge.raise(rest.len(), limits, counters).is_err() {
+                    count(&counters.cut_writes);
+                    return false;
+                }
                 self.stage = Stage::Sending {
                     rest,
                     sent: 0,

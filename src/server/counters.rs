@@ -11,7 +11,7 @@ pub struct Counters {
     pub in_flight: AtomicU64,
     /// Gauge: requests that wait for a free worker.
     pub queued: AtomicU64,
-    /// Gauge: bytes of bodies that are on their way, or wait with their request.
+    /// Gauge: bytes of bodies that are on their way, or wait with their request, and of answers that are not taken.
     pub body_bytes: AtomicU64,
     /// Connections that were accepted, the refused ones included.
     pub accepted: AtomicU64,
@@ -31,7 +31,7 @@ pub struct Counters {
     pub cut_heads: AtomicU64,
     /// Connections cut at the deadline of a body.
     pub cut_bodies: AtomicU64,
-    /// Connections cut at the deadline of an answer that was not taken.
+    /// Connections cut at the deadline of an answer that was not taken, or since all together took too little.
     pub cut_writes: AtomicU64,
     /// Accepts that failed.
     pub accept_errors: AtomicU64,

@@ -26,7 +26,8 @@ pub struct Limits {
     pub target_bytes: usize,
     /// Bytes of a request's body; past it 413, from Content-Length before any of it is read. 1 MiB.
     pub body_bytes: usize,
-    /// Bytes of all bodies together that are on their way; past it 503 to whose body grows. 32 MiB.
+    /// Bytes of all bodies together that are on their way, and of all answers that are not taken; past it 503 to whose
+    /// body grows past 16 KiB, and the end of a connection that does not take as much. 32 MiB.
     pub bodies_bytes: usize,
     /// From a head's first byte to its last; then 408. 10 s.
     pub head_deadline: Duration,

@@ -36,8 +36,7 @@ mod workers;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -126,7 +125,7 @@ impl Server {
             queue: Queue::new(limits.workers, limits.shed_after, Arc::clone(&counters)),
             liveness,
             handler: Box::new(handler),
-            is_draining: AtomicBool::new(false),
+            taken_until: OnceLock::new(),
             counters,
         };
         Ok(Server {
@@ -201,12 +200,18 @@ impl Crew {
     /// Lets in who had come before, then nobody; closes what is idle, and waits for the rest.
     fn drain(&self, desk: &mut Desk) {
         let deadline = Instant::now() + self.limits.drain_deadline;
-        while let Some(connection) = self.welcome(desk) {
+        while Instant::now() < deadline
+            && let Some(connection) = self.welcome(desk)
+        {
             self.hand_over(connection);
         }
         *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.is_draining.store(true, Ordering::Relaxed);
+        // A client that never ceases to send ahead may not hold up the end.
+        let patience = self.limits.drain_deadline / 2;
+        self.taken_until.get_or_init(|| Instant::now() + patience);
         while Instant::now() < deadline {
+            // First, so that a worker that has just accepted somebody has a place for them by then.
+            thread::sleep(DRAINING_TICK);
             let idle_until =
                 Instant::now() + self.limits.idle_deadline.saturating_sub(DRAINING_GRACE);
             for connection in self.table.take_parked(Some(idle_until)) {
@@ -216,7 +221,6 @@ impl Crew {
             if self.table.len() == 0 && self.queue.is_empty() {
                 return;
             }
-            thread::sleep(DRAINING_TICK);
         }
         for connection in self.table.take_parked(None) {
             self.close(connection);

@@ -77,6 +77,11 @@ pub(super) fn may_be_judged(bytes: &[u8], new_from: usize, limits: &Limits) -> b
     new.contains(&b'\n') || bytes.len() > limits.target_bytes
 }
 
+/// Whether the bytes, whole request or not, are to be answered without a body (RFC 9110 9.3.2).
+pub(super) fn begins_with_head(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"HEAD ")
+}
+
 /// Whether a byte may stand in a method or a field's name (RFC 9110 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)

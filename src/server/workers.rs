@@ -1,8 +1,8 @@
 //! The workers: each waits for an event, goes with its connection as far as it can, and runs the handler of what it
 //! read. Knows no framing.
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rouille::{Request, Response};
@@ -57,8 +57,8 @@ pub struct Crew {
     pub liveness: Option<Liveness>,
     /// What answers all else.
     pub handler: Box<Handler>,
-    /// Whether answers are the last ones.
-    pub is_draining: AtomicBool,
+    /// Set once the server drains: how long requests sent ahead are still taken.
+    pub taken_until: OnceLock<Instant>,
 }
 
 impl Crew {
@@ -166,10 +166,6 @@ impl Crew {
         listener.clone()
     }
 
-    fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Relaxed)
-    }
-
     /// Goes with a connection; and then, while it has a permit, with whatever waits for one.
     fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
         let mut has_permit = false;
@@ -201,8 +197,8 @@ impl Crew {
             match connection.advance(desk) {
                 Step::Answer(request) => match self.answer_liveness(&request) {
                     Some(response) => {
-                        let is_draining = self.is_draining();
-                        if !connection.answer(response, desk, is_draining) {
+                        let taken_until = self.taken_until.get().copied();
+                        if !connection.answer(response, desk, taken_until) {
                             self.close(connection);
                             return None;
                         }
@@ -256,7 +252,8 @@ impl Crew {
         worker.is_seated = self.seats.try_take();
         // Past the deadline it is gone, and the answer is dropped.
         let mut connection = self.table.reclaim(ready.key)?;
-        if connection.answer(response, &mut worker.desk, self.is_draining()) {
+        let taken_until = self.taken_until.get().copied();
+        if connection.answer(response, &mut worker.desk, taken_until) {
             return Some(connection);
         }
         self.close(connection);

@@ -6,7 +6,7 @@
 #![allow(clippy::indexing_slicing)]
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -187,6 +187,15 @@ impl Client {
         }
     }
 
+    /// Another hand on the same connection.
+    pub fn share(&self) -> Client {
+        Client {
+            socket: self.socket.try_clone().unwrap(),
+            what: self.what,
+            received: Vec::new(),
+        }
+    }
+
     /// Sends what the server may no longer want: it may have refused and closed.
     pub fn send(&mut self, bytes: &[u8]) {
         _ = self.socket.write_all(bytes);
@@ -240,6 +249,30 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             Err(error) => panic!("nothing came: {error} {}", self.what),
         }
+    }
+}
+
+/// What a handler of a test waits at.
+pub struct Gate(Mutex<bool>, Condvar);
+
+impl Gate {
+    pub fn new() -> Arc<Gate> {
+        Arc::new(Gate(Mutex::new(false), Condvar::new()))
+    }
+
+    /// From now on nobody waits.
+    pub fn open(&self) {
+        *self.0.lock().unwrap() = true;
+        self.1.notify_all();
+    }
+
+    /// Waits until it is open, or a failed test has long ended.
+    pub fn pass(&self) {
+        let is_open = self.0.lock().unwrap();
+        let waited = self
+            .1
+            .wait_timeout_while(is_open, PATIENCE * 2, |is_open| !*is_open);
+        drop(waited.unwrap());
     }
 }
 

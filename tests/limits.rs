@@ -1,0 +1,294 @@
+//! The bounds of one client: how large a request may be and how long it may take, and what all clients share:
+//! connections and memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed one is a failed test
+#![allow(clippy::indexing_slicing)]
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use movies_api::server::Limits;
+use rouille::{Request, Response};
+use support::{Answer, Client, PATIENCE, Running, echo, limits, serve, wait_until};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// More than the system takes for a client that reads nothing.
+const UNREADABLE_BYTES: usize = 32 << 20;
+
+fn get(target: &str, fields: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").into_bytes()
+}
+
+/// A head of exactly so many bytes.
+fn head_of(bytes: usize) -> Vec<u8> {
+    let padding = bytes - get("/", "A: \r\n").len();
+    get("/", &format!("A: {}\r\n", "x".repeat(padding)))
+}
+
+fn post(body: &[u8], announced_bytes: usize) -> Vec<u8> {
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {announced_bytes}\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn ask(server: &Running, sent: &[u8]) -> Answer {
+    let mut client = server.connect();
+    client.send(sent);
+    client.receive()
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// The server's own refusal: in JSON, and the last answer of its connection.
+fn check_refusal(client: &mut Client, status: u16) -> Answer {
+    let answer = client.receive();
+    assert_eq!((answer.status, answer.closes()), (status, true));
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert!(body["detail"].is_string(), "{body}");
+    let is_for_later = answer.header("Retry-After").is_some();
+    assert_eq!(is_for_later, status == 503);
+    assert!(client.is_closed());
+    answer
+}
+
+#[test]
+fn a_head_may_have_16_kib_and_100_fields_and_a_target_8_kib() {
+    let server = serve(limits(), echo);
+    let fields = |count: usize| "A: b\r\n".repeat(count - 1);
+    let target = |bytes: usize| format!("/{}", "t".repeat(bytes - 1));
+    for (sent, status) in [
+        (head_of(16 * 1024), 200),
+        (head_of(16 * 1024 + 1), 431),
+        (get("/", &fields(60)), 200),
+        (get("/", &fields(100)), 200),
+        (get("/", &fields(101)), 431),
+        (get(&target(7_900), ""), 200),
+        (get(&target(8 * 1024), ""), 200),
+        (get(&target(8 * 1024 + 1), ""), 414),
+    ] {
+        assert_eq!(ask(&server, &sent).status, status);
+    }
+}
+
+#[test]
+fn a_head_or_a_target_without_end_is_refused_at_its_limit() {
+    let server = serve(limits(), echo);
+    for (beginning, status) in [
+        (&b"GET /"[..], 414),
+        (b"GET", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA: ", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nA", 431),
+    ] {
+        let mut client = server.connect();
+        client.send(beginning);
+        client.send(&[b'a'; 17 * 1024]);
+        check_refusal(&mut client, status);
+    }
+}
+
+#[test]
+fn a_length_past_the_limit_is_413_before_any_of_the_body_came() {
+    let server = serve(limits(), echo);
+    let mib = 1024 * 1024;
+    assert_eq!(ask(&server, &post(&vec![b'x'; mib], mib)).status, 200);
+    let mut client = server.connect();
+    client.send(&post(b"", mib + 1));
+    check_refusal(&mut client, 413);
+}
+
+#[test]
+fn a_chunk_past_the_limit_is_413_as_soon_as_its_size_is_there() {
+    let limits = Limits {
+        body_bytes: 100,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let mut client = server.connect();
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n32\r\n");
+    client.send(&[b'x'; 50]);
+    client.send(b"\r\n32\r\n");
+    client.send(&[b'x'; 50]);
+    client.send(
+        b"\r\n0\r\n\r\nPOST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n32\r\n",
+    );
+    assert_eq!(client.receive().status, 200);
+    client.send(&[b'x'; 50]);
+    client.send(b"\r\n33\r\n");
+    check_refusal(&mut client, 413);
+}
+
+#[test]
+fn a_refusal_of_a_head_request_has_no_body_rfc_9110_9_3_2() {
+    let server = serve(limits(), echo);
+    for sent in [
+        &b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"[..],
+        b"\r\nHEAD / HTTP/1.1\r\nHost: a\r\nExpect: more\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx",
+    ] {
+        let mut client = server.connect();
+        client.send(sent);
+        let answer = client.receive_for(true).unwrap();
+        assert!(answer.status >= 400 && answer.header("Content-Length").is_some());
+        assert!(client.is_closed(), "{}", sent.escape_ascii());
+    }
+}
+
+/// Sends the beginning and then byte after byte, until the server refuses; each byte alone would be in time.
+fn trickle(server: &Running, beginning: &[u8], byte: &[u8]) -> Client {
+    let mut client = server.connect();
+    let is_refused = AtomicBool::new(false);
+    let mut socket = client.share();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            socket.send(beginning);
+            let begun = Instant::now();
+            while !is_refused.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE * 2 {
+                socket.send(byte);
+                thread::sleep(SHORT / 10);
+            }
+        });
+        check_refusal(&mut client, 408);
+        is_refused.store(true, Ordering::Relaxed);
+    });
+    client
+}
+
+#[test]
+fn a_head_is_408_when_its_time_is_over_however_steadily_it_comes() {
+    let limits = Limits {
+        head_deadline: SHORT,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    trickle(&server, b"GET / HTTP/1.1\r\nHost: a\r\nA: ", b"a");
+    // The time of a second request's head begins with its own first byte.
+    let mut client = server.connect();
+    client.send(&[&get("/", "")[..], b"GET /"].concat());
+    assert_eq!(client.receive().status, 200);
+    check_refusal(&mut client, 408);
+    assert_eq!(read(&server.counters.cut_heads), 2);
+}
+
+#[test]
+fn a_body_is_408_when_its_time_is_over_however_steadily_it_comes() {
+    let limits = Limits {
+        body_deadline: SHORT,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    trickle(&server, &post(b"", 1000), b"a");
+    let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    trickle(&server, chunked, b"1\r\na\r\n");
+    assert_eq!(read(&server.counters.cut_bodies), 2);
+}
+
+#[test]
+fn a_connection_that_is_silent_too_long_is_closed_without_a_word() {
+    let limits = Limits {
+        idle_deadline: SHORT,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let mut newcomer = server.connect();
+    let mut answered = server.connect();
+    answered.send(&get("/", ""));
+    assert_eq!(answered.receive().status, 200);
+    // Empty lines are no beginning of a request.
+    answered.send(b"\r\n");
+    assert!(newcomer.is_closed());
+    assert!(answered.is_closed());
+}
+
+#[test]
+fn a_client_that_never_reads_its_answer_is_cut() {
+    let limits = Limits {
+        workers: 1,
+        write_deadline: SHORT,
+        ..limits()
+    };
+    let large = |request: &Request| match request.raw_url() {
+        "/large" => Response::from_data("text/plain", vec![b'x'; UNREADABLE_BYTES]),
+        _ => Response::text("small"),
+    };
+    let server = serve(limits, large);
+    let mut deaf = server.connect();
+    deaf.send(&get("/large", ""));
+    // Its only worker is free for others in the meantime.
+    assert_eq!(ask(&server, &get("/", "")).text(), "small");
+    wait_until("cut", || read(&server.counters.cut_writes) == 1);
+    wait_until("closed", || read(&server.counters.connections) == 0);
+}
+
+#[test]
+fn answers_that_are_not_taken_share_a_memory_past_which_the_newest_is_cut() {
+    let limits = Limits {
+        bodies_bytes: UNREADABLE_BYTES,
+        ..limits()
+    };
+    let large = |_: &Request| Response::from_data("text/plain", vec![b'x'; UNREADABLE_BYTES]);
+    let server = serve(limits, large);
+    let mut first = server.connect();
+    first.send(&get("/", ""));
+    wait_until("untaken", || read(&server.counters.body_bytes) > 0);
+    let mut second = server.connect();
+    second.send(&get("/", ""));
+    wait_until("cut", || read(&server.counters.cut_writes) == 1);
+    assert_eq!(first.receive().body.len(), UNREADABLE_BYTES);
+    wait_until("given back", || read(&server.counters.body_bytes) == 0);
+    first.send(&get("/", ""));
+    assert_eq!(first.receive().body.len(), UNREADABLE_BYTES);
+}
+
+#[test]
+fn past_the_limit_of_connections_newcomers_are_told_and_closed() {
+    let limits = Limits {
+        connections: 2,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let mut welcome: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut welcome {
+        client.send(&get("/", ""));
+        assert_eq!(client.receive().status, 200);
+    }
+    // More than are let linger at once.
+    let mut refused: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for client in &mut refused {
+        check_refusal(client, 503);
+    }
+    assert_eq!(read(&server.counters.refused), 50);
+    welcome[0].send(&get("/", ""));
+    assert_eq!(welcome[0].receive().status, 200);
+    drop(welcome);
+    drop(refused);
+    wait_until("a place", || ask(&server, &get("/", "")).status == 200);
+}
+
+#[test]
+fn past_the_memory_of_all_bodies_large_ones_are_503_and_small_ones_pass() {
+    let limits = Limits {
+        bodies_bytes: 85_000,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let held = [b'x'; 80_000];
+    let mut slow = server.connect();
+    slow.send(&post(&held, 80_001));
+    wait_until("held", || read(&server.counters.body_bytes) >= 80_000);
+    let mut large = server.connect();
+    large.send(&post(&held, 80_001));
+    check_refusal(&mut large, 503);
+    let mut small = server.connect();
+    small.send(&post(b"", 10_000));
+    small.send(&held[..9_000]);
+    small.send(&held[..1_000]);
+    assert_eq!(small.receive().status, 200);
+    slow.send(b"x");
+    assert_eq!(slow.receive().status, 200);
+    wait_until("given back", || read(&server.counters.body_bytes) == 0);
+    assert_eq!(ask(&server, &post(&held, 80_000)).status, 200);
+}
