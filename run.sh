@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The one command: serves the movies, with a PostgreSQL of its own where none is given; tests; measures; stops.
+# The one command: serves the movies, with a PostgreSQL of its own where none is given; keeps and brings back its data;
+# tests; measures; stops.
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -11,11 +12,13 @@ usage() {
     cat <<'END'
 usage: ./run.sh [COMMAND]
 
-  serve   build, start a PostgreSQL cluster under DATA_DIR unless DATABASE_URL is set, and serve (the default)
-  test    build, and run all tests against servers and a throwaway cluster of their own
-  bench   measure the service beside its peers; './run.sh bench --help' tells its options
-  stop    stop what `serve` started for this DATA_DIR
-  help    show this
+  serve         build, start a PostgreSQL cluster under DATA_DIR unless DATABASE_URL is set, and serve (the default)
+  test          build, and run all tests against servers and a throwaway cluster of their own
+  bench         measure the service beside its peers; './run.sh bench --help' tells its options
+  stop          stop what `serve` started for this DATA_DIR
+  backup FILE   write users and movies to FILE, whether the service runs or not; an older FILE is replaced at the end
+  restore FILE  bring back what FILE holds, with the service stopped; 'restore --replace FILE' in the place of others
+  help          show this
 
 Settings are environment variables; `target/release/movies-api --help` lists them. Besides:
   DATA_DIR   where the cluster and the secret key are kept (default ./.data)
@@ -173,6 +176,20 @@ conninfo() {
 
 query() { "$POSTGRES/psql" -X -q -A -t -d "$1" -c "$2" </dev/null; }
 
+# Makes and starts the cluster of DATA_DIR until run.sh ends, and sets DATABASE_URL to its database, made if there is none.
+open_cluster() {
+    local cluster=$DATA_DIR/database/cluster maintenance
+    choose_owner
+    make_cluster "$cluster"
+    trap 'stop_cluster "$DATA_DIR/database/cluster"' EXIT
+    start_cluster "$cluster"
+    maintenance=$(conninfo "$SOCKETS" postgres)
+    [ -n "$(query "$maintenance" "select oid from pg_database where datname = 'movies'")" ] ||
+        query "$maintenance" "create database movies"
+    DATABASE_URL=$(conninfo "$SOCKETS" movies)
+    export DATABASE_URL
+}
+
 # --- serve and stop --------------------------------------------------------------------------------------------------
 
 keep_secret_key() {
@@ -203,28 +220,20 @@ prepare_data_dir() {
     (: >>"$DATA_DIR/lock") 2>/dev/null || die "cannot write in $DATA_DIR: set DATA_DIR to a folder that can be written"
     exec 9>>"$DATA_DIR/lock"
     ! command -v flock >/dev/null || flock -n 9 || die "another run.sh is using $DATA_DIR: './run.sh stop' ends it"
+    local server
+    server=$(cat -- "$DATA_DIR/server.pid" 2>/dev/null || true)
+    ! is_ours "$server" movies-api || die "a server (process $server) was left behind: './run.sh stop' ends it"
 }
 
 serve() {
     build
     prepare_data_dir
-    local server cluster=$DATA_DIR/database/cluster status=0
-    server=$(cat -- "$DATA_DIR/server.pid" 2>/dev/null || true)
-    ! is_ours "$server" movies-api || die "a server (process $server) was left behind: './run.sh stop' ends it"
+    local server status=0
     [ -n "${SECRET_KEY:-}" ] || keep_secret_key
     trap 'exit 143' INT TERM HUP
     if [ -z "${DATABASE_URL:-}" ]; then
         need_postgres
-        choose_owner
-        make_cluster "$cluster"
-        trap 'stop_cluster "$DATA_DIR/database/cluster"' EXIT
-        start_cluster "$cluster"
-        local maintenance
-        maintenance=$(conninfo "$SOCKETS" postgres)
-        [ -n "$(query "$maintenance" "select oid from pg_database where datname = 'movies'")" ] ||
-            query "$maintenance" "create database movies"
-        DATABASE_URL=$(conninfo "$SOCKETS" movies)
-        export DATABASE_URL
+        open_cluster
     fi
     # A process group of its own: a Ctrl-C reaches the server once, from here, and not a second time from the terminal.
     set -m
@@ -272,6 +281,82 @@ stop() {
     [ "${#stopped[@]}" -gt 0 ] || die "nothing runs for $DATA_DIR"
     printf -v stopped '%s, ' "${stopped[@]}"
     say "stopped ${stopped%, }"
+}
+
+# --- backup and restore ----------------------------------------------------------------------------------------------
+
+# Sets DATABASE_URL, unless it is set, to the database of DATA_DIR, which is started for as long as this takes if the
+# service does not run.
+reach_database() {
+    [ -z "${DATABASE_URL:-}" ] || return 0
+    local cluster=$DATA_DIR/database/cluster
+    [ -f "$cluster/PG_VERSION" ] || die "there is no database in $DATA_DIR, and DATABASE_URL is not set"
+    DATA_DIR=$(cd -- "$DATA_DIR" && pwd)
+    choose_owner
+    if as_owner "$POSTGRES/pg_ctl" -D "$DATA_DIR/database/cluster" status >/dev/null 2>&1; then
+        DATABASE_URL=$(conninfo "$(sed -n 5p "$DATA_DIR/database/cluster/postmaster.pid")" movies)
+    else
+        prepare_data_dir
+        open_cluster
+    fi
+}
+
+# FILE holds either all of the older backup or all of the new one, and is its owner's alone: password hashes are in it.
+backup() {
+    local file=$1
+    [ ! -d "$file" ] || die "$file is a folder: name a file in it"
+    need_postgres
+    trap 'exit 143' INT TERM HUP
+    reach_database
+    rm -f -- "$file.new"
+    if ! (umask 077 && "$POSTGRES/pg_dump" --format=custom --file="$file.new" --dbname="$DATABASE_URL" 9>&-); then
+        rm -f -- "$file.new"
+        die "no backup was made"
+    fi
+    mv -- "$file.new" "$file"
+    say "wrote $file"
+}
+
+# Fails if the service, or anybody else, is at the database: PostgreSQL's own workers show no user.
+refuse_company() {
+    local others
+    others=$(query "$DATABASE_URL" "select count(*) from pg_stat_activity
+        where datname = current_database() and usename is not null and pid <> pg_backend_pid()") || die "nothing was changed"
+    [ "$others" = 0 ] || die "the database is in use ($others sessions): stop the service first"
+}
+
+# Prints what empties the database, if there is something in it and, where it has users, if $1 says so.
+emptying() {
+    local users=0
+    [ "$(query "$DATABASE_URL" "select to_regclass('users') is not null")" = t ] || return 0
+    users=$(query "$DATABASE_URL" "select count(*) from users") || return 1
+    [ "$users" = 0 ] || [ "$1" = --replace ] ||
+        die "the database has $users users: './run.sh restore --replace FILE' gives them up for those in FILE"
+    echo "drop schema public cascade; create schema public;"
+}
+
+# Brings back $2, with $1 `--replace` in the place of what is there. All of it in one transaction: psql is told to
+# commit only after all of FILE was read, and at its own first error it ends. Rows come before triggers, so that the
+# kept counts are those of the backup.
+restore() {
+    local replace=$1 file=$2 empty
+    need_postgres
+    "$POSTGRES/pg_restore" --file=- -- "$file" | grep '^COPY public.movie_counts ' >/dev/null ||
+        die "$file is not a whole backup of this service: nothing was changed"
+    trap 'exit 143' INT TERM HUP
+    if [ -z "${DATABASE_URL:-}" ]; then
+        prepare_data_dir
+        open_cluster
+    fi
+    refuse_company
+    empty=$(emptying "$replace") || exit 1
+    {
+        echo "begin; set client_min_messages = warning; $empty"
+        "$POSTGRES/pg_restore" --no-owner --no-privileges --no-comments --file=- -- "$file" && echo "commit;"
+    } | "$POSTGRES/psql" -X -q -v ON_ERROR_STOP=1 -d "$DATABASE_URL" >/dev/null || die "nothing was changed"
+    # Statistics, and the pages that a list need not visit, are not in a backup.
+    query "$DATABASE_URL" "vacuum (analyze) users, movies"
+    say "brought back $(query "$DATABASE_URL" "select count(*) || ' users, ' || coalesce(sum(movie_count), 0) || ' movies' from users")"
 }
 
 # --- test --------------------------------------------------------------------------------------------------------------
@@ -396,6 +481,11 @@ autovacuum = off"
     "$bench/release/movies-bench" "$@"
 }
 
+misused() {
+    usage >&2
+    exit 2
+}
+
 main() {
     local command=${1:-serve}
     [ "$#" = 0 ] || shift
@@ -404,11 +494,17 @@ main() {
         test) run_tests "$@" ;;
         bench) run_bench "$@" ;;
         stop) stop ;;
-        help | -h | --help) usage ;;
-        *)
-            usage >&2
-            exit 2
+        backup)
+            [ "$#" = 1 ] || misused
+            backup "$1"
             ;;
+        restore)
+            [ "${1:-}" = --replace ] || set -- '' "$@"
+            [ "$#" = 2 ] || misused
+            restore "$@"
+            ;;
+        help | -h | --help) usage ;;
+        *) misused ;;
     esac
 }
 

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from client import MISSING, Client, word
+from place import Place
 
 BINARY = os.environ.get("MOVIES_API_BINARY")
 MAINTENANCE_DATABASE = os.environ.get("TEST_DATABASE_URL")
@@ -235,6 +236,14 @@ def launch_server(database):
 def start_server(launch_server):
     """Starts servers on the test's database, and waits until they listen."""
     return lambda **settings: launch_server(**settings).wait_until_listening()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder of the test's own to use run.sh in; whatever it started there is stopped afterwards."""
+    made = Place(tmp_path)
+    yield made
+    made.clear()
 
 
 @pytest.fixture(scope="session")
