@@ -13,10 +13,13 @@
 //! logging     one line                           metrics     one more of its kind
 //! ```
 //!
-//! `settings` alone reads the environment; `text` is how Python reads text, on which the framework's rules rest.
+//! `settings` says what there is to set, and `command_line` alone reads the environment; `commands` are what operators
+//! run, `serve` among them. `text` is how Python reads text, on which the framework's rules rest.
 //! tests/house.rs holds who may use whom.
 
 pub mod api;
+pub mod command_line;
+pub mod commands;
 pub mod logging;
 pub mod metrics;
 pub mod password;

@@ -7,7 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// "A -> B, C": the room A may use the rooms B and C. What is not here is forbidden.
 const ARROWS: &str = "
-    main         -> settings, logging, store/mod, api/mod, server/mod, token, password
+    main         -> command_line, commands/mod
+    command_line -> commands/mod, settings
+    commands/mod -> commands/check, commands/migrate, commands/serve, command_line, logging, settings
+    commands/check   -> commands/mod, settings, store/mod
+    commands/migrate -> commands/mod, settings, store/mod
+    commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, token, password
     settings     -> api/mod, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/query
     api/mod      -> api/cors, api/docs, api/exchange, store/mod, token, password, metrics, server/mod

@@ -27,6 +27,7 @@ pub use self::error::Error;
 use self::error::classify;
 use self::lists::FirstPages;
 use self::movies::{Creations, Found, Questions, Updates};
+pub use self::schema::{State, inspect, migrate};
 use crate::metrics;
 
 /// One statement: its name in the log, and its text, compiled in from the file of that name.
@@ -137,7 +138,7 @@ impl Store {
     /// # Errors
     /// If the database does not answer in time, refuses this user, or a migration fails.
     pub fn open(options: Options) -> Result<Store, Error> {
-        schema::migrate(&options.database, options.start_deadline)?;
+        migrate(&options.database, options.start_deadline)?;
         let deadline = options.statement_deadline.as_millis();
         let settings = format!("-c statement_timeout={deadline}");
         let opened = Instant::now();

@@ -36,7 +36,7 @@ pub fn serve_unbatched() -> anyhow::Result<()> {
 fn open(settings: Settings, batch_size: usize) -> anyhow::Result<App> {
     Ok(App {
         store: Store::open(Options {
-            database: settings.database_url,
+            database: settings.database.database_url,
             pool_size: settings.db_pool_size,
             checkout_deadline: Duration::from_secs(3),
             statement_deadline: Duration::from_secs(5),
@@ -44,13 +44,13 @@ fn open(settings: Settings, batch_size: usize) -> anyhow::Result<App> {
             batch_size,
         })?,
         keys: Keys::new(
-            &settings.secret_key,
-            &settings.secret_key_fallbacks,
-            settings.access_token_lifetime,
-            settings.refresh_token_lifetime,
+            &settings.tokens.secret_key,
+            &settings.tokens.secret_key_fallbacks,
+            settings.tokens.access_token_lifetime,
+            settings.tokens.refresh_token_lifetime,
         ),
         hasher: Hasher::new(Cost {
-            rounds_log2: settings.bcrypt_cost,
+            rounds_log2: settings.passwords.bcrypt_cost,
             waiting_limit: usize::try_from(settings.workers)?,
             waiting_deadline: Duration::from_secs(20),
         })?,

@@ -1,0 +1,118 @@
+//! `check`: whether the service would start with these settings on this database. Changes nothing.
+use anyhow::bail;
+use serde::Serialize;
+
+use super::{Output, START_DEADLINE};
+use crate::settings::Settings;
+use crate::store::{self, State};
+
+/// The oldest PostgreSQL that the service runs on, as its number.
+const OLDEST_POSTGRESQL: i32 = 130_000;
+
+#[derive(Serialize)]
+struct Checked {
+    is_ready: bool,
+    /// What keeps the service from starting or from keeping its contract.
+    problems: Vec<String>,
+    /// What it can do without.
+    notes: Vec<String>,
+    /// Nothing where the database could not be reached.
+    database: Option<State>,
+}
+
+/// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
+pub fn check(settings: &Settings, output: &Output) -> anyhow::Result<()> {
+    let mut notes = Vec::new();
+    if settings.tokens.secret_key.len() < 32 {
+        notes.push("SECRET_KEY is shorter than the 32 bytes that are advised".to_owned());
+    }
+    let found = store::inspect(&settings.database.database_url, START_DEADLINE);
+    let mut lines = vec!["settings    good".to_owned()];
+    let (problems, database) = match found {
+        Ok(state) => {
+            lines.extend(describe(&state));
+            note_gaps(&state, &mut notes);
+            (find_problems(&state), Some(state))
+        }
+        Err(error) => (vec![error.to_string()], None),
+    };
+    lines.extend(notes.iter().map(|note| format!("note        {note}")));
+    let first_problem = problems.first().cloned();
+    let checked = Checked {
+        is_ready: problems.is_empty(),
+        problems,
+        notes,
+        database,
+    };
+    let problems = checked.problems.iter();
+    lines.extend(problems.map(|problem| format!("problem     {problem}")));
+    output.print(&checked, &lines)?;
+    match first_problem {
+        None => Ok(()),
+        Some(problem) => bail!("not ready: {problem}"),
+    }
+}
+
+fn describe(state: &State) -> Vec<String> {
+    let installed = state.extensions.iter().filter(|(_, is_there)| **is_there);
+    let names: Vec<_> = installed.map(|(name, _)| name.as_str()).collect();
+    vec![
+        format!("database    PostgreSQL {}", state.version),
+        format!("locale      {}, {}", state.locale, state.encoding),
+        format!("extensions  {}", list(&names)),
+        format!(
+            "migrations  {} applied, {} pending",
+            state.applied.len(),
+            list(&state.pending)
+        ),
+    ]
+}
+
+fn list<T: AsRef<str>>(names: &[T]) -> String {
+    let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+fn find_problems(state: &State) -> Vec<String> {
+    let mut problems = Vec::new();
+    if state.version_number < OLDEST_POSTGRESQL {
+        problems.push("PostgreSQL is older than 13".to_owned());
+    }
+    if state.encoding != "UTF8" {
+        problems.push(format!(
+            "the database keeps text as {}, not UTF8",
+            state.encoding
+        ));
+    }
+    if !state.is_writable {
+        problems.push("the server takes no writes".to_owned());
+    }
+    if !state.unknown.is_empty() {
+        let unknown = list(&state.unknown);
+        problems.push(format!(
+            "the schema is a later version's: {unknown} is not known here"
+        ));
+    }
+    problems
+}
+
+fn note_gaps(state: &State, notes: &mut Vec<String>) {
+    if !state.knows_letters {
+        notes.push(
+            "the locale knows only ASCII letters: searches mind the case of all others".to_owned(),
+        );
+    }
+    let missing = state.extensions.iter().filter(|(_, is_there)| !**is_there);
+    let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
+    // The first migration installs them where it may.
+    if !missing.is_empty() && state.pending.is_empty() {
+        notes.push(format!(
+            "searches go without an index for want of {}",
+            list(&missing)
+        ));
+    }
+}

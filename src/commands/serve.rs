@@ -1,0 +1,108 @@
+//! `serve`: the database (migrated), the server, until a signal ends it.
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::START_DEADLINE;
+use crate::api::{self, App};
+use crate::command_line::InForce;
+use crate::logging;
+use crate::password::{Cost, Hasher};
+use crate::server::{self, Limits, Liveness, Server};
+use crate::settings::Settings;
+use crate::store::{BATCH_SIZE, Options, Store};
+use crate::token::Keys;
+
+/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
+pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
+    logging::start(settings.log_level).context("the log")?;
+    log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
+    for setting in in_force {
+        log::info!("{}={} ({})", setting.name, setting.value, setting.source);
+    }
+    if settings.tokens.secret_key.len() < 32 {
+        log::warn!("SECRET_KEY is shorter than the 32 bytes that HS256 asks for (RFC 7518 3.2)");
+    }
+    // A second signal ends the process at once; the first one is told to the server once there is one.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let workers = usize::try_from(settings.workers)?;
+    let fitting = server::raise_limit(settings.db_pool_size.into())?;
+    let connections = match settings.max_connections {
+        Some(wanted) => usize::try_from(wanted)?,
+        None => fitting,
+    };
+    if connections > fitting {
+        log::warn!("MAX_CONNECTIONS={connections}, but the limit of open files leaves {fitting}");
+    }
+    let store = Store::open(Options {
+        database: settings.database.database_url,
+        pool_size: settings.db_pool_size,
+        checkout_deadline: Duration::from_secs(3),
+        statement_deadline: Duration::from_secs(5),
+        start_deadline: START_DEADLINE,
+        batch_size: BATCH_SIZE,
+    })?;
+    let app = Arc::new(App {
+        store,
+        keys: Keys::new(
+            &settings.tokens.secret_key,
+            &settings.tokens.secret_key_fallbacks,
+            settings.tokens.access_token_lifetime,
+            settings.tokens.refresh_token_lifetime,
+        ),
+        hasher: Hasher::new(Cost {
+            rounds_log2: settings.passwords.bcrypt_cost,
+            // Some workers are left for readers however many sign in at once.
+            waiting_limit: workers * 7 / 8,
+            waiting_deadline: Duration::from_secs(8),
+        })?,
+        visibility: settings.movies_visibility,
+        trusted_proxies: settings.trusted_proxies,
+        request_ids: AtomicU64::new(getrandom::u64()?),
+        cors_origins: settings.cors_origins,
+        counters: OnceLock::new(),
+    });
+    let limits = Limits {
+        workers,
+        connections,
+        // The database's client has no deadline of its own: a statement that hangs in a frozen server keeps its thread,
+        // and whoever asked is told by then.
+        handler_deadline: Duration::from_secs(9),
+        ..Limits::default()
+    };
+    let liveness = Liveness {
+        path: "/healthz",
+        answer: api::answer_liveness,
+    };
+    let handled = Arc::clone(&app);
+    let server = Server::bind(settings.bind, limits, Some(liveness), move |request| {
+        api::handle(request, &handled)
+    })
+    .with_context(|| format!("listening on {}", settings.bind))?;
+    app.counters.get_or_init(|| server.counters());
+    drop(app);
+    log::info!("listening on http://{}", server.local_address());
+    let stopper = server.stopper();
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if signals.forever().next().is_some() {
+                log::info!("stopping");
+                stopper.stop();
+            }
+        })?;
+    server.run().context("serving")?;
+    log::info!("stopped");
+    Ok(())
+}
