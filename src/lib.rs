@@ -7,6 +7,7 @@
 //! api         the table of routes, the bearer token, the handler, the refusals
 //!   body, query, fields, account             what was sent -> typed values, or every message against them
 //! token       claims, signing, checking      password    bcrypt and the queue in front of it
+//! throttle    how often somebody may fail
 //! store       one prepared statement, a file under sql/
 //! api         struct -> JSON, page: the envelope
 //! server      rouille::Response -> socket
@@ -27,4 +28,5 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod text;
+pub mod throttle;
 pub mod token;
