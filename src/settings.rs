@@ -45,9 +45,25 @@ pub struct Settings {
     #[arg(long, env, default_value = "8", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,
 
-    /// Networks of proxies whose X-Forwarded-Proto, X-Forwarded-Host and X-Request-Id are believed, separated by commas
+    /// Networks of proxies whose X-Forwarded-For, -Proto and -Host and X-Request-Id are believed, separated by commas
     #[arg(long, env, hide_env_values = true, value_name = "NETWORKS", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxies: Vec<IpNet>,
+
+    /// Wrong passwords that one address may send for one account before it has to wait; 0: no bound
+    #[arg(long, env, default_value = "10", hide_env_values = true, value_name = "COUNT", value_parser = parse_between::<0, 1_000_000>)]
+    pub login_failures: u32,
+
+    /// How long that wait is: until one more may be sent, in seconds
+    #[arg(long, env, default_value = "60", hide_env_values = true, value_name = "SECONDS", value_parser = parse_lifetime)]
+    pub login_wait: Duration,
+
+    /// Wrong passwords that one address may send in an hour, whatever the accounts; 0: no bound
+    #[arg(long, env, default_value = "0", hide_env_values = true, value_name = "COUNT", value_parser = parse_between::<0, 1_000_000>)]
+    pub login_failures_per_hour: u32,
+
+    /// Accounts that one address may make in an hour; 0: no bound
+    #[arg(long, env, default_value = "0", hide_env_values = true, value_name = "COUNT", value_parser = parse_between::<0, 1_000_000>)]
+    pub registrations_per_hour: u32,
 
     /// Other sites whose scripts may read answers (CORS), such as https://app.example.com, separated by commas
     #[arg(long, env, hide_env_values = true, value_name = "ORIGINS", value_delimiter = ',', value_parser = parse_origin)]

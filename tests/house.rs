@@ -12,22 +12,23 @@ const ARROWS: &str = "
     commands/mod -> commands/check, commands/migrate, commands/serve, command_line, logging, settings
     commands/check   -> commands/mod, settings, store/mod
     commands/migrate -> commands/mod, settings, store/mod
-    commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, token, password
+    commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, token, password
     settings     -> api/mod, store/mod
-    api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/query
-    api/mod      -> api/cors, api/docs, api/exchange, store/mod, token, password, metrics, server/mod
-    api/exchange -> api/mod, api/cors, api/error, api/page, api/probes, logging, metrics
-    api/cors     -> api/page
-    api/docs     -> api/auth, api/error, api/page, store/mod, token
-    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, store/mod, token
-    api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/query, store/mod
+    api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query
+    api/mod      -> api/cors, api/docs, api/exchange, store/mod, token, password, metrics, server/mod, throttle
+    api/exchange -> api/mod, api/cors, api/error, api/probes, api/proxy, logging, metrics
+    api/cors     -> api/proxy
+    api/docs     -> api/auth, api/error, api/page, store/mod, throttle, token
+    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, store/mod, token
+    api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod
     api/probes   -> api/mod, api/error, store/mod, metrics, server/mod
     api/body     -> api/error, api/query
     api/fields   -> api/body, api/error, text
     api/account  -> api/fields, password, text
     api/query    -> api/error, store/mod, text
     api/page     -> api/error, api/query, store/mod
-    api/error    -> api/mod, store/mod, token, password
+    api/error    -> api/mod, store/mod, throttle, token, password
+    api/proxy    -> api/error
     store/mod    -> store/batch, store/connection, store/database, store/error, store/lists, store/movies, store/schema, store/users
     store/mod    -> metrics
     store/lists  -> store/mod, store/batch, store/movies

@@ -123,7 +123,7 @@ def test_the_cost_of_a_hash_follows_the_setting(start_server, database):
 
 
 def test_an_unknown_user_and_a_wrong_password_take_the_same_time(start_server, database):
-    client = start_server(BCRYPT_COST="10").client()
+    client = start_server(BCRYPT_COST="10", LOGIN_FAILURES="0").client()
     ann, gone = client.new_user(), client.new_user()
     database.run("update users set is_active = false where id = %s", gone.id)
     attempts = {"wrong": (ann.username, "Wrong-Passw0rd!x"), "unknown": (f"ghost{word()}", PASSWORD), "inactive": (gone.username, PASSWORD)}

@@ -1,4 +1,6 @@
 //! Accounts and tokens: register, obtain a pair of tokens, refresh the access token.
+use std::time::Instant;
+
 use rouille::{Request, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,7 +11,7 @@ use super::account::{
 };
 use super::error::{Error, FieldErrors};
 use super::fields::{Presence, Reader};
-use super::{App, answer_json, authenticate_if_present, body};
+use super::{App, answer_json, authenticate_if_present, body, proxy};
 use crate::store;
 use crate::store::users::{self, NewUser, Taken};
 use crate::token::{Kind, Subject};
@@ -62,6 +64,8 @@ pub fn register(request: &Request, app: &App) -> Result<Response, Error> {
             email.as_deref(),
         )?);
     };
+    let client = proxy::find_client(request, &app.trusted_proxies);
+    app.registrations.count(client, Instant::now())?;
     let user = NewUser {
         username,
         email,
@@ -122,7 +126,9 @@ pub struct TokenPair {
     access: String,
 }
 
-/// `POST auth/token/`: signs a user in. Unknown, wrong and inactive are told alike, and take alike.
+/// `POST auth/token/`: signs a user in. Unknown, wrong and inactive are told alike, take alike and are counted alike.
+/// Who has failed too often is refused before the password is looked at. The verdict on it is given only where the bound
+/// still holds: of guesses that came at once, those past it learn nothing.
 pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
     let fields = body::read_fields(request)?;
     let mut reader = Reader::new(&fields);
@@ -130,17 +136,28 @@ pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
     let password = reader.text(&SIGN_IN_PASSWORD, Presence::Required);
     reader.errors.into_result()?;
     let (username, password) = (username.unwrap_or_default(), password.unwrap_or_default());
+    let client = proxy::find_client(request, &app.trusted_proxies);
+    let account = (client, &username);
+    app.address_failures.check(client, Instant::now())?;
+    app.account_failures.check(account, Instant::now())?;
     let credentials = users::find_credentials(&app.store, &username)?;
     let stored = credentials
         .as_ref()
         .map(|known| known.password_hash.as_str());
     let is_right = app.hasher.verify(&password, stored)?;
+    let now = Instant::now();
     match credentials {
         Some(user) if is_right && user.is_active => {
+            app.address_failures.check(client, now)?;
+            app.account_failures.forget(account, now)?;
             let (refresh, access) = app.keys.issue_pair(user.id).map_err(signing_fault)?;
             Ok(answer_json(200, &TokenPair { refresh, access }))
         }
-        _ => Err(Error::WrongCredentials),
+        _ => {
+            app.address_failures.count(client, now)?;
+            app.account_failures.count(account, now)?;
+            Err(Error::WrongCredentials)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! default. Credentials of the browser's own, such as cookies, are never allowed: a token is sent by the script.
 use rouille::{Request, Response};
 
-use super::page::is_host;
+use super::proxy::is_host;
 
 /// What a script may read beside the headers that the standard allows.
 const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";

@@ -2,6 +2,7 @@
 //! answer with, and each refusal's status, body and headers are the very ones that the handlers' errors make.
 use std::io::Read;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use rouille::Response;
 use serde_json::{Map, Value, json};
@@ -11,6 +12,7 @@ use super::auth::{AccessToken, RegisteredUser, TokenPair};
 use super::error::{Error, FieldErrors};
 use super::page::Envelope;
 use crate::store::movies::Movie;
+use crate::throttle::Throttled;
 use crate::token::Rejection;
 
 #[derive(OpenApi)]
@@ -297,6 +299,11 @@ fn one_field(name: &'static str, message: &'static str) -> Error {
     Error::Fields(errors)
 }
 
+fn throttled() -> (&'static str, Error) {
+    let wait = Duration::from_secs(57);
+    ("throttled", Error::Throttled(Throttled { wait }))
+}
+
 /// What any request may meet, and what one with a body, or with a token, may meet besides.
 fn usual(
     allow: &'static str,
@@ -352,8 +359,9 @@ fn operations() -> Vec<Operation> {
     ]);
     let page = || vec![("page", Error::InvalidPage), ("filter", one_field("year", "Enter a number."))];
     let mut register = usual(POST, true, true, vec![("fields", fields_missing(&["username", "password", "password2", "email"]))]);
+    register.push(throttled());
     register.retain(|(name, _)| *name != "no_token"); // a token that is sent has to be good, none is fine
-    let credentials = vec![("fields", fields_missing(&["username", "password"])), ("credentials", Error::WrongCredentials)];
+    let credentials = vec![("fields", fields_missing(&["username", "password"])), ("credentials", Error::WrongCredentials), throttled()];
     vec![
         Operation { id: "register", method: "post", path: "/api/v1/auth/register/", summary: "Make an account", takes: Some("Registration"), status: "201", gives: Some("RegisteredUser"), refusals: register },
         Operation { id: "obtain_token", method: "post", path: "/api/v1/auth/token/", summary: "Sign in", takes: Some("Credentials"), status: "200", gives: Some("TokenPair"), refusals: usual(POST, true, false, credentials) },

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use rouille::Response;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::throttle::Throttled;
 use crate::token::Rejection;
 use crate::{password, store};
 
@@ -105,6 +106,9 @@ pub enum Error {
     /// 415: with the Content-Type as sent.
     #[error("unsupported media type")]
     UnsupportedMediaType(String),
+    /// 429: too many wrong passwords, or registrations; with how long to wait.
+    #[error("throttled")]
+    Throttled(Throttled),
     /// 503: too much to do, or the database is away.
     #[error("unavailable")]
     Unavailable,
@@ -138,6 +142,17 @@ impl From<password::Error> for Error {
     }
 }
 
+impl From<Throttled> for Error {
+    fn from(throttled: Throttled) -> Error {
+        Error::Throttled(throttled)
+    }
+}
+
+/// In whole seconds, rounded up: 1 or more.
+fn seconds_to_wait(Throttled { wait }: &Throttled) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 impl Error {
     /// The answer's status code.
     pub fn status(&self) -> u16 {
@@ -156,6 +171,7 @@ impl Error {
             Error::NotFound | Error::MovieNotFound | Error::InvalidPage => 404,
             Error::MethodNotAllowed { .. } => 405,
             Error::UnsupportedMediaType(_) => 415,
+            Error::Throttled(_) => 429,
             Error::Fault(_) => 500,
             Error::Unavailable => 503,
         }
@@ -167,6 +183,10 @@ impl Error {
         let response = super::answer_json(status, &Body(&self));
         match self {
             Error::MethodNotAllowed { allow, .. } => response.with_unique_header("Allow", allow),
+            Error::Throttled(throttled) => {
+                let seconds = seconds_to_wait(&throttled).to_string();
+                response.with_unique_header("Retry-After", seconds)
+            }
             Error::Unavailable => response.with_unique_header("Retry-After", "1"),
             _ if status == 401 => {
                 response.with_unique_header("WWW-Authenticate", "Bearer realm=\"api\"")
@@ -209,6 +229,11 @@ impl Serialize for Body<'_> {
             Error::NotFound => "Not found.",
             Error::MovieNotFound => "No Movie matches the given query.",
             Error::InvalidPage => "Invalid page.",
+            Error::Throttled(throttled) => {
+                let seconds = seconds_to_wait(throttled);
+                let plural = if seconds == 1 { "" } else { "s" };
+                &format!("Request was throttled. Expected available in {seconds} second{plural}.")
+            }
             Error::Unavailable => "Service temporarily unavailable, try again later.",
             Error::Fault(_) => "Internal server error.",
         };
@@ -252,6 +277,34 @@ impl AccessTokenMessage {
             token_class: "AccessToken",
             token_type: "access",
             message: rejection.message(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_after_which_it_is_over() {
+        for (millis, seconds, told) in [
+            (1, "1", "1 second."),
+            (1000, "1", "1 second."),
+            (1001, "2", "2 seconds."),
+            (56_500, "57", "57 seconds."),
+        ] {
+            let wait = Duration::from_millis(millis);
+            let answer = Error::from(Throttled { wait }).into_response();
+            let retry_after = ("Retry-After".into(), seconds.into());
+            assert!(answer.headers.contains(&retry_after), "{millis}");
+            let mut body = String::new();
+            let (mut reader, _) = answer.data.into_reader_and_size();
+            reader.read_to_string(&mut body).unwrap();
+            let sentence = format!("Request was throttled. Expected available in {told}");
+            assert_eq!(body, format!(r#"{{"detail":"{sentence}"}}"#));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rouille::{Request, Response, ResponseBody};
 
 use super::error::Error;
-use super::{App, cors, page, probes, route};
+use super::{App, cors, probes, proxy, route};
 use crate::logging::{REQUESTS, RequestLine};
 use crate::metrics::{self, Route};
 
@@ -63,9 +63,9 @@ pub fn answer_liveness() -> Response {
 
 /// The id that a trusted proxy gave the request, if it is fit for a log line and a header; else one of our own.
 fn identify(request: &Request, app: &App) -> String {
-    let given = request
-        .header("X-Request-Id")
-        .filter(|id| is_well_formed(id) && page::comes_from_trusted(request, &app.trusted_proxies));
+    let given = request.header("X-Request-Id").filter(|id| {
+        is_well_formed(id) && proxy::comes_from_trusted(request, &app.trusted_proxies)
+    });
     match given {
         Some(id) => id.to_owned(),
         None => {

@@ -11,6 +11,7 @@ mod fields;
 mod movies;
 mod page;
 mod probes;
+mod proxy;
 mod query;
 
 use std::borrow::Cow;
@@ -30,6 +31,7 @@ use crate::metrics::Route;
 use crate::password::Hasher;
 use crate::server::Counters;
 use crate::store::{self, Store};
+use crate::throttle::Throttle;
 use crate::token::{Keys, Kind, Subject};
 
 /// Whose movies a user may read; changing and deleting is always for the creator alone.
@@ -55,6 +57,12 @@ pub struct App {
     pub trusted_proxies: Vec<IpNet>,
     /// Where request ids go on from; any number.
     pub request_ids: AtomicU64,
+    /// Wrong passwords for one account from one address.
+    pub account_failures: Throttle,
+    /// Wrong passwords from one address, whatever the account.
+    pub address_failures: Throttle,
+    /// Accounts made from one address.
+    pub registrations: Throttle,
     /// Other sites whose scripts may read answers.
     pub cors_origins: Vec<Origin>,
     /// What the server counts, once there is one.
@@ -87,7 +95,7 @@ fn route(
 ) -> Result<Response, Error> {
     if request
         .header("Host")
-        .is_some_and(|host| !page::is_host(host))
+        .is_some_and(|host| !proxy::is_host(host))
     {
         return Err(Error::InvalidHost);
     }

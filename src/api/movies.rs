@@ -6,7 +6,8 @@ use rouille::{Request, Response};
 
 use super::error::Error;
 use super::fields::{NOT_A_STRING, Presence, Reader, TextField, at_most, without_null};
-use super::page::{Envelope, find_origin};
+use super::page::Envelope;
+use super::proxy::find_origin;
 use super::query::Query;
 use super::{App, Visibility, answer_json, body};
 use crate::store::lists::{self, Filter, PageRequest, Shelf};

@@ -17,6 +17,7 @@ use crate::password::{Cost, Hasher};
 use crate::server::{self, Limits, Liveness, Server};
 use crate::settings::Settings;
 use crate::store::{BATCH_SIZE, Options, Store};
+use crate::throttle::Throttle;
 use crate::token::Keys;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
@@ -69,6 +70,9 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         })?,
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies,
+        account_failures: Throttle::new(settings.login_failures, settings.login_wait),
+        address_failures: Throttle::each_hour(settings.login_failures_per_hour),
+        registrations: Throttle::each_hour(settings.registrations_per_hour),
         request_ids: AtomicU64::new(getrandom::u64()?),
         cors_origins: settings.cors_origins,
         counters: OnceLock::new(),

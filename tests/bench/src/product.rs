@@ -12,6 +12,7 @@ use movies_api::password::{Cost, Hasher};
 use movies_api::server::{Limits, Server};
 use movies_api::settings::Settings;
 use movies_api::store::{BATCH_SIZE, Options, Store};
+use movies_api::throttle::Throttle;
 use movies_api::token::Keys;
 use rouille::{Request, Response};
 
@@ -56,6 +57,9 @@ fn open(settings: Settings, batch_size: usize) -> anyhow::Result<App> {
         })?,
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies,
+        account_failures: Throttle::new(settings.login_failures, settings.login_wait),
+        address_failures: Throttle::each_hour(settings.login_failures_per_hour),
+        registrations: Throttle::each_hour(settings.registrations_per_hour),
         request_ids: AtomicU64::new(getrandom::u64()?),
         cors_origins: settings.cors_origins,
         counters: OnceLock::new(),
