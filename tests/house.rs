@@ -9,17 +9,21 @@ use std::path::{Path, PathBuf};
 const ARROWS: &str = "
     main         -> command_line, commands/mod
     command_line -> commands/mod, settings
-    commands/mod -> commands/check, commands/migrate, commands/serve, command_line, logging, settings
+    commands/mod -> commands/check, commands/migrate, commands/serve, commands/token, commands/users
+    commands/mod -> command_line, logging, settings, store/mod, token
+    commands/token   -> commands/mod, settings, store/mod
+    commands/users   -> commands/mod, settings, store/mod, api/mod, password
     commands/check   -> commands/mod, settings, store/mod
     commands/migrate -> commands/mod, settings, store/mod
-    commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, token, password
+    commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
     settings     -> api/mod, store/mod
-    api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query
+    api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
     api/mod      -> api/cors, api/docs, api/exchange, store/mod, token, password, metrics, server/mod, throttle
     api/exchange -> api/mod, api/cors, api/error, api/probes, api/proxy, logging, metrics
     api/cors     -> api/proxy
-    api/docs     -> api/auth, api/error, api/page, store/mod, throttle, token
-    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, store/mod, token
+    api/docs     -> api/auth, api/error, api/page, api/registration, store/mod, throttle, token
+    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, store/mod, token
+    api/registration -> api/account, api/body, api/error, api/fields, password, store/mod
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod
     api/probes   -> api/mod, api/error, store/mod, metrics, server/mod
     api/body     -> api/error, api/query

@@ -1,8 +1,11 @@
 """The command line of operators: what each command prints, changes and exits with."""
 import json
+import os
+import pty
 import subprocess
 
 import pytest
+from client import MOVIES, PASSWORD, REFRESH, TOKEN, outcome
 from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY
 
 pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
@@ -101,3 +104,88 @@ def test_serve_by_its_name_is_what_runs_without_a_command(database):
         process.terminate()
         process.stdout.close()
         assert process.wait(20) == 0
+
+
+def test_a_user_made_by_an_operator_signs_in(operate, start_server):
+    api = start_server().client()
+    made = json.loads(operate("users", "create", "ann", "--email", "ann@example.com", "--json", typed=f"{PASSWORD}\n"))
+    assert made == {"id": 1, "username": "ann", "email": "ann@example.com", "first_name": "", "last_name": ""}
+    assert api.post(TOKEN, {"username": "ann", "password": PASSWORD}).status_code == 200
+
+
+def test_an_operator_s_user_is_judged_as_a_registration(operate):
+    told = operate("users", "create", "a b", "--email", "nowhere", typed="123", exit_code=1)
+    for message in ["username: Enter a valid username.", "password: This password is too short.", "email: Enter a valid email address."]:
+        assert message in told
+    operate("users", "create", "ann", "--email", "ann@example.com", typed=PASSWORD)
+    told = operate("users", "create", "ann", "--email", "ann@example.com", typed=PASSWORD, exit_code=1)
+    assert told == "movies-api: username: A user with that username already exists.; email: This field must be unique.\n"
+    assert "password: This field may not be blank." in operate("users", "create", "bob", "--email", "b@example.com", exit_code=1)
+
+
+def test_the_list_of_users_is_aligned_and_holds_no_hash(operate, database):
+    for name in ["ann", "bartholomew"]:
+        operate("users", "create", name, "--email", f"{name}@example.com", typed=PASSWORD)
+    database.run("update users set date_joined = '2020-02-03 04:05:06+00'")
+    database.run("insert into movies (title, genre, year, creator_id) values ('Heat', 'Crime', 1995, 2)")
+    operate("users", "deactivate", "ann")
+    assert operate("users", "list").splitlines() == [
+        "ID  USERNAME     EMAIL                    ACTIVE  JOINED                MOVIES",
+        "1   ann          ann@example.com          no      2020-02-03T04:05:06Z  0",
+        "2   bartholomew  bartholomew@example.com  yes     2020-02-03T04:05:06Z  1",
+    ]
+    listed = operate("users", "list", "--json")
+    assert "bcrypt" not in listed
+    assert json.loads(listed)[0] == {
+        "id": 1, "username": "ann", "email": "ann@example.com", "first_name": "", "last_name": "",
+        "is_active": False, "date_joined": "2020-02-03T04:05:06Z", "movie_count": 0,
+    }
+
+
+def test_a_deactivated_user_is_out_at_once_until_activated(operate, start_server):
+    ann = start_server().client().new_user()
+    operate("users", "deactivate", ann.username)
+    assert outcome(ann.get(MOVIES))[1]["code"] == "user_inactive"
+    assert ann.post(TOKEN, {"username": ann.username, "password": PASSWORD}).status_code == 401
+    assert "is deactivated" in operate("token", ann.username, SECRET_KEY=SECRET_KEY, exit_code=1)
+    operate("users", "activate", ann.username)
+    assert ann.get(MOVIES).status_code == 200
+
+
+def test_a_new_password_takes_the_place_of_the_old_one_at_once(operate, start_server):
+    ann = start_server().client().new_user()
+    assert "This password is entirely numeric." in operate("users", "set-password", ann.username, typed="8462519730\n", exit_code=1)
+    operate("users", "set-password", ann.username, typed="An0ther-Passw0rd!\n")
+    assert ann.post(TOKEN, {"username": ann.username, "password": PASSWORD}).status_code == 401
+    assert ann.post(TOKEN, {"username": ann.username, "password": "An0ther-Passw0rd!"}).status_code == 200
+
+
+def test_a_password_is_asked_for_twice_on_a_terminal_and_not_shown(database):
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(BINARY, [BINARY, "users", "create", "ann", "--email", "ann@example.com"], {"DATABASE_URL": database.url, "BCRYPT_COST": "4"})
+    shown = b""
+    for prompt in [b"Password: ", b"Password once more: "]:
+        while not shown.endswith(prompt):
+            shown += os.read(terminal, 1)
+        os.write(terminal, PASSWORD.encode() + b"\n")
+    while not shown.endswith(b"user 1 made: ann\r\n"):
+        shown += os.read(terminal, 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
+    assert PASSWORD.encode() not in shown
+
+
+def test_a_token_from_the_command_line_opens_the_movies(operate, start_server):
+    ann = start_server().client().new_user()
+    access = operate("token", ann.username, SECRET_KEY=SECRET_KEY).strip()
+    assert ann.with_token(access).get(MOVIES).status_code == 200
+    pair = json.loads(operate("token", ann.username, "--json", SECRET_KEY=SECRET_KEY))
+    assert ann.post(REFRESH, {"refresh": pair["refresh"]}).status_code == 200
+    assert operate("token", "nobody", SECRET_KEY=SECRET_KEY, exit_code=1) == 'movies-api: no user has the name "nobody"\n'
+
+
+def test_users_need_no_secret_key_and_a_token_no_hash(operate):
+    assert operate("users", "list", SECRET_KEY="").startswith("ID")
+    assert "SECRET_KEY is not set" in operate("token", "ann", exit_code=2)
+    assert "no user" in operate("token", "ann", SECRET_KEY=SECRET_KEY, BCRYPT_COST="99", exit_code=1)

@@ -19,11 +19,12 @@ def commands_in(text):
     return [line[2:] for block in BLOCK.findall(text) for line in block.splitlines() if line.startswith("$ ")]
 
 
-def run_in_one_shell(commands, base):
-    """The output of each command; variables live on from one to the next."""
+def run_in_one_shell(commands, server):
+    """The output of each command, with the server's settings in the environment; variables live on from one to the next."""
+    base, environment = server.base, {**os.environ, **server.settings, "COLUMNS": "80"}
     script = "".join(f"{command}\necho; echo {MARK}\n" for command in commands)
     script = script.replace("http://127.0.0.1:8000", base).replace("target/release/movies-api", BINARY)
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=README.parent)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=README.parent, env=environment)
     outputs = done.stdout.replace(base, "http://127.0.0.1:8000").split(f"\n{MARK}\n")[:-1]
     return [output.strip("\n") for output in outputs]
 
@@ -48,7 +49,7 @@ def test_each_command_of_the_readme_answers_what_stands_below_it(make_server):
     commands = commands_in(text)
     assert len(commands) > 10
     server = make_server()
-    fresh = paste(text, run_in_one_shell(commands, server.base))
+    fresh = paste(text, run_in_one_shell(commands, server))
     if os.environ.get("README_UPDATE"):
         README.write_text(fresh)
     assert fresh == README.read_text()

@@ -5,119 +5,25 @@ use rouille::{Request, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::account::{
-    EMAIL, FIRST_NAME, LAST_NAME, PASSWORD, PASSWORD_AGAIN, REFRESH, SIGN_IN_NAME,
-    SIGN_IN_PASSWORD, USERNAME,
-};
-use super::error::{Error, FieldErrors};
+use super::account::{REFRESH, SIGN_IN_NAME, SIGN_IN_PASSWORD};
+use super::error::Error;
 use super::fields::{Presence, Reader};
+use super::registration::{create_user, judge_fields};
 use super::{App, answer_json, authenticate_if_present, body, proxy};
 use crate::store;
-use crate::store::users::{self, NewUser, Taken};
+use crate::store::users;
 use crate::token::{Kind, Subject};
-
-/// The order in which a refusal names the fields.
-const REGISTER_FIELDS: [&str; 6] = [
-    "username",
-    "password",
-    "password2",
-    "email",
-    "first_name",
-    "last_name",
-];
-
-#[derive(Serialize, ToSchema)]
-pub struct RegisteredUser<'a> {
-    id: i64,
-    username: &'a str,
-    email: &'a str,
-    first_name: &'a str,
-    last_name: &'a str,
-}
 
 /// `POST auth/register/`: makes an account. One statement where all is well; a refusal costs one to name the
 /// fields that are taken.
 pub fn register(request: &Request, app: &App) -> Result<Response, Error> {
     authenticate_if_present(request, app)?;
     let fields = body::read_fields(request)?;
-    let mut reader = Reader::new(&fields);
-    let username = reader.text(&USERNAME, Presence::Required);
-    let password = reader.text(&PASSWORD, Presence::Required);
-    let password_again = reader.text(&PASSWORD_AGAIN, Presence::Required);
-    let email = reader.text(&EMAIL, Presence::Required);
-    let first_name = reader
-        .text(&FIRST_NAME, Presence::Optional)
-        .unwrap_or_default();
-    let last_name = reader
-        .text(&LAST_NAME, Presence::Optional)
-        .unwrap_or_default();
-    let (Some(username), Some(password), Some(email), true) = (
-        &username,
-        &password,
-        &email,
-        reader.errors.is_empty() && password == password_again,
-    ) else {
-        return Err(refuse_registration(
-            app,
-            reader.errors,
-            username.as_deref(),
-            email.as_deref(),
-        )?);
-    };
+    let asked = judge_fields(&fields, &app.store)?;
     let client = proxy::find_client(request, &app.trusted_proxies);
     app.registrations.count(client, Instant::now())?;
-    let user = NewUser {
-        username,
-        email,
-        password_hash: &app.hasher.hash(password)?,
-        first_name: &first_name,
-        last_name: &last_name,
-    };
-    match users::create(&app.store, &user)? {
-        Ok(id) => Ok(answer_json(
-            201,
-            &RegisteredUser {
-                id,
-                username,
-                email,
-                first_name: &first_name,
-                last_name: &last_name,
-            },
-        )),
-        Err(taken) => Err(Error::Fields(add_taken(FieldErrors::default(), taken))),
-    }
-}
-
-/// All that is wrong with a registration: bad fields and taken ones; passwords that differ only if nothing else is.
-fn refuse_registration(
-    app: &App,
-    errors: FieldErrors,
-    username: Option<&str>,
-    email: Option<&str>,
-) -> Result<Error, Error> {
-    let taken = match (username, email) {
-        (None, None) => Taken::default(),
-        _ => users::find_taken(&app.store, username, email)?,
-    };
-    let mut errors = add_taken(errors, taken);
-    if errors.is_empty() {
-        errors.add("password", vec!["Password fields didn't match.".into()]);
-    }
-    Ok(Error::Fields(errors))
-}
-
-fn add_taken(mut errors: FieldErrors, taken: Taken) -> FieldErrors {
-    if taken.username {
-        errors.add(
-            "username",
-            vec!["A user with that username already exists.".into()],
-        );
-    }
-    if taken.email {
-        errors.add("email", vec!["This field must be unique.".into()]);
-    }
-    errors.sort(&REGISTER_FIELDS);
-    errors
+    let user = create_user(asked, &app.store, &app.hasher)?;
+    Ok(answer_json(201, &user))
 }
 
 #[derive(Serialize, ToSchema)]

@@ -8,9 +8,10 @@ use rouille::Response;
 use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, ToSchema};
 
-use super::auth::{AccessToken, RegisteredUser, TokenPair};
+use super::auth::{AccessToken, TokenPair};
 use super::error::{Error, FieldErrors};
 use super::page::Envelope;
+use super::registration::RegisteredUser;
 use crate::store::movies::Movie;
 use crate::throttle::Throttled;
 use crate::token::Rejection;

@@ -1,5 +1,6 @@
 //! Every refusal: one enum, one match to status, one match to body. The sentences are Django REST framework's.
 use std::borrow::Cow;
+use std::fmt;
 
 use rouille::Response;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -41,11 +42,22 @@ impl FieldErrors {
     }
 }
 
+impl fmt::Display for FieldErrors {
+    /// For a person at a terminal.
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let told = self
+            .0
+            .iter()
+            .map(|(field, messages)| format!("{field}: {}", messages.join(" ")));
+        formatter.write_str(&told.collect::<Vec<_>>().join("; "))
+    }
+}
+
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// 400: fields that are wrong, each with its messages.
-    #[error("fields refused")]
+    #[error("{0}")]
     Fields(FieldErrors),
     /// 400: the body is no object.
     #[error("body refused: {0}")]

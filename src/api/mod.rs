@@ -13,6 +13,7 @@ mod page;
 mod probes;
 mod proxy;
 mod query;
+pub mod registration;
 
 use std::borrow::Cow;
 use std::cell::Cell;

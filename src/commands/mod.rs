@@ -3,18 +3,25 @@
 mod check;
 mod migrate;
 mod serve;
+mod token;
+mod users;
 
 use std::io::{self, Write};
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
 use log::LevelFilter;
 use serde::Serialize;
 
+use self::users::Users;
 use crate::command_line::{InForce, describe_commands};
 use crate::logging;
-use crate::settings::{DatabaseSettings, Settings};
+use crate::settings::{DatabaseSettings, Settings, TokenSettings};
+use crate::store::users::Credentials;
+use crate::store::{self, Options, Store};
+use crate::token::Keys;
 
 /// How long a command waits for a database that is not there yet.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -30,6 +37,25 @@ pub enum Command {
         /// The database.
         #[command(flatten)]
         database: DatabaseSettings,
+        /// How the answer looks.
+        #[command(flatten)]
+        output: Output,
+    },
+
+    /// List users, make one, change what they may do
+    #[command(subcommand)]
+    Users(Users),
+
+    /// Print an access token of a user, for scripts
+    Token {
+        /// The user's name
+        username: String,
+        /// The database.
+        #[command(flatten)]
+        database: DatabaseSettings,
+        /// What signs it.
+        #[command(flatten)]
+        tokens: TokenSettings,
         /// How the answer looks.
         #[command(flatten)]
         output: Output,
@@ -71,6 +97,13 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
     let outcome = match command {
         Command::Serve(settings) => serve::serve(*settings, in_force),
         Command::Migrate { database, output } => migrate::migrate(&database, &output),
+        Command::Users(action) => users::run(action),
+        Command::Token {
+            username,
+            database,
+            tokens,
+            output,
+        } => token::print(&username, database, &tokens, &output),
         Command::Check { settings, output } => check::check(&settings, &output),
         Command::Completions { shell } => print_completions(shell),
     };
@@ -78,6 +111,33 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
         Err(error) if is_broken_pipe(&error) => Ok(()),
         outcome => outcome,
     }
+}
+
+/// The database with its schema brought up to date, for one who asks one thing after another.
+fn open_store(settings: DatabaseSettings) -> Result<Store, store::Error> {
+    Store::open(Options {
+        database: settings.database_url,
+        pool_size: 1,
+        checkout_deadline: Duration::from_secs(3),
+        statement_deadline: Duration::from_secs(30),
+        start_deadline: START_DEADLINE,
+        batch_size: 1,
+    })
+}
+
+fn make_keys(settings: &TokenSettings) -> Keys {
+    Keys::new(
+        &settings.secret_key,
+        &settings.secret_key_fallbacks,
+        settings.access_token_lifetime,
+        settings.refresh_token_lifetime,
+    )
+}
+
+/// The user of this name.
+fn find_user(store: &Store, username: &str) -> anyhow::Result<Credentials> {
+    let found = store::users::find_credentials(store, username)?;
+    found.with_context(|| format!("no user has the name {username:?}"))
 }
 
 fn print_completions(shell: Shell) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::START_DEADLINE;
+use super::{START_DEADLINE, make_keys};
 use crate::api::{self, App};
 use crate::command_line::InForce;
 use crate::logging;
@@ -18,7 +18,6 @@ use crate::server::{self, Limits, Liveness, Server};
 use crate::settings::Settings;
 use crate::store::{BATCH_SIZE, Options, Store};
 use crate::throttle::Throttle;
-use crate::token::Keys;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
@@ -56,12 +55,7 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
     })?;
     let app = Arc::new(App {
         store,
-        keys: Keys::new(
-            &settings.tokens.secret_key,
-            &settings.tokens.secret_key_fallbacks,
-            settings.tokens.access_token_lifetime,
-            settings.tokens.refresh_token_lifetime,
-        ),
+        keys: make_keys(&settings.tokens),
         hasher: Hasher::new(Cost {
             rounds_log2: settings.passwords.bcrypt_cost,
             // Some workers are left for readers however many sign in at once.

@@ -1,10 +1,17 @@
 //! What the database knows of users: one function per file of sql/users/.
+use postgres::Row;
+use serde::Serialize;
+
 use super::{Error, Sql, Store, sql};
 
 const CREATE: Sql = sql!("users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
 const FIND_TAKEN: Sql = sql!("users/find_taken", [TEXT, TEXT]);
 const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
 const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
+
+const LIST: Sql = sql!("users/list", []);
+const SET_ACTIVE: Sql = sql!("users/set_active", [INT8, BOOL]);
+const SET_PASSWORD_HASH: Sql = sql!("users/set_password_hash", [INT8, TEXT, TEXT]);
 
 /// A user to be made; every field was judged before.
 pub struct NewUser<'a> {
@@ -37,6 +44,27 @@ pub struct Credentials {
     pub password_hash: String,
     /// Whether the user may sign in.
     pub is_active: bool,
+}
+
+/// A user as operators see one.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// The user.
+    pub id: i64,
+    /// Unique.
+    pub username: String,
+    /// Unique.
+    pub email: String,
+    /// May be blank.
+    pub first_name: String,
+    /// May be blank.
+    pub last_name: String,
+    /// Whether the user may sign in.
+    pub is_active: bool,
+    /// UTC, as RFC 3339 writes it.
+    pub date_joined: String,
+    /// Movies of theirs.
+    pub movie_count: i64,
 }
 
 /// Makes a user: the new id, or which field is taken. One who loses a race for a name is told as one who comes
@@ -129,4 +157,40 @@ pub fn find_active(store: &Store, id: i64) -> Result<(), Error> {
         Some(Ok(false)) => Err(Error::InactiveUser),
         Some(Err(error)) => Err(FIND_ACTIVE.fault(error)),
     }
+}
+
+/// All users, in the order of their ids.
+pub fn list(store: &Store) -> Result<Vec<Listed>, Error> {
+    let rows = store.read(&LIST, &[])?;
+    let read = |row: &Row| -> Result<_, postgres::Error> {
+        Ok(Listed {
+            id: row.try_get("id")?,
+            username: row.try_get("username")?,
+            email: row.try_get("email")?,
+            first_name: row.try_get("first_name")?,
+            last_name: row.try_get("last_name")?,
+            is_active: row.try_get("is_active")?,
+            date_joined: row.try_get("date_joined")?,
+            movie_count: row.try_get("movie_count")?,
+        })
+    };
+    let users = rows.iter().map(read).collect::<Result<_, _>>();
+    users.map_err(|error| LIST.fault(error))
+}
+
+/// Lets the user sign in or not. The tokens of one who may not are refused from now on.
+pub fn set_active(store: &Store, id: i64, is_active: bool) -> Result<(), Error> {
+    store.write(&SET_ACTIVE, &[&id, &is_active]).map(|_| ())
+}
+
+/// Keeps this hash of the user's password from now on; with a `former` one, only in its place.
+pub fn set_password_hash(
+    store: &Store,
+    id: i64,
+    hash: &str,
+    former: Option<&str>,
+) -> Result<(), Error> {
+    store
+        .write(&SET_PASSWORD_HASH, &[&id, &hash, &former])
+        .map(|_| ())
 }
