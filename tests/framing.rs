@@ -110,7 +110,13 @@ fn check(case: &Case, answers: &[Answer]) {
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
         let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
         assert!(body["detail"].is_string() && body.as_object().unwrap().len() == 1);
-        assert_eq!(answer.header("X-Content-Type-Options"), Some("nosniff"));
+        for (name, value) in [
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "same-origin"),
+            ("Cross-Origin-Opener-Policy", "same-origin"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{}", case.line);
+        }
     }
 }
 

@@ -56,6 +56,25 @@ def test_a_trusted_proxy_s_request_id_is_returned_and_logged(start_server, given
     assert [line for line in server.log if f"{given} GET /nothing 404" in line]
 
 
+def test_of_two_request_ids_the_trusted_proxy_s_own_counts_which_is_the_last(start_server):
+    client = start_server(TRUSTED_PROXIES="127.0.0.0/8").client()
+    answer = client.send_raw("GET", "/nothing", [("X-Request-Id", "the-client-s"), ("X-Request-Id", "the-proxy-s")])
+    assert answer.headers["X-Request-Id"] == "the-proxy-s"
+
+
+def test_a_preflight_for_a_path_that_is_unknown_allows_nothing(client):
+    answer = client.send("OPTIONS", "/nothing", headers=PREFLIGHT)
+    assert (answer.status_code, "Access-Control-Allow-Methods" in answer.headers) == (404, False)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {}])
+@pytest.mark.parametrize("token", [None, "garbage"])
+def test_options_that_is_no_preflight_is_the_contract_s(client, token, headers):
+    answer = client.with_token(token).send("OPTIONS", MOVIES, headers=headers)
+    assert (answer.status_code, answer.headers["Allow"], answer.content) == (204, "GET, POST, HEAD, OPTIONS", b"")
+    assert not [name for name in cors_headers(answer) if name.startswith("Access-Control-Allow-M")]
+
+
 @pytest.mark.parametrize("trusted, given", [("", "from-anybody"), ("127.0.0.0/8", "a b"), ("127.0.0.0/8", "a" * 129), ("127.0.0.0/8", '"')])
 def test_any_other_request_id_is_replaced(start_server, trusted, given):
     answer = start_server(TRUSTED_PROXIES=trusted).client().get("/nothing", headers={"X-Request-Id": given})

@@ -109,9 +109,15 @@ def answers_of_every_kind(ann, bob):
     yield 200, ann.get("/healthz")
 
 
+def pages_for_people_and_programs(client):
+    for path in ("/readyz", "/metrics", "/api/v1/schema/", "/api/v1/docs/", "/api/v1/docs/page.js", "/api/v1/docs/page.css"):
+        yield 200, client.get(path)
+    yield 204, client.send("OPTIONS", MOVIES)
+
+
 def test_security_headers_are_on_answers_of_every_kind(ann, bob):
     headers = ("X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy")
-    for status, response in answers_of_every_kind(ann, bob):
+    for status, response in (*answers_of_every_kind(ann, bob), *pages_for_people_and_programs(ann)):
         seen = (response.status_code, *(response.headers.get(name) for name in headers))
         assert seen == (status, "nosniff", "same-origin", "same-origin")
 

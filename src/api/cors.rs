@@ -7,7 +7,7 @@ use super::proxy::is_host;
 /// What a script may read beside the headers that the standard allows.
 const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";
 
-/// A scheme, a host and a port, as a browser sends them in Origin.
+/// A scheme, a host and a port, as a browser sends them in Origin: in lower case, without the scheme's own port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -16,11 +16,15 @@ impl std::str::FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Origin, String> {
         let text = text.trim().to_ascii_lowercase();
-        let host = text
-            .strip_prefix("https://")
-            .or_else(|| text.strip_prefix("http://"));
-        match host {
-            Some(host) if is_host(host) => Ok(Origin(text)),
+        let (scheme, usual_port) = match text.starts_with("https:") {
+            true => ("https://", ":443"),
+            false => ("http://", ":80"),
+        };
+        match text.strip_prefix(scheme) {
+            Some(host) if is_host(host) => {
+                let host = host.strip_suffix(usual_port).unwrap_or(host);
+                Ok(Origin(format!("{scheme}{host}")))
+            }
             _ => Err("it is a list of origins such as https://app.example.com".to_owned()),
         }
     }
@@ -71,13 +75,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_has_a_scheme_and_a_host_and_no_path() {
-        for good in [
-            "https://app.example.com",
-            "http://localhost:3000",
-            "HTTPS://[::1]:8443",
+    fn an_origin_is_kept_as_browsers_send_it_and_has_no_path() {
+        for (good, sent) in [
+            ("https://app.example.com", "https://app.example.com"),
+            (" HTTP://Localhost:3000", "http://localhost:3000"),
+            ("HTTPS://[::1]:8443", "https://[::1]:8443"),
+            ("https://app.example.com:443", "https://app.example.com"),
+            ("http://app.example.com:80", "http://app.example.com"),
+            ("http://app.example.com:443", "http://app.example.com:443"),
         ] {
-            assert!(good.parse::<Origin>().is_ok(), "{good}");
+            assert_eq!(good.parse::<Origin>(), Ok(Origin(sent.into())), "{good}");
         }
         for bad in [
             "*",

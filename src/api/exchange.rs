@@ -63,12 +63,9 @@ pub fn answer_liveness() -> Response {
 
 /// The id that a trusted proxy gave the request, if it is fit for a log line and a header; else one of our own.
 fn identify(request: &Request, app: &App) -> String {
-    let given = request.header("X-Request-Id").filter(|id| {
-        is_well_formed(id) && proxy::comes_from_trusted(request, &app.trusted_proxies)
-    });
-    match given {
-        Some(id) => id.to_owned(),
-        None => {
+    match proxy::find_forwarded(request, "X-Request-Id", &app.trusted_proxies) {
+        Some(id) if is_well_formed(id) => id.to_owned(),
+        _ => {
             // An odd step visits every number once before any comes again.
             let number = app
                 .request_ids

@@ -7,24 +7,17 @@ use rouille::Request;
 use super::error::Error;
 
 /// Scheme and host under which the client reached the service, such as `http://example.com:8000`: the Host header,
-/// or what a proxy inside `trusted` forwards. Of a list of forwarded values the last counts, the one that the
-/// trusted proxy itself added.
+/// or what a proxy inside `trusted` forwards.
 ///
 /// # Errors
 /// 400 if the host is no host: it would be echoed in links.
 pub fn find_origin(request: &Request, trusted: &[IpNet]) -> Result<String, Error> {
-    let is_trusted = comes_from_trusted(request, trusted);
-    let forwarded = |name| {
-        values_from_last(request, name)
-            .next()
-            .filter(|_| is_trusted)
-    };
-    let scheme = match forwarded("X-Forwarded-Proto") {
+    let scheme = match find_forwarded(request, "X-Forwarded-Proto", trusted) {
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
         _ => "http",
     };
-    let host = forwarded("X-Forwarded-Host").or_else(|| request.header("Host"));
-    match host {
+    let host = find_forwarded(request, "X-Forwarded-Host", trusted);
+    match host.or_else(|| request.header("Host")) {
         Some(host) if is_host(host) => Ok(format!("{scheme}://{host}")),
         _ => Err(Error::InvalidHost),
     }
@@ -35,11 +28,10 @@ pub fn find_origin(request: &Request, trusted: &[IpNet]) -> Result<String, Error
 /// sent by the client and means nothing. Of an IPv6 address the first 64 bits are told, since whoever has one has all of
 /// its /64.
 pub fn find_client(request: &Request, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut client = request.remote_addr().ip().to_canonical();
+    let mut client = find_peer(request);
     for value in values_from_last(request, "X-Forwarded-For") {
         match parse_address(value) {
-            Some(seen) if is_trusted(&client) => client = seen,
+            Some(seen) if is_inside(trusted, client) => client = seen,
             _ => break,
         }
     }
@@ -49,10 +41,21 @@ pub fn find_client(request: &Request, trusted: &[IpNet]) -> IpAddr {
     }
 }
 
-/// Whether the peer is a proxy whose own headers are believed.
-pub fn comes_from_trusted(request: &Request, trusted: &[IpNet]) -> bool {
-    let peer = request.remote_addr().ip().to_canonical();
-    trusted.iter().any(|network| network.contains(&peer))
+/// A header's value, if the peer is a proxy inside `trusted`. Of several the last counts, the one that this proxy itself
+/// added.
+pub fn find_forwarded<'a>(request: &'a Request, name: &str, trusted: &[IpNet]) -> Option<&'a str> {
+    let is_trusted = is_inside(trusted, find_peer(request));
+    values_from_last(request, name)
+        .next()
+        .filter(|_| is_trusted)
+}
+
+fn find_peer(request: &Request) -> IpAddr {
+    request.remote_addr().ip().to_canonical()
+}
+
+fn is_inside(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
 }
 
 /// A header's values from the last to the first, over all of its lines: some proxies add a line, others to the line.
