@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 const ARROWS: &str = "
     main         -> command_line, commands/mod
     command_line -> commands/mod, settings
-    commands/mod -> commands/check, commands/migrate, commands/serve, commands/token, commands/users
+    commands/mod -> commands/check, commands/migrate, commands/print, commands/serve, commands/token, commands/users
     commands/mod -> command_line, logging, settings, store/mod, token
     commands/token   -> commands/mod, settings, store/mod
     commands/users   -> commands/mod, settings, store/mod, api/mod, password
     commands/check   -> commands/mod, settings, store/mod
     commands/migrate -> commands/mod, settings, store/mod
+    commands/print   -> settings, server/mod
     commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
     settings     -> api/mod, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration

@@ -2,6 +2,7 @@
 //! errors are chains of text (anyhow): a person reads them.
 mod check;
 mod migrate;
+mod print;
 mod serve;
 mod token;
 mod users;
@@ -71,6 +72,9 @@ pub enum Command {
         output: Output,
     },
 
+    /// Print a file that a deployment needs, with the settings of this one filled in and no secret
+    Print(Box<print::Print>),
+
     /// Print what a shell needs to complete this program's flags
     Completions {
         /// The shell
@@ -105,6 +109,7 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
             output,
         } => token::print(&username, database, &tokens, &output),
         Command::Check { settings, output } => check::check(&settings, &output),
+        Command::Print(asked) => print::print(&asked),
         Command::Completions { shell } => print_completions(shell),
     };
     match outcome {

@@ -91,3 +91,10 @@ pub fn raise_limit(others: u64) -> io::Result<usize> {
     let left = descriptors.saturating_sub(RESERVE).saturating_sub(others);
     Ok(usize::try_from(left.clamp(16, MOST_CONNECTIONS)).unwrap_or(16))
 }
+
+/// The limit of open files that leaves this many connections, or those of the default, beside `others`: what
+/// [`raise_limit`] reckons, the other way round.
+#[must_use]
+pub fn files_for(connections: Option<u64>, others: u64) -> u64 {
+    connections.unwrap_or(MOST_CONNECTIONS) + RESERVE + others
+}

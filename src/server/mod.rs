@@ -45,7 +45,7 @@ use rouille::{Request, Response};
 use self::connection::Connection;
 pub use self::counters::Counters;
 use self::desk::Desk;
-pub use self::limits::{Limits, raise_limit};
+pub use self::limits::{Limits, files_for, raise_limit};
 use self::listener::Listener;
 use self::poller::Poller;
 use self::queue::Queue;

@@ -1,0 +1,180 @@
+//! `print`: the files of a deployment, with this installation's own paths and settings filled in, and no secret.
+use std::env;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::Context;
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
+
+use crate::server;
+use crate::settings::{SECRET, Settings};
+
+/// What is printed, and for whom.
+#[derive(Args, Debug)]
+pub struct Print {
+    /// What the service is set to.
+    #[command(flatten)]
+    given: Given,
+
+    /// The file
+    file: File,
+
+    /// The name by which clients know the service; for the proxies
+    #[arg(long, default_value = "movies.example.com")]
+    host: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum File {
+    /// A unit for systemd, shut off from all that the service does not need
+    Systemd,
+    /// A Containerfile, which builds an image from the source
+    Container,
+    /// A compose.yaml: the image and a PostgreSQL
+    Compose,
+    /// A configuration of Caddy, which gets its certificates by itself
+    Caddy,
+    /// A configuration of nginx
+    Nginx,
+    /// A dashboard for Grafana over the figures of /metrics
+    Grafana,
+}
+
+/// The settings of `serve`, of which here none has to be there.
+#[derive(Debug)]
+struct Given {
+    bind: SocketAddr,
+    /// What LimitNOFILE and its likes have to leave for all connections.
+    files: u64,
+    /// Name and value of each that was set and is no secret.
+    set: Vec<(String, String)>,
+}
+
+impl Args for Given {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Settings::augment_args(command).mut_args(|argument| argument.required(false))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Given::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Given, clap::Error> {
+        let missing = || clap::Error::new(ErrorKind::MissingRequiredArgument);
+        let settings = Settings::augment_args(clap::Command::new("settings"));
+        let names = settings
+            .get_arguments()
+            .map(|argument| argument.get_id().as_str());
+        let is_set = |name: &&str| {
+            let source = matches.value_source(name);
+            !SECRET.contains(name)
+                && source.is_some_and(|source| source != ValueSource::DefaultValue)
+        };
+        let value_of = |name: &str| {
+            let values = matches.get_raw(name).into_iter().flatten();
+            let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+            values.join(",")
+        };
+        let number = |name| matches.get_one::<u32>(name).copied().map(u64::from);
+        Ok(Given {
+            bind: *matches.get_one("bind").ok_or_else(missing)?,
+            files: server::files_for(
+                number("max_connections"),
+                number("db_pool_size").ok_or_else(missing)?,
+            ),
+            set: names
+                .filter(is_set)
+                .map(|name| (name.to_uppercase(), value_of(name)))
+                .collect(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Given::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Given {
+    /// Where somebody on this machine reaches the service.
+    fn address(&self) -> SocketAddr {
+        let ip = match self.bind.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.bind.port())
+    }
+
+    fn trusted_proxies(&self) -> String {
+        let set = self.set.iter().find(|(name, _)| name == "TRUSTED_PROXIES");
+        set.map_or(
+            "127.0.0.1,::1 where it is on the same machine".to_owned(),
+            |(_, value)| value.clone(),
+        )
+    }
+}
+
+/// Prints the file.
+pub fn print(asked: &Print) -> anyhow::Result<()> {
+    let binary = env::current_exe().context("the path of this program")?;
+    let binary = binary.to_string_lossy();
+    let given = &asked.given;
+    let (template, settings) = match asked.file {
+        File::Systemd => (
+            include_str!("print/movies-api.service"),
+            lines_of_unit(&given.set),
+        ),
+        File::Container => (include_str!("print/Containerfile"), String::new()),
+        File::Compose => (
+            include_str!("print/compose.yaml"),
+            lines_of_compose(&given.set)?,
+        ),
+        File::Caddy => (include_str!("print/Caddyfile"), String::new()),
+        File::Nginx => (include_str!("print/nginx.conf"), String::new()),
+        File::Grafana => (include_str!("print/grafana.json"), String::new()),
+    };
+    let text = [
+        ("@binary@", binary.replace('%', "%%")),
+        ("@version@", env!("CARGO_PKG_VERSION").to_owned()),
+        ("@rust@", env!("CARGO_PKG_RUST_VERSION").to_owned()),
+        ("@host@", asked.host.clone()),
+        ("@bind@", given.bind.to_string()),
+        ("@port@", given.bind.port().to_string()),
+        ("@address@", given.address().to_string()),
+        ("@proxies@", given.trusted_proxies()),
+        ("@files@", given.files.to_string()),
+        ("@settings@\n", settings),
+    ]
+    .iter()
+    .fold(template.to_owned(), |text, (name, value)| {
+        text.replace(name, value)
+    });
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// As systemd.exec(5) quotes them; a `%` would begin a specifier.
+fn lines_of_unit(set: &[(String, String)]) -> String {
+    let quote = |value: &str| {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+        value.replace('%', "%%")
+    };
+    set.iter()
+        .map(|(name, value)| format!("Environment=\"{name}={}\"\n", quote(value)))
+        .collect()
+}
+
+/// As YAML takes them from JSON; a `$` would begin a variable. The image itself says where it listens.
+fn lines_of_compose(set: &[(String, String)]) -> serde_json::Result<String> {
+    set.iter()
+        .filter(|(name, _)| name != "BIND")
+        .map(|(name, value)| {
+            let value = serde_json::to_string(&value.replace('$', "$$"))?;
+            Ok(format!("      {name}: {value}\n"))
+        })
+        .collect()
+}
