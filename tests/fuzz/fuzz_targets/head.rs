@@ -1,0 +1,61 @@
+//! Any bytes as a request's head: what they are found to be does not depend on how many came at once, and can be
+//! written down so that it is read the same again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use movies_api::server::Limits;
+use movies_api::server::request::{Head, parse_head};
+
+/// Longer inputs tell nothing more: these limits are small.
+const LONGEST: usize = 600;
+
+fn limits() -> Limits {
+    Limits {
+        head_bytes: 256,
+        head_fields: 6,
+        target_bytes: 64,
+        ..Limits::default()
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    if bytes.len() > LONGEST {
+        return;
+    }
+    let limits = limits();
+    let whole = parse_head(bytes, &limits);
+    let mut is_refused = false;
+    for end in 0..bytes.len() {
+        match parse_head(&bytes[..end], &limits) {
+            Ok(None) => assert!(!is_refused, "a refusal was taken back"),
+            Ok(Some(found)) => {
+                assert!(found.1 <= end);
+                assert_eq!(whole, Ok(Some(found)), "what follows a head changed it");
+            }
+            Err(_) => is_refused = true,
+        }
+    }
+    assert!(!is_refused || whole.is_err(), "a refusal was taken back");
+    if let Ok(Some((head, taken))) = whole {
+        assert!(taken <= bytes.len());
+        check(&head);
+    }
+});
+
+fn check(head: &Head) {
+    assert!(head.target.starts_with('/') || head.target == "*");
+    assert!(head.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    let hosts = head.headers.iter();
+    let hosts = hosts.filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+    assert!(hosts.count() == 1 || head.is_http_10);
+    let version = if head.is_http_10 { "1.0" } else { "1.1" };
+    let mut text = format!("{} {} HTTP/{version}\r\n", head.method, head.target);
+    for (name, value) in &head.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    // Each character of a value is one byte.
+    let bytes: Vec<_> = text.chars().map(|character| character as u8).collect();
+    let again = parse_head(&bytes, &Limits::default());
+    assert_eq!(again, Ok(Some((head.clone(), bytes.len()))));
+}
