@@ -156,7 +156,7 @@ def proxy(request, start_server, tmp_path):
     made = request.param(tmp_path, server.base.removeprefix("http://"), ports)
     made.server, made.base, made.plain = server, f"https://localhost:{ports[443]}", f"http://localhost:{ports[80]}"
     try:
-        wait_until(made.trusted.exists)
+        wait_until(made.trusted.exists, 30)
         yield made
     finally:
         made.process.terminate()
@@ -173,7 +173,7 @@ def client_of(proxy):
         except requests.ConnectionError:
             return False
 
-    wait_until(answers)
+    wait_until(answers, 30)
     return client
 
 
