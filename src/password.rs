@@ -14,7 +14,7 @@ static COMMON_PASSWORDS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
 
 /// The shortest password allowed, in code points.
-const MINIMUM_LENGTH: usize = 8;
+pub const MINIMUM_LENGTH: usize = 8;
 
 /// What Django's prefix for bcrypt over the hexadecimal SHA-256 of the password looks like. The digest is 64
 /// bytes, so bcrypt's limit of 72 cuts nothing.

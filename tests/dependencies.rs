@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Licences that ask for no more than their text. Of a choice (`OR`, `/`) one of these has to be there, of a sum (`AND`) all.
-const LICENCES: [&str; 4] = ["MIT", "Apache-2.0", "BSD-3-Clause", "Unicode-3.0"];
+const LICENCES: [&str; 5] = ["MIT", "Apache-2.0", "BSD-3-Clause", "Unicode-3.0", "Zlib"];
 
 /// Crates that are built in more than one version, and who holds on to the older one.
 const TWICE: [(&str, &str); 8] = [
     (
         "base64",
-        "rouille 3.6 on 0.13; postgres-protocol 0.6 and jsonwebtoken 11 on 0.22",
+        "rouille 3.6 on 0.13; postgres-protocol 0.6 and jsonwebtoken 11 on 0.22; utoipa-swagger-ui 10 on 0.23",
     ),
     ("getrandom", "rouille's rand 0.8"),
     ("lock_api", "as parking_lot"),

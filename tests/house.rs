@@ -19,10 +19,13 @@ const ARROWS: &str = "
     commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
     settings     -> api/mod, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
-    api/mod      -> api/cors, api/docs, api/exchange, store/mod, token, password, metrics, server/mod, throttle
+    api/mod      -> api/cors, api/docs, api/exchange, api/schema, store/mod, token, password, metrics, server/mod, throttle
     api/exchange -> api/mod, api/cors, api/error, api/probes, api/proxy, logging, metrics
     api/cors     -> api/proxy
-    api/docs     -> api/auth, api/error, api/page, api/registration, store/mod, throttle, token
+    api/docs     -> api/error
+    api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
+    api/bodies   -> api/account, api/fields, api/movies, api/operations, api/query, password
+    api/operations -> api/error, server/mod, throttle, token
     api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, store/mod, token
     api/registration -> api/account, api/body, api/error, api/fields, password, store/mod
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod

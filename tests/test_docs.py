@@ -1,10 +1,11 @@
 """The page at /api/v1/docs/: nothing from elsewhere, and a person gets from it to a stored movie by clicking alone."""
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from client import MOVIES, PASSWORD, word
+from client import MOVIES
 
 DOCS = "/api/v1/docs/"
 SCREENSHOTS = Path(__file__).parent.parent / "target" / "screenshots"
@@ -17,10 +18,19 @@ def test_the_page_is_the_service_s_own_files_alone(own_server):
     policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
     assert not re.search(r"(src|href)=\"(https?:)?//|<script>|<style>|style=|onclick=", page.text)
-    for name, media_type in (("page.js", "text/javascript"), ("page.css", "text/css")):
-        asset = client.get(DOCS + name)
-        assert (asset.status_code, asset.headers["Content-Type"].split(";")[0]) == (200, media_type)
-        assert asset.headers["Cache-Control"] == "max-age=3600"
+    loaded = re.findall(r"(?:src|href)=\"(?:\./)?([^\"]+)\"", page.text)
+    assert len(loaded) == 7
+    for name in loaded:
+        file = client.get(DOCS + name)
+        kind = {"js": "text/javascript", "css": "text/css", "png": "image/png"}[name.rsplit(".")[-1]]
+        assert (file.status_code, file.headers["Content-Type"]) == (200, kind)
+        assert file.headers["Cache-Control"] == "max-age=3600"
+        assert file.content
+
+
+@pytest.mark.parametrize("name", ["index.html", "swagger-ui.js", "oauth2-redirect.html", "../schema/", "x"])
+def test_no_other_file_is_served(own_server, name):
+    assert own_server.client().send("GET", DOCS + name).status_code == 404
 
 
 @pytest.mark.parametrize("path", [DOCS, "/api/v1/schema/"])
@@ -38,7 +48,7 @@ def browser(tmp_path):
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
-    for flag in [*flags.split(), f"user-data-dir={tmp_path}", "window-size=1000,1100"]:
+    for flag in [*flags.split(), f"user-data-dir={tmp_path}", "window-size=1100,1300"]:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -46,39 +56,56 @@ def browser(tmp_path):
     started.quit()
 
 
-def test_a_person_goes_from_the_page_to_a_stored_movie(own_server, browser):
+def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server, browser):
     from selenium.webdriver.support.ui import WebDriverWait
 
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    wait = WebDriverWait(browser, 10)
-    name, title = f"ann{word()}", f"Heat {word()}"
+    wait = WebDriverWait(browser, 30)
+    server = start_server()
 
-    def fill(operation, fields, status):
-        """Opens the operation, fills its form, sends it; what is shown."""
-        place = wait.until(lambda _: browser.find_element("id", operation))
-        if not place.get_attribute("open"):
-            place.find_element("tag name", "summary").click()
-        for field, value in fields.items():
-            place.find_element("name", field).send_keys(value)
-        place.find_element("css selector", "button[type=submit]").click()
-        shown = place.find_element("tag name", "pre")
-        wait.until(lambda _: f"\n{status}" in shown.text)
-        browser.execute_script("arguments[0].scrollIntoView()", place)
-        browser.save_screenshot(str(SCREENSHOTS / f"{operation}.png"))
-        return shown
+    def find(selector, place=browser):
+        return wait.until(lambda _: next((found for found in place.find_elements("css selector", selector) if found.is_displayed()), None))
 
-    browser.get(own_server.base + DOCS)
-    fill("create_movie", {"title": title}, 401)
-    fill("register", {"username": name, "email": f"{name}@example.com", "password": PASSWORD, "password2": PASSWORD}, 201)
-    fill("obtain_token", {"username": name, "password": PASSWORD}, 200).find_element("class name", "use").click()
-    assert browser.find_element("id", "signed").text == "Authorised."
-    made = fill("create_movie", {"genre": "Crime", "year": "1995"}, 201)
-    movie = re.search(r'"id": (\d+)', made.text)[1]
-    assert title in fill("list_movies", {"title": title.lower()}, 200).text
-    user = own_server.client()
-    user.token = browser.find_element("id", "token").get_attribute("value")
-    assert user.get(f"{MOVIES}{movie}/").json()["title"] == title
-    fill("delete_movie", {"id": movie}, 204)
-    assert user.get(f"{MOVIES}{movie}/").status_code == 404
-    told = [entry["message"] for entry in browser.get_log("browser") if "401" not in entry["message"]]
+    def picture(name):
+        browser.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+    def click(element):
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def execute(tag, operation, status, **parameters):
+        """Opens the operation, executes it as it is filled in already, and with these parameters; the body that is shown."""
+        place = find(f"#operations-{tag}-{operation}")
+        if "is-open" not in place.get_attribute("class"):
+            click(find(".opblock-summary-control", place))
+        for name, value in parameters.items():
+            find(f"tr[data-param-name={name}] input", place).send_keys(value)
+        click(find(".execute", place))
+        wait.until(lambda _: find(".live-responses-table tbody .response-col_status", place).text.startswith(status))
+        browser.execute_script("arguments[0].scrollIntoView()", find(".execute-wrapper, .btn-group", place))
+        picture(operation)
+        body = place.find_elements("css selector", ".live-responses-table tbody .response-col_description .highlight-code code")
+        return json.loads(body[0].text) if body else None
+
+    browser.get(server.base + DOCS)
+    find("#operations-movies-create_movie")
+    picture("page")
+    assert execute("movies", "create_movie", "401") == {"detail": "Authentication credentials were not provided."}
+    assert execute("accounts", "register", "201")["username"] == "ann"
+    access = execute("accounts", "obtain_token", "200")["access"]
+    click(find(".btn.authorize"))
+    find(".modal-ux input").send_keys(access)
+    picture("authorize")
+    find(".modal-ux .btn.authorize").click()
+    find(".modal-ux .btn-done").click()
+    made = execute("movies", "create_movie", "201")
+    assert made["title"] == "Heat"
+    user = server.client().with_token(access)
+    assert user.get(f"{MOVIES}{made['id']}/").json() == made
+    assert execute("movies", "list_movies", "200", title="heat")["results"] == [made]
+    execute("movies", "delete_movie", "204", id=made["id"])
+    assert user.get(f"{MOVIES}{made['id']}/").status_code == 404
+    browser.refresh()
+    assert find(".btn.authorize.locked"), "who is authorised stays so when the page is loaded again"
+    told = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE" and "401" not in entry["message"]]
     assert told == []

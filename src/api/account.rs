@@ -2,7 +2,7 @@
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::fields::{NOT_A_STRING, TextField, at_most, without_null};
+use super::fields::{NOT_A_STRING, Rule, TextField};
 use crate::{password, text};
 
 /// Unique, case-sensitive, kept as sent.
@@ -10,7 +10,11 @@ pub const USERNAME: TextField = TextField {
     name: "username",
     wrong_kind: NOT_A_STRING,
     may_be_blank: false,
-    validators: &[username_form, at_most::<150>, without_null],
+    rules: &[
+        Rule::Form(username_form),
+        Rule::AtMost(150),
+        Rule::WithoutNull,
+    ],
 };
 
 /// Judged by the password validators.
@@ -18,7 +22,7 @@ pub const PASSWORD: TextField = TextField {
     name: "password",
     wrong_kind: NOT_A_STRING,
     may_be_blank: false,
-    validators: &[password_strength, without_null],
+    rules: &[Rule::Form(password_strength), Rule::WithoutNull],
 };
 
 /// The password once more, against slips.
@@ -32,7 +36,7 @@ pub const EMAIL: TextField = TextField {
     name: "email",
     wrong_kind: INVALID_EMAIL,
     may_be_blank: false,
-    validators: &[at_most::<254>, without_null, email_form],
+    rules: &[Rule::AtMost(254), Rule::WithoutNull, Rule::Form(email_form)],
 };
 
 /// May be left out or blank.
@@ -40,7 +44,7 @@ pub const FIRST_NAME: TextField = TextField {
     name: "first_name",
     wrong_kind: NOT_A_STRING,
     may_be_blank: true,
-    validators: &[at_most::<150>, without_null],
+    rules: &[Rule::AtMost(150), Rule::WithoutNull],
 };
 
 /// May be left out or blank.
@@ -71,7 +75,7 @@ const PLAIN: TextField = TextField {
     name: "",
     wrong_kind: NOT_A_STRING,
     may_be_blank: false,
-    validators: &[without_null],
+    rules: &[Rule::WithoutNull],
 };
 
 const INVALID_EMAIL: &str = "Enter a valid email address.";

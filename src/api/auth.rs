@@ -28,7 +28,11 @@ pub fn register(request: &Request, app: &App) -> Result<Response, Error> {
 
 #[derive(Serialize, ToSchema)]
 pub struct TokenPair {
+    /// For `refresh_token`.
+    #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
     refresh: String,
+    /// For the movies.
+    #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
     access: String,
 }
 
@@ -69,6 +73,7 @@ pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
 
 #[derive(Serialize, ToSchema)]
 pub struct AccessToken {
+    #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
     access: String,
 }
 

@@ -3,14 +3,18 @@ use std::borrow::Cow;
 use std::fmt;
 
 use rouille::Response;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
+use super::answer_json;
 use crate::throttle::Throttled;
 use crate::token::Rejection;
 use crate::{password, store};
 
-/// What is wrong with the fields of a body or a query, in the order in which they are declared.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What is wrong with the fields of a body or a query, in the order in which they are declared; what concerns none of
+/// them stands under `non_field_errors`.
+#[derive(Debug, Default, PartialEq, Eq, ToSchema)]
+#[schema(value_type = std::collections::HashMap<String, Vec<String>>)]
 pub struct FieldErrors(Vec<(&'static str, Vec<Cow<'static, str>>)>);
 
 impl FieldErrors {
@@ -51,6 +55,25 @@ impl fmt::Display for FieldErrors {
             .map(|(field, messages)| format!("{field}: {}", messages.join(" ")));
         formatter.write_str(&told.collect::<Vec<_>>().join("; "))
     }
+}
+
+impl Serialize for FieldErrors {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(field, messages)| (field, messages)))
+    }
+}
+
+/// Every other refusal: a sentence for people, with some a word for programs, with a bad access token what is wrong
+/// with it.
+#[derive(Serialize, ToSchema)]
+pub struct Refusal<'a> {
+    detail: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    messages: Option<[AccessTokenMessage; 1]>,
 }
 
 /// Why a request is not answered with what it asked for.
@@ -192,7 +215,7 @@ impl Error {
     /// The whole answer.
     pub fn into_response(self) -> Response {
         let status = self.status();
-        let response = super::answer_json(status, &Body(&self));
+        let response = answer_json(status, &self.body());
         match self {
             Error::MethodNotAllowed { allow, .. } => response.with_unique_header("Allow", allow),
             Error::Throttled(throttled) => {
@@ -208,60 +231,66 @@ impl Error {
     }
 }
 
-struct Body<'a>(&'a Error);
-
-impl Serialize for Body<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let detail = match self.0 {
-            Error::Fields(FieldErrors(fields)) => {
-                return serializer
-                    .collect_map(fields.iter().map(|(field, messages)| (field, messages)));
-            }
-            Error::NonField(message) => {
-                return serializer.collect_map([("non_field_errors", [message])]);
-            }
-            Error::Syntax(reason) => &format!("JSON parse error - {reason}"),
-            Error::MethodNotAllowed { method, .. } => &format!("Method \"{method}\" not allowed."),
-            Error::UnsupportedMediaType(media_type) => {
-                &format!("Unsupported media type \"{media_type}\" in request.")
-            }
-            Error::InvalidHost => "The Host header names no host.",
-            Error::NotAuthenticated => "Authentication credentials were not provided.",
-            Error::MalformedAuthorization => {
-                "Authorization header must contain two space-delimited values"
-            }
-            Error::AccessToken(_) => "Given token not valid for any token type",
-            Error::RefreshToken(rejection) => rejection.message(),
-            Error::NoIdentification => "Token contained no recognizable user identification",
-            Error::UserNotFound => "User not found",
-            Error::UserInactive => "User is inactive",
-            Error::WrongCredentials => "No active account found with the given credentials",
-            Error::NoActiveAccount => "No active account found for the given token.",
-            Error::PermissionDenied => "You do not have permission to perform this action.",
-            Error::NotFound => "Not found.",
-            Error::MovieNotFound => "No Movie matches the given query.",
-            Error::InvalidPage => "Invalid page.",
-            Error::Throttled(throttled) => {
-                let seconds = seconds_to_wait(throttled);
-                let plural = if seconds == 1 { "" } else { "s" };
-                &format!("Request was throttled. Expected available in {seconds} second{plural}.")
-            }
-            Error::Unavailable => "Service temporarily unavailable, try again later.",
-            Error::Fault(_) => "Internal server error.",
-        };
-        let mut body = serializer.serialize_map(None)?;
-        body.serialize_entry("detail", detail)?;
-        if let Some(code) = self.0.code() {
-            body.serialize_entry("code", code)?;
-        }
-        if let Error::AccessToken(rejection) = self.0 {
-            body.serialize_entry("messages", &[AccessTokenMessage::new(*rejection)])?;
-        }
-        body.end()
-    }
+/// What a refusal says.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Body<'a> {
+    Fields(&'a FieldErrors),
+    NonField { non_field_errors: [&'a str; 1] },
+    Refusal(Refusal<'a>),
 }
 
 impl Error {
+    fn body(&self) -> Body<'_> {
+        let detail: Cow<str> = match self {
+            Error::Fields(errors) => return Body::Fields(errors),
+            Error::NonField(message) => {
+                return Body::NonField {
+                    non_field_errors: [message],
+                };
+            }
+            Error::Syntax(reason) => format!("JSON parse error - {reason}").into(),
+            Error::MethodNotAllowed { method, .. } => {
+                format!("Method \"{method}\" not allowed.").into()
+            }
+            Error::UnsupportedMediaType(media_type) => {
+                format!("Unsupported media type \"{media_type}\" in request.").into()
+            }
+            Error::InvalidHost => "The Host header names no host.".into(),
+            Error::NotAuthenticated => "Authentication credentials were not provided.".into(),
+            Error::MalformedAuthorization => {
+                "Authorization header must contain two space-delimited values".into()
+            }
+            Error::AccessToken(_) => "Given token not valid for any token type".into(),
+            Error::RefreshToken(rejection) => rejection.message().into(),
+            Error::NoIdentification => "Token contained no recognizable user identification".into(),
+            Error::UserNotFound => "User not found".into(),
+            Error::UserInactive => "User is inactive".into(),
+            Error::WrongCredentials => "No active account found with the given credentials".into(),
+            Error::NoActiveAccount => "No active account found for the given token.".into(),
+            Error::PermissionDenied => "You do not have permission to perform this action.".into(),
+            Error::NotFound => "Not found.".into(),
+            Error::MovieNotFound => "No Movie matches the given query.".into(),
+            Error::InvalidPage => "Invalid page.".into(),
+            Error::Throttled(throttled) => {
+                let seconds = seconds_to_wait(throttled);
+                let plural = if seconds == 1 { "" } else { "s" };
+                format!("Request was throttled. Expected available in {seconds} second{plural}.")
+                    .into()
+            }
+            Error::Unavailable => "Service temporarily unavailable, try again later.".into(),
+            Error::Fault(_) => "Internal server error.".into(),
+        };
+        Body::Refusal(Refusal {
+            detail,
+            code: self.code(),
+            messages: match self {
+                Error::AccessToken(rejection) => Some([AccessTokenMessage::new(*rejection)]),
+                _ => None,
+            },
+        })
+    }
+
     /// SimpleJWT's word for programs, beside the sentence for people.
     fn code(&self) -> Option<&'static str> {
         match self {
@@ -276,7 +305,7 @@ impl Error {
     }
 }
 
-#[derive(serde::Serialize)]
+#[derive(Serialize, ToSchema)]
 struct AccessTokenMessage {
     token_class: &'static str,
     token_type: &'static str,

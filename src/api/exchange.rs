@@ -81,7 +81,7 @@ fn is_well_formed(id: &str) -> bool {
 }
 
 /// On every answer.
-fn security_headers() -> [(Cow<'static, str>, Cow<'static, str>); 3] {
+pub fn security_headers() -> [(Cow<'static, str>, Cow<'static, str>); 3] {
     [
         ("X-Content-Type-Options".into(), "nosniff".into()),
         ("Referrer-Policy".into(), "same-origin".into()),

@@ -6,8 +6,15 @@ use super::body::{Fields, Value};
 use super::error::FieldErrors;
 use crate::text;
 
-/// One or more messages about a text; none if it is fine.
-pub type Validator = fn(&str) -> Vec<Cow<'static, str>>;
+/// What a text has to keep to.
+pub enum Rule {
+    /// No more code points than this.
+    AtMost(usize),
+    /// No NUL, which PostgreSQL could not keep.
+    WithoutNull,
+    /// What this says: one or more messages, or none if all is well.
+    Form(fn(&str) -> Vec<Cow<'static, str>>),
+}
 
 /// A field of text: the rules of the framework's CharField.
 pub struct TextField {
@@ -18,7 +25,17 @@ pub struct TextField {
     /// Whether nothing but white space is fine.
     pub may_be_blank: bool,
     /// All of them judge, in this order.
-    pub validators: &'static [Validator],
+    pub rules: &'static [Rule],
+}
+
+impl TextField {
+    /// How many code points it may have, if that is bounded.
+    pub fn longest(&self) -> Option<usize> {
+        self.rules.iter().find_map(|rule| match rule {
+            Rule::AtMost(limit) => Some(*limit),
+            Rule::WithoutNull | Rule::Form(_) => None,
+        })
+    }
 }
 
 /// What the framework says of a value that is neither text nor a number.
@@ -111,9 +128,9 @@ fn read_text(value: &Value, field: &TextField) -> Result<String, Vec<Cow<'static
         };
     }
     let messages: Vec<_> = field
-        .validators
+        .rules
         .iter()
-        .flat_map(|judge| judge(&text))
+        .flat_map(|rule| judge(rule, &text))
         .collect();
     if messages.is_empty() {
         Ok(text)
@@ -122,20 +139,14 @@ fn read_text(value: &Value, field: &TextField) -> Result<String, Vec<Cow<'static
     }
 }
 
-/// Refuses text of more than `LIMIT` code points.
-pub fn at_most<const LIMIT: usize>(text: &str) -> Vec<Cow<'static, str>> {
-    if text.chars().count() <= LIMIT {
-        return Vec::new();
-    }
-    vec![format!("Ensure this field has no more than {LIMIT} characters.").into()]
-}
-
-/// Refuses text with a NUL in it, which PostgreSQL could not keep.
-pub fn without_null(text: &str) -> Vec<Cow<'static, str>> {
-    if text.contains('\0') {
-        vec!["Null characters are not allowed.".into()]
-    } else {
-        Vec::new()
+fn judge(rule: &Rule, text: &str) -> Vec<Cow<'static, str>> {
+    match rule {
+        Rule::AtMost(limit) if text.chars().count() > *limit => {
+            vec![format!("Ensure this field has no more than {limit} characters.").into()]
+        }
+        Rule::WithoutNull if text.contains('\0') => vec!["Null characters are not allowed.".into()],
+        Rule::AtMost(_) | Rule::WithoutNull => Vec::new(),
+        Rule::Form(judge) => judge(text),
     }
 }
 
@@ -174,7 +185,7 @@ mod tests {
         name: "title",
         wrong_kind: NOT_A_STRING,
         may_be_blank: false,
-        validators: &[at_most::<5>, without_null],
+        rules: &[Rule::AtMost(5), Rule::WithoutNull],
     };
 
     fn text(value: &str) -> Value {

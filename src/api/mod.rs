@@ -2,6 +2,7 @@
 //! not SQL.
 mod account;
 mod auth;
+mod bodies;
 mod body;
 mod cors;
 mod docs;
@@ -9,11 +10,13 @@ mod error;
 mod exchange;
 mod fields;
 mod movies;
+mod operations;
 mod page;
 mod probes;
 mod proxy;
 mod query;
 pub mod registration;
+mod schema;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -123,10 +126,9 @@ fn route(
         (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(probes::check_liveness()) },
         (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); probes::check_readiness(app) },
         (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); probes::show_metrics(app) },
-        (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(docs::show_schema()) },
-        (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); Ok(docs::show_page()) },
-        (GET)    ["/api/v1/docs/page.js"]                 => { take(Route::ShowDocs); Ok(docs::show_script()) },
-        (GET)    ["/api/v1/docs/page.css"]                => { take(Route::ShowDocs); Ok(docs::show_style()) },
+        (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(schema::show_schema()) },
+        (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); docs::show_page() },
+        (GET)    ["/api/v1/docs/{file}", file: docs::File] => { take(Route::ShowDocs); docs::show_file(file) },
         _ => refuse(request, &target, app)
     )
 }
@@ -160,8 +162,7 @@ fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
         (ANY) ["/metrics"]                          => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         (ANY) ["/api/v1/schema/"]                   => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         (ANY) ["/api/v1/docs/"]                     => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
-        (ANY) ["/api/v1/docs/page.js"]              => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
-        (ANY) ["/api/v1/docs/page.css"]             => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
+        (ANY) ["/api/v1/docs/{_file}", _file: docs::File] => Some(("GET, HEAD, OPTIONS", Guard::Nobody)),
         _ => None
     )
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use rouille::{Request, Response};
 
 use super::error::Error;
-use super::fields::{NOT_A_STRING, Presence, Reader, TextField, at_most, without_null};
+use super::fields::{NOT_A_STRING, Presence, Reader, Rule, TextField};
 use super::page::Envelope;
 use super::proxy::find_origin;
 use super::query::Query;
@@ -14,19 +14,22 @@ use crate::store::lists::{self, Filter, PageRequest, Shelf};
 use crate::store::movies::{self, Changes, NewMovie};
 use crate::store::users;
 
-const TITLE: TextField = TextField {
+/// Kept as sent, trimmed.
+pub const TITLE: TextField = TextField {
     name: "title",
     wrong_kind: NOT_A_STRING,
     may_be_blank: false,
-    validators: &[at_most::<100>, without_null],
+    rules: &[Rule::AtMost(100), Rule::WithoutNull],
 };
 
-const GENRE: TextField = TextField {
+/// As the title.
+pub const GENRE: TextField = TextField {
     name: "genre",
     ..TITLE
 };
 
-const YEAR: &str = "year";
+/// A 32-bit integer.
+pub const YEAR: &str = "year";
 
 /// The path of the list, to which links lead.
 const LIST_PATH: &str = "/api/v1/movies/";

@@ -11,10 +11,12 @@ use crate::store::movies::Movie;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Page)]
 pub struct Envelope {
+    /// On all pages together.
+    #[schema(example = 1)]
     count: i64,
-    #[schema(required)]
+    #[schema(required, example = json!(null))]
     next: Option<String>,
-    #[schema(required)]
+    #[schema(required, example = json!(null))]
     previous: Option<String>,
     results: Vec<Movie>,
 }

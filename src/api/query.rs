@@ -10,10 +10,10 @@ use crate::store::lists::{Filter, PageRequest};
 use crate::text::{self, Decimal};
 
 /// Movies on a page unless the client says otherwise.
-const DEFAULT_PAGE_SIZE: i64 = 10;
+pub const DEFAULT_PAGE_SIZE: i64 = 10;
 
 /// Movies on a page at the most.
-const LARGEST_PAGE_SIZE: i64 = 100;
+pub const LARGEST_PAGE_SIZE: i64 = 100;
 
 /// Past any page that could be filled, and far from overflow when multiplied by the size.
 const LARGEST_PAGE_NUMBER: i64 = 1 << 53;

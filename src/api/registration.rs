@@ -34,10 +34,15 @@ pub(super) struct Registration {
 #[derive(Serialize, ToSchema)]
 pub struct RegisteredUser {
     /// The new id.
+    #[schema(example = 1)]
     pub id: i64,
+    #[schema(example = "ann")]
     username: String,
+    #[schema(example = "ann@example.com")]
     email: String,
+    #[schema(example = "Ann")]
     first_name: String,
+    #[schema(example = "Lee")]
     last_name: String,
 }
 

@@ -23,14 +23,19 @@ const DELETE: Sql = sql!("movies/delete", [INT8_ARRAY, INT8_ARRAY]);
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Movie {
     /// From 1.
+    #[schema(example = 1)]
     pub id: i64,
     /// At most 100 code points.
+    #[schema(example = "Heat")]
     pub title: String,
     /// At most 100 code points.
+    #[schema(example = "Crime")]
     pub genre: String,
     /// Any 32-bit number.
+    #[schema(example = 1995)]
     pub year: i32,
     /// The creator's username.
+    #[schema(example = "ann")]
     pub creator: String,
 }
 
