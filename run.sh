@@ -235,6 +235,8 @@ serve() {
         need_postgres
         open_cluster
     fi
+    # glibc would give the threads eight arenas a core, and each keeps what its busiest moment took.
+    export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-4}
     # A process group of its own: a Ctrl-C reaches the server once, from here, and not a second time from the terminal.
     set -m
     "$BINARY" 9>&- &
