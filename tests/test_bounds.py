@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from client import MOVIES, PASSWORD, TOKEN, exchange, film, wait_until
+from client import MOVIES, PASSWORD, TOKEN, Client, exchange, film, wait_until
 from test_races import at_once, post
 
 MIB = 1024 * 1024
@@ -58,6 +58,9 @@ def test_a_thousand_connections_on_256_descriptors_end_nothing_and_two_seconds_l
         closed = time.monotonic()
         wait_until(lambda: ann.with_token(ann.token).get(MOVIES).status_code == 200, deadline=20)
         assert time.monotonic() - closed < 2
+    # The default leaves enough for all else; else descriptors did run out.
+    shown = Client(server.base).get("/metrics").text
+    assert ("movies_accept_errors_total 0\n" in shown) == (most_connections is None)
     assert server.stop() == 0
 
 

@@ -47,9 +47,9 @@ def test_no_secret_is_printed_and_no_gap_is_left(file):
 def test_each_file_holds_the_settings_of_this_installation():
     settings = {"BIND": "10.1.2.3:8123", "WORKERS": "48", "MAX_CONNECTIONS": "1000", "DB_POOL_SIZE": "20", "TRUSTED_PROXIES": "10.0.0.0/8"}
     unit = printed("systemd", **settings).splitlines()
-    assert {'Environment="BIND=10.1.2.3:8123"', 'Environment="WORKERS=48"', "LimitNOFILE=1084", f'ExecStart="{BINARY}" serve'} <= set(unit)
+    assert {'Environment="BIND=10.1.2.3:8123"', 'Environment="WORKERS=48"', "LimitNOFILE=1144", f'ExecStart="{BINARY}" serve'} <= set(unit)
     compose = printed("compose", **settings)
-    assert all(f"\n      {line}\n" in compose for line in ('WORKERS: "48"', 'TRUSTED_PROXIES: "10.0.0.0/8"', "nofile: 1084"))
+    assert all(f"\n      {line}\n" in compose for line in ('WORKERS: "48"', 'TRUSTED_PROXIES: "10.0.0.0/8"', "nofile: 1144"))
     assert 'ports: ["10.1.2.3:8123:8123"]' in compose and "BIND" not in compose
     assert "\nENV BIND=0.0.0.0:8123\nEXPOSE 8123\n" in printed("container", **settings)
     lines = {"nginx": ["    server 10.1.2.3:8123;", "    server_name films.example.org;"], "caddy": ["\t\treverse_proxy 10.1.2.3:8123 {", "films.example.org {"]}

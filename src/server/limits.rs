@@ -10,6 +10,10 @@ const MOST_CONNECTIONS: u64 = 65_536;
 /// Descriptors that are left for files, the log, the poller and refused clients.
 const RESERVE: u64 = 64;
 
+/// Descriptors of one connection to another server: its socket, and the two epolls and the eventfd that its client, the
+/// crate postgres, waits with.
+const FILES_OF_OTHER: u64 = 4;
+
 /// What the server allows. Every field has a bound that holds for each client alone or for all together, so that
 /// nothing a client does grows without end.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +78,7 @@ impl Default for Limits {
 }
 
 /// Raises the process's limit of open descriptors to the most that the system allows it, and answers how many
-/// connections fit into it when `others` descriptors are kept for other uses: 16 to 65,536.
+/// connections fit into it beside so many connections of our own to other servers: 16 to 65,536.
 ///
 /// # Errors
 /// If the system refuses the raise.
@@ -88,7 +92,8 @@ pub fn raise_limit(others: u64) -> io::Result<usize> {
         setrlimit(Resource::Nofile, raised)?;
     }
     let descriptors = limit.maximum.unwrap_or(u64::MAX);
-    let left = descriptors.saturating_sub(RESERVE).saturating_sub(others);
+    let kept = RESERVE + others * FILES_OF_OTHER;
+    let left = descriptors.saturating_sub(kept);
     Ok(usize::try_from(left.clamp(16, MOST_CONNECTIONS)).unwrap_or(16))
 }
 
@@ -96,5 +101,5 @@ pub fn raise_limit(others: u64) -> io::Result<usize> {
 /// [`raise_limit`] reckons, the other way round.
 #[must_use]
 pub fn files_for(connections: Option<u64>, others: u64) -> u64 {
-    connections.unwrap_or(MOST_CONNECTIONS) + RESERVE + others
+    connections.unwrap_or(MOST_CONNECTIONS) + RESERVE + others * FILES_OF_OTHER
 }
