@@ -60,7 +60,7 @@ def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server,
     from selenium.webdriver.support.ui import WebDriverWait
 
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    wait = WebDriverWait(browser, 30)
+    wait = WebDriverWait(browser, 60)
     server = start_server()
 
     def find(selector, place=browser):
