@@ -15,7 +15,8 @@
 //! ```
 //!
 //! `settings` says what there is to set, and `command_line` alone reads the environment; `commands` are what operators
-//! run, `serve` among them. `text` is how Python reads text, on which the framework's rules rest.
+//! run, `serve` among them. `text` is how Python reads text, on which the framework's rules rest. `api::schema` describes
+//! the API, from `operations` (what may be asked) and `bodies` (what is taken); `api::docs` is the page on it.
 //! tests/house.rs holds who may use whom.
 
 pub mod api;
