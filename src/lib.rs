@@ -11,7 +11,7 @@
 //! store       one prepared statement, a file under sql/
 //! api         struct -> JSON, page: the envelope
 //! server      rouille::Response -> socket
-//! logging     one line                           metrics     one more of its kind
+//! trace       what was learnt of it              logging     one line            metrics     one more of its kind
 //! ```
 //!
 //! `settings` says what there is to set, and `command_line` alone reads the environment; `commands` are what operators
@@ -31,3 +31,4 @@ pub mod store;
 pub mod text;
 pub mod throttle;
 pub mod token;
+pub mod trace;

@@ -1,7 +1,7 @@
 //! The program's plot: a command from flags and environment, run to its end; and the exit codes.
 use std::process::ExitCode;
 
-use movies_api::{command_line, commands};
+use movies_api::{command_line, commands, logging};
 
 /// The exit code for settings and arguments that cannot be: another try would fail in the same way.
 const BAD_USAGE: u8 = 2;
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match commands::run(asked.command, &asked.in_force) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("movies-api: {error:#}");
+            logging::tell_end(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

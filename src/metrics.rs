@@ -87,6 +87,7 @@ struct Meters {
     request_durations: Family<Taken, Histogram>,
     checkouts: Histogram,
     checkout_timeouts: Counter,
+    statements: Family<Run, Histogram>,
     batches: Family<Run, Histogram>,
     hash_waits: Histogram,
     hash_refusals: Counter,
@@ -97,6 +98,7 @@ static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
     request_durations: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
     checkouts: Histogram::new(DURATIONS),
     checkout_timeouts: Counter::default(),
+    statements: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
     batches: Family::new_with_constructor(|| Histogram::new(BATCH_SIZES)),
     hash_waits: Histogram::new(DURATIONS),
     hash_refusals: Counter::default(),
@@ -124,6 +126,12 @@ pub fn count_checkout(duration: Duration) {
 /// One more request that got no connection in time.
 pub fn count_checkout_timeout() {
     METERS.checkout_timeouts.inc();
+}
+
+/// One more statement that ran so long, whether it succeeded or not.
+pub fn count_statement(statement: &'static str, duration: Duration) {
+    let durations = METERS.statements.get_or_create(&Run { statement });
+    durations.observe(duration.as_secs_f64());
 }
 
 /// One more batch of so many requests that this statement answered together.
@@ -163,6 +171,11 @@ pub fn register(registry: &mut Registry) {
         "movies_database_checkout_timeouts",
         "Waits for a connection in vain",
         METERS.checkout_timeouts.clone(),
+    );
+    registry.register(
+        "movies_database_statement_duration_seconds",
+        "From a statement's sending to its last row",
+        METERS.statements.clone(),
     );
     registry.register(
         "movies_database_batch_requests",

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{ArgAction, Args, Parser};
 use ipnet::IpNet;
-use log::LevelFilter;
 
 use crate::api::{Origin, Visibility};
+use crate::logging::{Format, Levels};
 use crate::store::Database;
 
 /// What the service is set to.
@@ -69,14 +69,18 @@ pub struct Settings {
     #[arg(long, env, hide_env_values = true, value_name = "ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
     pub cors_origins: Vec<Origin>,
 
-    /// How much is logged: off, error, warn, info, debug, trace
-    #[arg(
-        long,
-        env,
-        default_value = "info",
-        hide_env_values = true,
-        value_name = "LEVEL", value_parser = parse_level)]
-    pub log_level: LevelFilter,
+    /// Whether answers say where their time went, in Server-Timing
+    #[arg(long, env, default_value = "false", hide_env_values = true, value_name = "BOOL", action = ArgAction::Set)]
+    pub server_timing: bool,
+
+    /// How much is logged: off, error, warn, info, debug, trace; a list sets it for single rooms of the program too, such
+    /// as info,store=debug,request=off
+    #[arg(long, env, default_value = "info", hide_env_values = true, value_name = "LEVEL", value_parser = parse_levels)]
+    pub log_level: Levels,
+
+    /// How lines of the log are written
+    #[arg(long, env, default_value = "text", hide_env_values = true)]
+    pub log_format: Format,
 }
 
 /// Where the data is.
@@ -134,9 +138,8 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "it is an address and a port such as 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
-fn parse_level(text: &str) -> Result<LevelFilter, String> {
+fn parse_levels(text: &str) -> Result<Levels, String> {
     text.parse()
-        .map_err(|_| "it is one of off, error, warn, info, debug, trace".to_owned())
 }
 
 fn parse_between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// "A -> B, C": the room A may use the rooms B and C. What is not here is forbidden.
 const ARROWS: &str = "
-    main         -> command_line, commands/mod
+    main         -> command_line, commands/mod, logging
     command_line -> commands/mod, settings
     commands/mod -> commands/check, commands/migrate, commands/print, commands/serve, commands/token, commands/users
     commands/mod -> command_line, logging, settings, store/mod, token
@@ -17,10 +17,10 @@ const ARROWS: &str = "
     commands/migrate -> commands/mod, settings, store/mod
     commands/print   -> settings, server/mod
     commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
-    settings     -> api/mod, store/mod
+    settings     -> api/mod, logging, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
-    api/mod      -> api/cors, api/docs, api/exchange, api/schema, store/mod, token, password, metrics, server/mod, throttle
-    api/exchange -> api/mod, api/cors, api/error, api/probes, api/proxy, logging, metrics
+    api/mod      -> api/cors, api/docs, api/exchange, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
+    api/exchange -> api/mod, api/cors, api/error, api/probes, api/proxy, logging, metrics, trace
     api/cors     -> api/proxy
     api/docs     -> api/error
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
@@ -38,16 +38,18 @@ const ARROWS: &str = "
     api/error    -> api/mod, store/mod, throttle, token, password
     api/proxy    -> api/error
     store/mod    -> store/batch, store/connection, store/database, store/error, store/lists, store/movies, store/schema, store/users
-    store/mod    -> metrics
+    store/mod    -> metrics, trace
+    store/batch  -> trace
     store/lists  -> store/mod, store/batch, store/movies
     store/movies -> store/mod, store/batch
     store/schema -> store/mod, store/error
-    store/connection -> store/mod, store/database
+    store/connection -> store/mod, store/database, metrics, trace
     store/database -> store/mod, store/address, store/error
     store/address -> store/connection_string
     store/error  -> store/mod, store/batch
     store/users  -> store/mod
     password     -> text, metrics
+    trace        -> metrics
     server/mod        -> server/body, server/refusal, server/request, server/connection, server/counters
     server/mod        -> server/charge, server/desk, server/limits, server/listener, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers

@@ -53,7 +53,7 @@ def test_a_trusted_proxy_s_request_id_is_returned_and_logged(start_server, given
     answer = server.client().get("/nothing", headers={"X-Request-Id": given})
     assert answer.headers["X-Request-Id"] == given
     server.stop()
-    assert [line for line in server.log if f"{given} GET /nothing 404" in line]
+    assert [line for line in server.log if f"{given} - GET /nothing 404" in line]
 
 
 def test_of_two_request_ids_the_trusted_proxy_s_own_counts_which_is_the_last(start_server):

@@ -128,7 +128,7 @@ def test_the_start_tells_the_address_and_the_settings_in_force_and_no_secret(sta
 
 def test_empty_variables_count_as_unset(start_server):
     empty = dict.fromkeys(("ACCESS_TOKEN_LIFETIME", "MOVIES_VISIBILITY", "WORKERS", "DB_POOL_SIZE", "TRUSTED_PROXIES", "LOG_LEVEL",
-                           "SECRET_KEY_FALLBACKS"), "")
+                           "LOG_FORMAT", "SERVER_TIMING", "SECRET_KEY_FALLBACKS"), "")
     assert start_server(**empty).client().new_user().get(MOVIES).status_code == 200
 
 
@@ -152,6 +152,10 @@ needs_binary = pytest.mark.skipif(not BINARY, reason="needs the binary: ./run.sh
         ("REFRESH_TOKEN_LIFETIME", "a day", "seconds"),
         ("MOVIES_VISIBILITY", "public", "own.*shared"),
         ("LOG_LEVEL", "loud", "off.*error.*warn.*info.*debug.*trace"),
+        ("LOG_LEVEL", "info,store=loud", "off.*error.*warn.*info.*debug.*trace"),
+        ("LOG_LEVEL", "info,a b=debug", "info,store=debug"),
+        ("LOG_FORMAT", "xml", "text.*json"),
+        ("SERVER_TIMING", "perhaps", "true.*false"),
         ("TRUSTED_PROXIES", "10.0.0.0/33", "network"),
         ("TRUSTED_PROXIES", "proxy.example", "network"),
         ("TRUSTED_PROXIES", "10.0.0.0/8,10.0.0", "network"),
@@ -214,7 +218,7 @@ def test_help_names_every_setting_and_shows_no_secret():
     given = {**os.environ, "SECRET_KEY": OLD_KEY, "SECRET_KEY_FALLBACKS": NEW_KEY, "DATABASE_URL": f"host=/x password={word()}secret"}
     shown = subprocess.run([BINARY, "--help"], env=given, capture_output=True, text=True, timeout=10)
     names = ["BIND", "DATABASE_URL", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "ACCESS_TOKEN_LIFETIME", "REFRESH_TOKEN_LIFETIME",
-             "MOVIES_VISIBILITY", "BCRYPT_COST", "WORKERS", "DB_POOL_SIZE", "TRUSTED_PROXIES", "LOG_LEVEL"]
+             "MOVIES_VISIBILITY", "BCRYPT_COST", "WORKERS", "DB_POOL_SIZE", "TRUSTED_PROXIES", "LOG_LEVEL", "LOG_FORMAT", "SERVER_TIMING"]
     assert shown.returncode == 0
     assert [name for name in names if name not in shown.stdout] == []
     assert [secret for secret in (OLD_KEY, NEW_KEY, "secret ") if secret in shown.stdout.replace("secrets", "")] == []

@@ -1,53 +1,69 @@
 //! What every request meets around its handler: its id, the headers of every answer, its line in the log, its count.
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rouille::{Request, Response, ResponseBody};
 
 use super::error::Error;
 use super::{App, cors, probes, proxy, route};
-use crate::logging::{REQUESTS, RequestLine};
-use crate::metrics::{self, Route};
+use crate::logging::RequestLine;
+use crate::{metrics, trace};
 
 /// The longest request id that is taken over from a proxy, in bytes.
 const LONGEST_ID: usize = 128;
+
+/// A request that takes longer is warned of in the log. Undisturbed, one takes milliseconds, so it met something worth
+/// knowing: a lock, a full pool, a queue of passwords.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Answers one request, logs it and counts it.
 pub fn handle(request: &Request, app: &App) -> Response {
     let started = Instant::now();
     let request_id = identify(request, app);
     let path = request.raw_url().split('?').next().unwrap_or_default();
-    let taken_by = Cell::new(Route::Unknown);
-    let mut response = route(request, path, app, &taken_by).unwrap_or_else(|error| {
+    // What a handler that panicked on this thread left behind.
+    trace::take();
+    let mut fault = None;
+    let mut response = route(request, path, app).unwrap_or_else(|error| {
         if let Error::Fault(reason) = &error {
-            log::error!("{request_id} {reason}");
+            fault = Some(reason.clone());
         }
         error.into_response()
     });
+    let trace = trace::take();
     let body = std::mem::replace(&mut response.data, ResponseBody::empty());
     let (reader, size) = body.into_reader_and_size();
     let body_bytes = size.unwrap_or_default();
     response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
     response.headers.extend(security_headers());
+    if app.server_timing && !trace.spent.is_nothing() {
+        let spent = trace.spent.to_string();
+        response
+            .headers
+            .push(("Server-Timing".into(), spent.into()));
+    }
     cors::add_headers(request, &app.cors_origins, &mut response);
     let duration = started.elapsed();
     metrics::count_request(
-        taken_by.get(),
+        trace.route,
         request.method(),
         response.status_code,
         duration,
     );
     let line = RequestLine {
         request_id: &request_id,
+        user_id: trace.asker,
         method: request.method(),
         path,
+        route: trace.route.name(),
         status: response.status_code,
         duration,
         body_bytes,
+        slow: (duration > SLOW).then(|| trace.spent.to_string()),
+        fault,
     };
-    log::info!(target: REQUESTS, "{line}");
+    line.log();
     response
         .headers
         .push(("X-Request-Id".into(), request_id.into()));

@@ -19,7 +19,6 @@ pub mod registration;
 mod schema;
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -37,6 +36,7 @@ use crate::server::Counters;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
 use crate::token::{Keys, Kind, Subject};
+use crate::trace;
 
 /// Whose movies a user may read; changing and deleting is always for the creator alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -69,6 +69,8 @@ pub struct App {
     pub registrations: Throttle,
     /// Other sites whose scripts may read answers.
     pub cors_origins: Vec<Origin>,
+    /// Whether answers say where their time went.
+    pub server_timing: bool,
     /// What the server counts, once there is one.
     pub counters: OnceLock<Arc<Counters>>,
 }
@@ -90,13 +92,8 @@ impl Target<'_> {
     }
 }
 
-/// The table of routes. Tells by `taken_by` which handler took the request, as soon as one did.
-fn route(
-    request: &Request,
-    path: &str,
-    app: &App,
-    taken_by: &Cell<Route>,
-) -> Result<Response, Error> {
+/// The table of routes.
+fn route(request: &Request, path: &str, app: &App) -> Result<Response, Error> {
     if request
         .header("Host")
         .is_some_and(|host| !proxy::is_host(host))
@@ -110,7 +107,7 @@ fn route(
         },
         path: decode_unreserved(path),
     };
-    let take = |route| taken_by.set(route);
+    let take = trace::note_route;
     let asker = || authenticate(request, app);
     router!(target,
         (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, app) },
@@ -240,7 +237,10 @@ fn authenticate(request: &Request, app: &App) -> Result<i64, Error> {
     match claims.subject() {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Unreadable => Err(Error::UserNotFound),
-        Subject::User(id) => Ok(id),
+        Subject::User(id) => {
+            trace::note_asker(id);
+            Ok(id)
+        }
     }
 }
 

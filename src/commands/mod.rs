@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::users::Users;
 use crate::command_line::{InForce, describe_commands};
-use crate::logging;
+use crate::logging::{self, Format};
 use crate::settings::{DatabaseSettings, Settings, TokenSettings};
 use crate::store::users::Credentials;
 use crate::store::{self, Options, Store};
@@ -96,7 +96,7 @@ pub struct Output {
 /// What went wrong, for a person to read. A reader of the output that went away is no error.
 pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
     if !matches!(command, Command::Serve(_)) {
-        logging::start(LevelFilter::Warn)?;
+        logging::start(LevelFilter::Warn.into(), Format::Text)?;
     }
     let outcome = match command {
         Command::Serve(settings) => serve::serve(*settings, in_force),

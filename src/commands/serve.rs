@@ -21,7 +21,7 @@ use crate::throttle::Throttle;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
-    logging::start(settings.log_level).context("the log")?;
+    logging::start(settings.log_level, settings.log_format).context("the log")?;
     log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
     for setting in in_force {
         log::info!("{}={} ({})", setting.name, setting.value, setting.source);
@@ -69,6 +69,7 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         registrations: Throttle::each_hour(settings.registrations_per_hour),
         request_ids: AtomicU64::new(getrandom::u64()?),
         cors_origins: settings.cors_origins,
+        server_timing: settings.server_timing,
         counters: OnceLock::new(),
     });
     let limits = Limits {

@@ -242,11 +242,9 @@ impl Crew {
         let response = catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
         let response = response.unwrap_or_else(|_| {
             count(&self.counters.panics);
-            log::error!(
-                "a handler panicked: {} {:?}",
-                request.method(),
-                request.raw_url()
-            );
+            // A query may hold a secret.
+            let path = request.raw_url().split('?').next().unwrap_or_default();
+            log::error!("a handler panicked: {} {path:?}", request.method());
             response::fault()
         });
         worker.is_seated = self.seats.try_take();

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::trace::{self, Spent};
+
 /// The bounds of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -52,7 +54,8 @@ enum Outcome<O> {
     Pending,
     /// The caller is to lead the next batch, its own key among it.
     Lead,
-    Done(O),
+    /// With what its batch spent on it.
+    Done(O, Spent),
 }
 
 impl<K, R, F: Failure> Batch<K, R, F> {
@@ -99,7 +102,10 @@ impl<K, R, F: Failure> Batch<K, R, F> {
         loop {
             let now = Instant::now();
             match seat.wait(deadline.min(now + self.limits.patience)) {
-                Outcome::Done(outcome) => return outcome,
+                Outcome::Done(outcome, spent) => {
+                    trace::add(spent);
+                    return outcome;
+                }
                 Outcome::Lead => self.lead(lock(&self.state), &may_join, &run),
                 Outcome::Pending if now < deadline => self.lead_past_hung(&seat, &may_join, &run),
                 Outcome::Pending => return self.leave(&seat),
@@ -121,7 +127,10 @@ impl<K, R, F: Failure> Batch<K, R, F> {
         let generation = state.generation;
         drop(state);
         match seat.take() {
-            Outcome::Done(outcome) => outcome,
+            Outcome::Done(outcome, spent) => {
+                trace::add(spent);
+                outcome
+            }
             Outcome::Lead => {
                 drop(Lead {
                     state: &self.state,
@@ -181,26 +190,27 @@ impl<K, R, F: Failure> Batch<K, R, F> {
             generation: state.generation,
         };
         drop(state);
-        let outcomes = run(&keys);
+        let (outcomes, spent) = trace::measure(|| run(&keys));
         // The next batch starts while this one's rows are handed out.
         drop(lead);
         match outcomes {
             Ok(outcomes) => {
                 for (seat, outcome) in seats.iter().zip(outcomes) {
-                    seat.put(Outcome::Done(outcome));
+                    seat.put(Outcome::Done(outcome, spent));
                 }
             }
             Err(failure) if keys.len() > 1 && failure.blames_one() => {
                 for (key, seat) in keys.chunks(1).zip(&seats) {
-                    let alone = run(key).and_then(|mut outcomes| {
+                    let (outcomes, spent) = trace::measure(|| run(key));
+                    let alone = outcomes.and_then(|mut outcomes| {
                         outcomes.pop().unwrap_or_else(|| Err(failure.clone()))
                     });
-                    seat.put(Outcome::Done(alone));
+                    seat.put(Outcome::Done(alone, spent));
                 }
             }
             Err(failure) => {
                 for seat in &seats {
-                    seat.put(Outcome::Done(Err(failure.clone())));
+                    seat.put(Outcome::Done(Err(failure.clone()), spent));
                 }
             }
         }

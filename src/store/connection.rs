@@ -12,6 +12,7 @@ use r2d2::ManageConnection;
 
 use super::Sql;
 use super::database::{Database, Session, Unreachable};
+use crate::{metrics, trace};
 
 /// A connection that rested longer is looked at before it is used: what the server sent meanwhile, such as its
 /// farewell, is read without asking anything.
@@ -41,6 +42,7 @@ impl Connection {
         sql: &Sql,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Lost> {
+        let began = Instant::now();
         let rows = if sql.is_replanned || !self.keeps_state {
             let types = sql.types.iter().cloned();
             let typed: Vec<_> = parameters.iter().copied().zip(types).collect();
@@ -52,6 +54,9 @@ impl Connection {
             self.client.query(&statement, parameters)
         };
         self.used = Instant::now();
+        let duration = self.used.duration_since(began);
+        metrics::count_statement(sql.name, duration);
+        trace::note_statement(sql.name, duration);
         rows.map_err(|error| self.judge(error, true))
     }
 

@@ -76,8 +76,13 @@ pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
     }
 }
 
-/// The error with its cause, which the client's own text leaves out.
+/// The error with its cause, which the client's own text leaves out. Of the server's words its details are left out: they
+/// quote rows, and a row may hold a password's hash.
 pub fn describe(error: &postgres::Error) -> String {
+    if let Some(refusal) = error.as_db_error() {
+        let code = refusal.code().code();
+        return format!("{}: {} ({code})", refusal.severity(), refusal.message());
+    }
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

@@ -28,7 +28,7 @@ use self::error::classify;
 use self::lists::FirstPages;
 use self::movies::{Creations, Found, Questions, Updates};
 pub use self::schema::{State, inspect, migrate};
-use crate::metrics;
+use crate::{metrics, trace};
 
 /// One statement: its name in the log, and its text, compiled in from the file of that name.
 struct Sql {
@@ -102,17 +102,19 @@ pub struct PoolState {
     pub idle: u32,
 }
 
-/// Counts how long connections were waited for.
+/// Counts how long connections were waited for; called by the thread that waited.
 #[derive(Debug)]
 struct Waits;
 
 impl HandleEvent for Waits {
     fn handle_checkout(&self, event: CheckoutEvent) {
         metrics::count_checkout(event.duration());
+        trace::note_pool(event.duration());
     }
 
-    fn handle_timeout(&self, _: TimeoutEvent) {
+    fn handle_timeout(&self, event: TimeoutEvent) {
         metrics::count_checkout_timeout();
+        trace::note_pool(event.timeout());
     }
 }
 
@@ -288,6 +290,7 @@ fn group_by_place<'a>(
     sql: &Sql,
 ) -> Result<Vec<Group<'a>>, Error> {
     metrics::count_batch(sql.name, questions);
+    trace::note_batch(questions);
     let mut groups: Vec<Group> = (0..questions).map(|_| Group(Vec::new())).collect();
     for row in rows {
         let place: i64 = movies::get(row, "place", sql)?;

@@ -62,6 +62,7 @@ fn open(settings: Settings, batch_size: usize) -> anyhow::Result<App> {
         registrations: Throttle::each_hour(settings.registrations_per_hour),
         request_ids: AtomicU64::new(getrandom::u64()?),
         cors_origins: settings.cors_origins,
+        server_timing: settings.server_timing,
         counters: OnceLock::new(),
     })
 }

@@ -1,0 +1,126 @@
+"""The log: text or JSON, who asked, what was slow or failed, how much of which room."""
+import json
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from client import MOVIES, REGISTER, account, film, wait_until
+from conftest import BINARY
+from test_restart import run_to_its_end
+
+FIELDS = ["time", "level", "target", "message"]
+OF_REQUESTS = ["request_id", "user_id", "method", "path", "route", "status", "duration_ms", "bytes"]
+
+
+def request_lines(server, path):
+    """Those of the log of JSON lines that tell of this path."""
+    return [line for line in map(json.loads, server.log) if line.get("path") == path]
+
+
+def test_every_line_of_json_is_an_object_from_the_start_to_the_end(start_server):
+    server = start_server(LOG_FORMAT="json")
+    ann = server.client().new_user()
+    answer = ann.get(f"{MOVIES}?title=hidden")
+    ann.get("/nothing")
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.log]
+    assert all(list(line)[:4] == FIELDS for line in lines)
+    assert [line["message"] for line in lines if "starts" in line["message"] or line["message"] == "stopped"][-1] == "stopped"
+    assert {line["target"] for line in lines} >= {"movies_api", "movies_api::store::schema", "movies_api::request"}
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"]) for line in lines)
+    [listed], [unknown], [registered] = (request_lines(server, path) for path in (MOVIES, "/nothing", REGISTER))
+    assert list(listed) == FIELDS + OF_REQUESTS
+    told = {"user_id": ann.id, "request_id": answer.headers["X-Request-Id"], "method": "GET", "status": 200, "bytes": len(answer.content)}
+    assert {**listed, **told, "route": "list_movies", "level": "INFO", "message": f"GET {MOVIES} 200"} == listed
+    assert 0 < listed["duration_ms"] < 60_000
+    assert (unknown["route"], unknown["user_id"], registered["user_id"]) == ("unknown", None, None)
+
+
+def test_a_line_of_text_holds_the_request_s_id_and_the_user_s_or_a_dash(start_server):
+    server = start_server()
+    ann = server.client().new_user()
+    mine, nobody_s = ann.get(MOVIES), server.client().get(MOVIES)
+    refused = ann.send("BREW", MOVIES)
+    assert server.stop() == 0
+    log = "\n".join(server.log)
+    for answer, line in ((mine, f"{ann.id} GET {MOVIES} 200"), (refused, f"{ann.id} BREW {MOVIES} 405"), (nobody_s, f"- GET {MOVIES} 401")):
+        assert re.search(rf"Z \[INFO\] {answer.headers['X-Request-Id']} {line} \d+\.\dms {len(answer.content)}B$", log, re.MULTILINE)
+
+
+def hold_back(database, during):
+    """Keeps readers of movies waiting for longer than a second while this is done."""
+    with database.connect(database.url) as holder, ThreadPoolExecutor(1) as other:
+        holder.execute("lock table movies in access exclusive mode")
+        done = other.submit(during)
+        waiting = f"select 1 from pg_stat_activity where datname = '{database.name}' and wait_event_type = 'Lock' and now() - query_start > '1.1 s'"
+        with database.connect(database.url, autocommit=True) as watcher:
+            wait_until(lambda: watcher.execute(waiting).fetchall())
+        holder.rollback()
+        return done.result()
+
+
+def test_a_slow_request_is_warned_of_with_its_statement_s_name(start_server, database):
+    server = start_server(LOG_LEVEL="info,request=warn")
+    ann = server.client().new_user()
+    movie = ann.add_movie()["id"]
+    assert hold_back(database, lambda: ann.get(f"{MOVIES}{movie}/")).status_code == 200
+    assert server.stop() == 0
+    lines = [line for line in server.log if "/api/v1/" in line]
+    assert len(lines) == 1
+    said = rf'\[WARN\] \w+ {ann.id} GET {MOVIES}{movie}/ 200 \d+\.\dms \d+B slow: pool;dur=\d+\.\d+, statement;desc="movies/read";dur=1\d+\.\d+, batch;desc="1"$'
+    assert re.search(said, lines[0])
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_fault_is_one_error_with_the_request_s_id_and_without_the_row_that_failed(start_server, database, form):
+    server = start_server(LOG_FORMAT=form)
+    database.run("alter table users add column shoe_size integer not null")
+    fields = account()
+    answer = server.client().post(REGISTER, fields)
+    assert answer.status_code == 500
+    assert server.stop() == 0
+    errors = [line for line in server.log if "ERROR" in line]
+    assert len(errors) == 1
+    assert (answer.headers["X-Request-Id"] in errors[0], "users/create" in errors[0], "shoe_size" in errors[0]) == (True, True, True)
+    assert [word for word in (fields["email"], "bcrypt_sha256", "row contains") if word in "\n".join(server.log)] == []
+
+
+@pytest.mark.parametrize(
+    "levels, told, untold",
+    [
+        ("info", ["listening on", "migration", f" GET {MOVIES} "], [" refused: 400 "]),
+        ("info,request=off", ["listening on", "migration"], [f" GET {MOVIES} "]),
+        ("info,store=warn", ["listening on", f" GET {MOVIES} "], ["migration"]),
+        ("info, movies_api::store::schema = error", ["listening on", f" GET {MOVIES} "], ["migration"]),
+        ("info,server=debug", ["listening on", "migration", " refused: 400 "], []),
+    ],
+)
+def test_levels_hold_by_room(start_server, levels, told, untold):
+    server = start_server(LOG_LEVEL=levels)
+    client = server.client()
+    client.get(MOVIES)
+    client.send_raw("GET", "/\x7f")
+    assert server.stop() == 0
+    log = "\n".join(line for line in server.log if "LOG_LEVEL" not in line)
+    assert ([words for words in told if words not in log], [words for words in untold if words in log]) == ([], [])
+
+
+def test_a_start_that_fails_says_so_in_json_too(database):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, output = run_to_its_end(20, BIND=address, DATABASE_URL=database.url, LOG_LEVEL="error", LOG_FORMAT="json")
+    told = json.loads(output)
+    assert (status, told["level"], address in told["message"]) == (1, "ERROR", True)
+
+
+def test_what_a_client_sent_stays_inside_its_string_of_json(start_server):
+    server = start_server(LOG_FORMAT="json", TRUSTED_PROXIES="127.0.0.0/8")
+    path = '/a"}{"level":"ERROR%0d%0a\\'
+    assert server.client().send_raw("GET", path, headers=[("X-Request-Id", "of-the-proxy")]).status_code == 404
+    assert server.stop() == 0
+    [line] = request_lines(server, path)
+    assert (line["level"], line["request_id"], line["message"]) == ("INFO", "of-the-proxy", f"GET {path} 404")
