@@ -10,7 +10,7 @@ from client import Client
 RUN = Path(__file__).parent.parent / "run.sh"
 
 
-def wait_for(condition, what, deadline=30):
+def wait_for(condition, what, deadline=60):
     """What `condition` gives, as soon as it is true."""
     end = time.monotonic() + deadline
     while not (found := condition()):
