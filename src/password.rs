@@ -1,10 +1,12 @@
-//! Passwords: bcrypt over SHA-256, the queue in front of it, Django's validators. Knows no users and no HTTP.
+//! Passwords: bcrypt over SHA-256, the queue in front of it, Django's PBKDF2 and validators. Knows no users and no HTTP.
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 
 use crate::{metrics, text};
 
@@ -19,6 +21,13 @@ pub const MINIMUM_LENGTH: usize = 8;
 /// What Django's prefix for bcrypt over the hexadecimal SHA-256 of the password looks like. The digest is 64
 /// bytes, so bcrypt's limit of 72 cuts nothing.
 const PREFIX: &str = "bcrypt_sha256$";
+
+/// Django's prefix for PBKDF2 with HMAC-SHA-256, its default; then follow iterations, salt and key, split by dollars.
+const PBKDF2_PREFIX: &str = "pbkdf2_sha256$";
+
+/// PBKDF2 of more iterations is not computed: Django 5.2 has 1,000,000, and a row that somebody tampered with must not
+/// hold a core. The import's statement find_locked_out knows the same bound.
+const MOST_ITERATIONS: u32 = 5_000_000;
 
 /// Hashing failed or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +100,9 @@ impl Hasher {
     /// [`Error::Busy`] if the queue is full.
     pub fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, Error> {
         let _core = self.take_core()?;
+        if let Some(foreign) = stored.and_then(|stored| stored.strip_prefix(PBKDF2_PREFIX)) {
+            return Ok(verify_pbkdf2(password, foreign).unwrap_or(false));
+        }
         let known = stored.and_then(|stored| stored.strip_prefix(PREFIX));
         let matches = bcrypt::verify(digest(password), known.unwrap_or(&self.nobody));
         // A stored text that is no hash (Django's "!" for an unusable password) matches nothing.
@@ -149,6 +161,30 @@ impl Drop for Core<'_> {
     }
 }
 
+/// Whether the hash is of another kind than those that are made here, and should give way to one of these.
+pub fn is_foreign(stored: &str) -> bool {
+    !stored.starts_with(PREFIX)
+}
+
+/// `None` if what was stored is no such hash, or asks for too many iterations.
+fn verify_pbkdf2(password: &str, stored: &str) -> Option<bool> {
+    let mut parts = stored.split('$');
+    let (iterations, salt, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let iterations = iterations.parse().ok()?;
+    if !(1..=MOST_ITERATIONS).contains(&iterations) {
+        return None;
+    }
+    let mut computed = [0; 32];
+    pbkdf2::pbkdf2_hmac::<Sha256>(
+        password.as_bytes(),
+        salt.as_bytes(),
+        iterations,
+        &mut computed,
+    );
+    let key = BASE64_STANDARD.decode(key).ok()?;
+    Some(computed.ct_eq(&key).into())
+}
+
 fn digest(password: &str) -> String {
     Sha256::digest(password.as_bytes())
         .iter()
@@ -194,6 +230,42 @@ mod tests {
         assert!(!hasher.verify(&format!("{long}b"), Some(&stored)).unwrap());
         assert!(!hasher.verify("nobody's password", None).unwrap());
         assert!(!hasher.verify("x", Some("!unusable")).unwrap());
+    }
+
+    /// By Django 5.2: `PBKDF2PasswordHasher().encode("naïve password", "saltsalt", 1000)`.
+    const DJANGO_S: &str =
+        "pbkdf2_sha256$1000$saltsalt$ZbYrW2qEUunsgVZjnP7LeJwU2YmZnoQGdmHoUPQzodM=";
+
+    #[test]
+    fn a_hash_by_django_s_pbkdf2_verifies_and_is_to_be_replaced() {
+        let hasher = hasher(1);
+        let verify = |password, stored: &str| hasher.verify(password, Some(stored)).unwrap();
+        assert!(verify("naïve password", DJANGO_S));
+        assert!(!verify("naive password", DJANGO_S));
+        assert!(is_foreign(DJANGO_S));
+        assert!(!is_foreign(&hasher.hash("naïve password").unwrap()));
+    }
+
+    #[test]
+    fn a_broken_or_too_costly_hash_matches_nothing_at_once() {
+        let hasher = hasher(1);
+        let costly = DJANGO_S.replace("$1000$", "$5000001$");
+        let endless = DJANGO_S.replace("$1000$", "$4294967296$");
+        let none = DJANGO_S.replace("$1000$", "$0$");
+        let (whole, _) = DJANGO_S.split_at(DJANGO_S.len() - 2);
+        for stored in [
+            &costly,
+            &endless,
+            &none,
+            whole,
+            "pbkdf2_sha256$",
+            "pbkdf2_sha256$1000$a$",
+        ] {
+            assert!(
+                !hasher.verify("naïve password", Some(stored)).unwrap(),
+                "{stored}"
+            );
+        }
     }
 
     #[test]

@@ -127,7 +127,8 @@ pub const SECRET: [&str; 4] = [
     "secret_key_fallbacks",
 ];
 
-fn parse_database_url(text: &str) -> Result<Database, String> {
+/// As libpq reads it.
+pub fn parse_database_url(text: &str) -> Result<Database, String> {
     text.parse().map_err(|reason: String| {
         format!("it is postgresql://user:password@host:port/database or key=value pairs ({reason})")
     })

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 const ARROWS: &str = "
     main         -> command_line, commands/mod, logging
     command_line -> commands/mod, settings
-    commands/mod -> commands/check, commands/migrate, commands/print, commands/serve, commands/token, commands/users
+    commands/mod -> commands/check, commands/import, commands/migrate, commands/print, commands/serve, commands/token, commands/users
     commands/mod -> command_line, logging, settings, store/mod, token
     commands/token   -> commands/mod, settings, store/mod
     commands/users   -> commands/mod, settings, store/mod, api/mod, password
     commands/check   -> commands/mod, settings, store/mod
+    commands/import  -> commands/mod, settings, store/mod
     commands/migrate -> commands/mod, settings, store/mod
     commands/print   -> settings, server/mod
     commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
@@ -26,7 +27,7 @@ const ARROWS: &str = "
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
     api/bodies   -> api/account, api/fields, api/movies, api/operations, api/query, password
     api/operations -> api/error, server/mod, throttle, token
-    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, store/mod, token
+    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, password, store/mod, token
     api/registration -> api/account, api/body, api/error, api/fields, password, store/mod
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod
     api/probes   -> api/mod, api/error, store/mod, metrics, server/mod
@@ -37,12 +38,13 @@ const ARROWS: &str = "
     api/page     -> api/error, api/query, store/mod
     api/error    -> api/mod, store/mod, throttle, token, password
     api/proxy    -> api/error
-    store/mod    -> store/batch, store/connection, store/database, store/error, store/lists, store/movies, store/schema, store/users
+    store/mod    -> store/batch, store/connection, store/database, store/error, store/import, store/lists, store/movies, store/schema, store/users
     store/mod    -> metrics, trace
     store/batch  -> trace
     store/lists  -> store/mod, store/batch, store/movies
     store/movies -> store/mod, store/batch
     store/schema -> store/mod, store/error
+    store/import -> store/mod, store/database, store/error, store/schema
     store/connection -> store/mod, store/database, metrics, trace
     store/database -> store/mod, store/address, store/error
     store/address -> store/connection_string
@@ -227,7 +229,7 @@ fn sql_stands_in_files_under_sql_that_the_store_alone_includes() {
 fn every_statement_says_what_it_answers() {
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
     let mut seen = 0;
-    for folder in ["users", "movies", "schema", "probes"] {
+    for folder in ["users", "movies", "schema", "probes", "import"] {
         for entry in fs::read_dir(sql.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();

@@ -4,7 +4,7 @@
 with taken as (
     select
         exists (select from users where username = $1::text) as username_taken,
-        exists (select from users where email = $2::text) as email_taken
+        exists (select from users where email = $2::text and email <> '') as email_taken
 ), created as (
     insert into users (username, email, password_hash, first_name, last_name)
     select $1::text, $2::text, $3::text, $4::text, $5::text

@@ -3,4 +3,4 @@
 -- Rests on users_username_unique and users_email_unique.
 select
     exists (select from users where username = $1::text) as username_taken,
-    exists (select from users where email = $2::text) as email_taken;
+    exists (select from users where email = $2::text and email <> '') as email_taken;

@@ -10,9 +10,9 @@ use super::error::Error;
 use super::fields::{Presence, Reader};
 use super::registration::{create_user, judge_fields};
 use super::{App, answer_json, authenticate_if_present, body, proxy};
-use crate::store;
-use crate::store::users;
+use crate::store::users::{self, Credentials};
 use crate::token::{Kind, Subject};
+use crate::{password, store};
 
 /// `POST auth/register/`: makes an account. One statement where all is well; a refusal costs one to name the
 /// fields that are taken.
@@ -60,6 +60,9 @@ pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
         Some(user) if is_right && user.is_active => {
             app.address_failures.check(client, now)?;
             app.account_failures.forget(account, now)?;
+            if password::is_foreign(&user.password_hash) {
+                keep_own_hash(app, &user, &password);
+            }
             let (refresh, access) = app.keys.issue_pair(user.id).map_err(signing_fault)?;
             Ok(answer_json(200, &TokenPair { refresh, access }))
         }
@@ -68,6 +71,21 @@ pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
             app.account_failures.count(account, now)?;
             Err(Error::WrongCredentials)
         }
+    }
+}
+
+/// An imported hash gives way to one of ours, now that the password is at hand. The sign-in itself never fails by this:
+/// the next one tries again.
+fn keep_own_hash(app: &App, user: &Credentials, password: &str) {
+    let kept = app.hasher.hash(password).map_err(Error::from);
+    let kept = kept.and_then(|hash| {
+        let former = Some(user.password_hash.as_str());
+        Ok(users::set_password_hash(
+            &app.store, user.id, &hash, former,
+        )?)
+    });
+    if let Err(error) = kept {
+        log::warn!("the imported hash of user {} stays: {error}", user.id);
     }
 }
 

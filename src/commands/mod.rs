@@ -1,6 +1,7 @@
 //! What operators ask for on the command line: a room for each command, and what they share. Here and in main alone,
 //! errors are chains of text (anyhow): a person reads them.
 mod check;
+mod import;
 mod migrate;
 mod print;
 mod serve;
@@ -19,9 +20,9 @@ use serde::Serialize;
 use self::users::Users;
 use crate::command_line::{InForce, describe_commands};
 use crate::logging::{self, Format};
-use crate::settings::{DatabaseSettings, Settings, TokenSettings};
+use crate::settings::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
 use crate::store::users::Credentials;
-use crate::store::{self, Options, Store};
+use crate::store::{self, Database, Options, Store};
 use crate::token::Keys;
 
 /// How long a command waits for a database that is not there yet.
@@ -75,6 +76,19 @@ pub enum Command {
     /// Print a file that a deployment needs, with the settings of this one filled in and no secret
     Print(Box<print::Print>),
 
+    /// Take over the users and movies of the Django application that this service replaces, all or nothing
+    ImportDjango {
+        /// Its PostgreSQL, as in DATABASE_URL; it is only read. A password is better kept in a passfile
+        #[arg(value_parser = parse_database_url)]
+        django_database_url: Database,
+        /// Where to.
+        #[command(flatten)]
+        database: DatabaseSettings,
+        /// How the answer looks.
+        #[command(flatten)]
+        output: Output,
+    },
+
     /// Print what a shell needs to complete this program's flags
     Completions {
         /// The shell
@@ -110,6 +124,11 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
         } => token::print(&username, database, &tokens, &output),
         Command::Check { settings, output } => check::check(&settings, &output),
         Command::Print(asked) => print::print(&asked),
+        Command::ImportDjango {
+            django_database_url,
+            database,
+            output,
+        } => import::import_django(&django_database_url, &database, &output),
         Command::Completions { shell } => print_completions(shell),
     };
     match outcome {

@@ -6,6 +6,7 @@ mod connection;
 mod connection_string;
 mod database;
 mod error;
+pub mod import;
 pub mod lists;
 pub mod movies;
 mod schema;

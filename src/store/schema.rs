@@ -142,7 +142,8 @@ pub fn inspect(database: &Database, start_deadline: Duration) -> Result<State, E
     read().map_err(|error| DESCRIBE.fault(error))
 }
 
-fn connect_within(database: &Database, start_deadline: Duration) -> Result<Client, Error> {
+/// A connection, however often it has to be tried for until then.
+pub fn connect_within(database: &Database, start_deadline: Duration) -> Result<Client, Error> {
     let deadline = Instant::now() + start_deadline;
     loop {
         match database.connect("") {
