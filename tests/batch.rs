@@ -33,6 +33,7 @@ impl Failure for Failed {
 type Answers = Result<Vec<Result<u64, Failed>>, Failed>;
 
 const LIMITS: Limits = Limits {
+    lanes: 1,
     size: 8,
     deadline: Duration::from_secs(20),
     patience: Duration::from_secs(10),
@@ -76,8 +77,13 @@ proptest! {
         callers in 1_usize..12,
         calls in 1_u64..30,
         size in 1_usize..10,
+        lanes in 1_usize..4,
     ) {
-        let batch = Batch::new(Limits { size, ..LIMITS });
+        let batch = Batch::new(Limits {
+            size,
+            lanes,
+            ..LIMITS
+        });
         let ran = Mutex::new(Vec::new());
         let start = Barrier::new(callers);
         thread::scope(|scope| {
@@ -241,6 +247,33 @@ fn a_leader_that_hangs_is_passed_by_and_harms_nobody_when_it_returns() {
         release.send(()).unwrap();
         assert_eq!(hung.join().unwrap(), Ok(0));
         assert_eq!(batch.submit(5, always, double), Ok(10));
+    });
+}
+
+#[test]
+fn with_two_lanes_one_caller_is_not_held_up_by_another_and_a_third_is() {
+    let batch = Batch::new(Limits {
+        lanes: 2,
+        deadline: Duration::from_secs(5),
+        patience: Duration::from_secs(60),
+        ..LIMITS
+    });
+    let (entered, has_entered) = channel();
+    let (release, released) = channel();
+    let released = Mutex::new(released);
+    thread::scope(|scope| {
+        let (batch, released) = (&batch, &released);
+        let also_entered = entered.clone();
+        scope.spawn(move || hold(batch, &entered, released));
+        has_entered.recv().unwrap();
+        assert_eq!(batch.submit(1, always, double), Ok(2));
+        scope.spawn(move || hold(batch, &also_entered, released));
+        has_entered.recv().unwrap();
+        let third = scope.spawn(|| batch.submit(3, always, double));
+        wait_until("the third waits", || batch.waiting() == 1);
+        release.send(()).unwrap();
+        assert_eq!(third.join().unwrap(), Ok(6));
+        release.send(()).unwrap();
     });
 }
 

@@ -3,19 +3,11 @@
 -- $1 bigint: the user who asks; $2 bigint: the page from 1, null for the last; $3 bigint: movies on a page
 -- $4 text: LIKE pattern of the title; $5 text: of the genre; $6 text: of the creator's name; % matches all
 -- $7 bigint: the lowest year; $8 bigint: the highest
--- Rests on users_id_key and, for what is contained in a title, movies_by_title.
--- Planned anew for every search, since the best plan hangs on the pattern and on the shelf.
+-- Rests on users_id_key and find_matching_movies, which finds its way by movies_by_title if a title is searched.
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table.
 with matching as materialized (
-    select movie.id
-    from movies as movie
-    where upper(movie.title) like upper($4::text)
-      and upper(movie.genre) like upper($5::text)
-      and movie.year between $7::bigint and $8::bigint
-      and case
-          when $6::text = '%' then true
-          else (select upper(username) like upper($6::text) from users where id = movie.creator_id)
-      end
+    select found.id
+    from find_matching_movies(null, $4::text, $5::text, $6::text, $7::bigint, $8::bigint) as found (id)
 ), asked as (
     select
         asker.is_active,

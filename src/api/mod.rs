@@ -35,7 +35,7 @@ use crate::password::Hasher;
 use crate::server::Counters;
 use crate::store::{self, Store};
 use crate::throttle::Throttle;
-use crate::token::{Keys, Kind, Subject};
+use crate::token::{Keys, Subject};
 use crate::trace;
 
 /// Whose movies a user may read; changing and deleting is always for the creator alone.
@@ -230,11 +230,7 @@ fn decode_unreserved(path: &str) -> Cow<'_, str> {
 /// statement that follows, in the same round trip.
 fn authenticate(request: &Request, app: &App) -> Result<i64, Error> {
     let token = find_bearer_token(request)?.ok_or(Error::NotAuthenticated)?;
-    let claims = app
-        .keys
-        .check(token, Kind::Access)
-        .map_err(Error::AccessToken)?;
-    match claims.subject() {
+    match app.keys.identify(token).map_err(Error::AccessToken)? {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
@@ -272,8 +268,10 @@ fn find_bearer_token(request: &Request) -> Result<Option<&str>, Error> {
 
 /// An answer in JSON, with compact separators and non-ASCII as itself.
 fn answer_json<T: Serialize>(status: u16, body: &T) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(bytes) => Response::from_data("application/json", bytes).with_status_code(status),
+    // Room for a page of usual size, so that it is not moved as it grows.
+    let mut bytes = Vec::with_capacity(2048);
+    match serde_json::to_writer(&mut bytes, body) {
+        Ok(()) => Response::from_data("application/json", bytes).with_status_code(status),
         // No type that is answered here can fail: none has a map with keys that are no text.
         Err(error) => {
             log::error!("an answer could not be written: {error}");

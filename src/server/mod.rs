@@ -156,6 +156,7 @@ impl Server {
     /// # Errors
     /// If the system has no threads left.
     pub fn run(self) -> io::Result<()> {
+        seats::let_those_who_run_go_on();
         let mut workers = Vec::new();
         // One more than handlers that may run, so that one is always left to read, to refuse and to say that the
         // server lives.

@@ -78,3 +78,15 @@ impl Seats {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Asks the kernel that a thread which is woken waits for its turn, on this thread and those that it starts
+/// (SCHED_BATCH, sched(7)). A handler that wakes many others, as one does that answered a batch for them, would otherwise
+/// be thrown off its core by each: measured, a tenth to a fifth more requests are answered without.
+#[allow(unsafe_code)] // no crate has this call alone; it reads what it is given, and changes this thread's policy only
+pub fn let_those_who_run_go_on() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) } != 0 {
+        let error = std::io::Error::last_os_error();
+        log::debug!("the workers keep the usual scheduling policy: {error}");
+    }
+}

@@ -1,8 +1,8 @@
 //! Group reads and writes: requests that come while a statement runs are answered together by the next. Generic over
 //! key and row; knows no SQL, no pool and no threads but its callers'.
 //!
-//! A caller puts its key into the queue. If no batch runs, it becomes the leader: it takes what is queued, runs it,
-//! hands every waiter its row and passes the lead on. Alone, a caller is a batch of one and waits for nobody.
+//! A caller puts its key into the queue. If a lane is free, it becomes the leader: it takes what is queued, runs it,
+//! hands every waiter its row and passes the lane on. Alone, a caller is a batch of one and waits for nobody.
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use crate::trace::{self, Spent};
 pub struct Limits {
     /// Keys in one batch at the most, from 1, with which every caller runs its own.
     pub size: usize,
+    /// Batches that run at once at the most, from 1.
+    pub lanes: usize,
     /// How long a caller waits for its row, in the queue and in the batch together.
     pub deadline: Duration,
     /// How long a batch may run until the next one no longer waits for it: its leader hangs in the database.
@@ -37,23 +39,40 @@ pub struct Batch<K, R, F> {
 }
 
 struct State<K, O> {
-    waiting: VecDeque<(K, Arc<Seat<O>>)>,
-    /// When the newest running batch began; none runs without one.
-    running: Option<Instant>,
-    /// Which batch is the newest, so that one that was given up does not end its successor.
-    generation: u64,
+    waiting: VecDeque<Caller<K, O>>,
+    /// The batches that run, or are about to, each with its number and when it began; not those that were given up.
+    running: Vec<(u64, Instant)>,
+    /// How many batches there were: the next one's number.
+    count: u64,
 }
 
-/// Where a caller waits for its outcome.
-struct Seat<O> {
-    outcome: Mutex<Outcome<O>>,
+impl<K, O> State<K, O> {
+    /// A lane for one more batch, which has this number, if there is one. Batches that hang are given up.
+    fn take_lane(&mut self, limits: &Limits) -> Option<u64> {
+        self.running
+            .retain(|(_, began)| began.elapsed() < limits.patience);
+        if self.running.len() >= limits.lanes {
+            return None;
+        }
+        let number = self.count;
+        self.count += 1;
+        self.running.push((number, Instant::now()));
+        Some(number)
+    }
+}
+
+/// A key, and where its caller waits for the outcome.
+type Caller<K, O> = (K, Arc<Seat<K, O>>);
+
+struct Seat<K, O> {
+    outcome: Mutex<Outcome<K, O>>,
     changed: Condvar,
 }
 
-enum Outcome<O> {
+enum Outcome<K, O> {
     Pending,
-    /// The caller is to lead the next batch, its own key among it.
-    Lead,
+    /// The caller is to lead the batch of this number, which begins with its own key.
+    Lead(u64, K),
     /// With what its batch spent on it.
     Done(O, Spent),
 }
@@ -65,8 +84,8 @@ impl<K, R, F: Failure> Batch<K, R, F> {
             limits,
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
-                running: None,
-                generation: 0,
+                running: Vec::new(),
+                count: 0,
             }),
         }
     }
@@ -92,12 +111,14 @@ impl<K, R, F: Failure> Batch<K, R, F> {
             outcome: Mutex::new(Outcome::Pending),
             changed: Condvar::new(),
         });
+        let caller = (key, Arc::clone(&seat));
         let mut state = lock(&self.state);
-        state.waiting.push_back((key, Arc::clone(&seat)));
-        if state.running.is_none() {
-            self.lead(state, &may_join, &run);
-        } else {
-            drop(state);
+        match state.take_lane(&self.limits) {
+            Some(number) => self.lead(number, caller, state, &may_join, &run),
+            None => {
+                state.waiting.push_back(caller);
+                drop(state);
+            }
         }
         loop {
             let now = Instant::now();
@@ -106,7 +127,10 @@ impl<K, R, F: Failure> Batch<K, R, F> {
                     trace::add(spent);
                     return outcome;
                 }
-                Outcome::Lead => self.lead(lock(&self.state), &may_join, &run),
+                Outcome::Lead(number, key) => {
+                    let caller = (key, Arc::clone(&seat));
+                    self.lead(number, caller, lock(&self.state), &may_join, &run);
+                }
                 Outcome::Pending if now < deadline => self.lead_past_hung(&seat, &may_join, &run),
                 Outcome::Pending => return self.leave(&seat),
             }
@@ -119,22 +143,21 @@ impl<K, R, F: Failure> Batch<K, R, F> {
     }
 
     /// Gives up waiting. What was handed over at the last moment is not lost: neither a row nor the lead.
-    fn leave(&self, seat: &Arc<Seat<Result<R, F>>>) -> Result<R, F> {
+    fn leave(&self, seat: &Arc<Seat<K, Result<R, F>>>) -> Result<R, F> {
         let mut state = lock(&self.state);
         state
             .waiting
             .retain(|(_, waiting)| !Arc::ptr_eq(waiting, seat));
-        let generation = state.generation;
         drop(state);
         match seat.take() {
             Outcome::Done(outcome, spent) => {
                 trace::add(spent);
                 outcome
             }
-            Outcome::Lead => {
+            Outcome::Lead(number, _) => {
                 drop(Lead {
-                    state: &self.state,
-                    generation,
+                    batch: self,
+                    number,
                 });
                 Err(TimedOut.into())
             }
@@ -145,33 +168,34 @@ impl<K, R, F: Failure> Batch<K, R, F> {
     /// Leads in place of a leader that hangs, if this caller is still queued behind it.
     fn lead_past_hung(
         &self,
-        seat: &Arc<Seat<Result<R, F>>>,
+        seat: &Arc<Seat<K, Result<R, F>>>,
         may_join: &impl Fn(&[K], &K) -> bool,
         run: &impl Fn(&[K]) -> Result<Vec<Result<R, F>>, F>,
     ) {
-        let state = lock(&self.state);
-        let hangs = state
-            .running
-            .is_none_or(|began| began.elapsed() >= self.limits.patience);
-        if hangs
-            && state
-                .waiting
-                .iter()
-                .any(|(_, waiting)| Arc::ptr_eq(waiting, seat))
+        let mut state = lock(&self.state);
+        let place = state
+            .waiting
+            .iter()
+            .position(|(_, waiting)| Arc::ptr_eq(waiting, seat));
+        if let Some(place) = place
+            && let Some(number) = state.take_lane(&self.limits)
+            && let Some(caller) = state.waiting.remove(place)
         {
-            self.lead(state, may_join, run);
+            self.lead(number, caller, state, may_join, run);
         }
     }
 
-    /// Runs one batch of what is queued, then passes the lead on to whoever waits longest.
+    /// Runs one batch of this caller's key and what is queued, then passes its lane on to whoever waits longest.
     fn lead(
         &self,
+        number: u64,
+        (key, seat): Caller<K, Result<R, F>>,
         mut state: MutexGuard<State<K, Result<R, F>>>,
         may_join: &impl Fn(&[K], &K) -> bool,
         run: &impl Fn(&[K]) -> Result<Vec<Result<R, F>>, F>,
     ) {
-        let mut keys = Vec::new();
-        let mut seats = Vec::new();
+        let mut keys = vec![key];
+        let mut seats = vec![seat];
         let mut left = VecDeque::new();
         for (key, seat) in state.waiting.drain(..) {
             if keys.len() < self.limits.size && may_join(&keys, &key) {
@@ -182,12 +206,10 @@ impl<K, R, F: Failure> Batch<K, R, F> {
             }
         }
         state.waiting = left;
-        state.running = Some(Instant::now());
-        state.generation += 1;
         // If `run` panics, dropping this still passes the lead on; the seats of its batch time out.
         let lead = Lead {
-            state: &self.state,
-            generation: state.generation,
+            batch: self,
+            number,
         };
         drop(state);
         let (outcomes, spent) = trace::measure(|| run(&keys));
@@ -217,36 +239,39 @@ impl<K, R, F: Failure> Batch<K, R, F> {
     }
 }
 
-/// The lead of one batch; dropping it passes it on.
-struct Lead<'a, K, O> {
-    state: &'a Mutex<State<K, O>>,
-    generation: u64,
+/// The lead of one batch; dropping it passes its lane on.
+struct Lead<'a, K, R, F> {
+    batch: &'a Batch<K, R, F>,
+    number: u64,
 }
 
-impl<K, O> Drop for Lead<'_, K, O> {
+impl<K, R, F> Drop for Lead<'_, K, R, F> {
     fn drop(&mut self) {
-        let mut state = lock(self.state);
-        if state.generation != self.generation {
+        let mut state = lock(&self.batch.state);
+        let before = state.running.len();
+        state.running.retain(|(number, _)| *number != self.number);
+        if state.running.len() == before {
+            // It was given up, and another has its lane.
             return;
         }
-        state.running = None;
-        if let Some((_, seat)) = state.waiting.front() {
-            let seat = Arc::clone(seat);
-            // Whoever comes before the new leader wakes must not lead beside it.
-            state.running = Some(Instant::now());
-            seat.put(Outcome::Lead);
+        // Taken here, so that whoever comes before the new leader wakes does not lead in its place.
+        if !state.waiting.is_empty()
+            && let Some(number) = state.take_lane(&self.batch.limits)
+            && let Some((key, seat)) = state.waiting.pop_front()
+        {
+            seat.put(Outcome::Lead(number, key));
         }
     }
 }
 
-impl<O> Seat<O> {
-    fn put(&self, outcome: Outcome<O>) {
+impl<K, O> Seat<K, O> {
+    fn put(&self, outcome: Outcome<K, O>) {
         *lock(&self.outcome) = outcome;
         self.changed.notify_one();
     }
 
     /// What was put; pending at the end of the time.
-    fn wait(&self, until: Instant) -> Outcome<O> {
+    fn wait(&self, until: Instant) -> Outcome<K, O> {
         let mut outcome = lock(&self.outcome);
         while matches!(*outcome, Outcome::Pending) {
             let left = until.saturating_duration_since(Instant::now());
@@ -259,7 +284,7 @@ impl<O> Seat<O> {
         std::mem::replace(&mut *outcome, Outcome::Pending)
     }
 
-    fn take(&self) -> Outcome<O> {
+    fn take(&self) -> Outcome<K, O> {
         std::mem::replace(&mut *lock(&self.outcome), Outcome::Pending)
     }
 }

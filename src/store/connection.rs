@@ -43,15 +43,15 @@ impl Connection {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Lost> {
         let began = Instant::now();
-        let rows = if sql.is_replanned || !self.keeps_state {
-            let types = sql.types.iter().cloned();
-            let typed: Vec<_> = parameters.iter().copied().zip(types).collect();
-            self.client.query_typed(sql.text, &typed)
-        } else {
+        let rows = if self.keeps_state {
             let statement = self
                 .prepare(sql)
                 .map_err(|error| self.judge(error, false))?;
             self.client.query(&statement, parameters)
+        } else {
+            let types = sql.types.iter().cloned();
+            let typed: Vec<_> = parameters.iter().copied().zip(types).collect();
+            self.client.query_typed(sql.text, &typed)
         };
         self.used = Instant::now();
         let duration = self.used.duration_since(began);

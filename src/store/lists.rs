@@ -6,15 +6,19 @@ use postgres::Row;
 
 use super::batch::Batch;
 use super::movies::{Movie, admit, decode, get};
-use super::{Error, Sql, Store, group_by_place, sql};
+use super::{Error, Group, Sql, Store, group_by_place, sql};
 
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
 const LIST_SHELF: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
 const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
-const SEARCH_SHELF: Sql =
-    sql!("movies/search_shelf", replanned [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]);
-const SEARCH_ALL: Sql =
-    sql!("movies/search_all", replanned [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]);
+const SEARCH_SHELF: Sql = sql!(
+    "movies/search_shelf",
+    [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
+);
+const SEARCH_ALL: Sql = sql!(
+    "movies/search_all",
+    [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
+);
 
 /// Whose movies a list is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +60,7 @@ pub struct Filter {
 }
 
 /// Questions for a first page: who asks, and how many movies they want.
-pub(super) type FirstPages = Batch<(i64, i64), Page, Error>;
+pub(super) type FirstPages = Batch<(i64, i64), Group, Error>;
 
 /// One page of the movies of a shelf. First pages of one's own are answered in batches; others differ too much in
 /// what they cost.
@@ -74,13 +78,10 @@ fn list_first(store: &Store, asker: i64, size: i64) -> Result<Page, Error> {
     let run = |questions: &[(i64, i64)]| {
         let (askers, sizes): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
         let rows = store.read(&LIST_FIRST, &[&askers, &sizes])?;
-        let groups = group_by_place(&rows, questions.len(), &LIST_FIRST)?;
-        let pages = groups
-            .into_iter()
-            .map(|group| decode_page(group.0, &LIST_FIRST));
-        Ok(pages.collect())
+        group_by_place(rows, questions.len(), &LIST_FIRST)
     };
-    store.first_pages.submit((asker, size), |_, _| true, run)
+    let group = store.first_pages.submit((asker, size), |_, _| true, run)?;
+    decode_page(&group, &LIST_FIRST)
 }
 
 /// One page of those movies of a shelf that the filter keeps.
@@ -127,19 +128,17 @@ fn contains_pattern(text: &str) -> String {
     pattern
 }
 
-fn decode_page<'a>(rows: impl IntoIterator<Item = &'a Row>, sql: &Sql) -> Result<Page, Error> {
-    let mut rows = rows.into_iter().peekable();
+fn decode_page(rows: &[Row], sql: &Sql) -> Result<Page, Error> {
     let first = rows
-        .peek()
+        .first()
         .ok_or_else(|| sql.fault("it answered without a row"))?;
     admit(first, sql)?;
     let total = get(first, "total", sql)?;
-    let movies: Result<_, postgres::Error> =
-        rows.filter_map(|row| decode(row).transpose()).collect();
-    Ok(Page {
-        total,
-        movies: movies.map_err(|error| sql.fault(error))?,
-    })
+    let mut movies = Vec::with_capacity(rows.len());
+    for row in rows {
+        movies.extend(decode(row).map_err(|error| sql.fault(error))?);
+    }
+    Ok(Page { total, movies })
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub use self::database::Database;
 pub use self::error::Error;
 use self::error::classify;
 use self::lists::FirstPages;
-use self::movies::{Creations, Found, Questions, Updates};
+use self::movies::{Creations, Questions, Updates};
 pub use self::schema::{State, inspect, migrate};
 use crate::{metrics, trace};
 
@@ -37,25 +37,15 @@ struct Sql {
     text: &'static str,
     /// Its parameters' types.
     types: &'static [Type],
-    /// Whether it is planned anew each time, for the values at hand; else it is prepared once per connection. Both
-    /// take one round trip.
-    is_replanned: bool,
 }
 
-/// The statement in `sql/NAME.sql`, with the types of its parameters; `replanned` if it is to be planned each time.
+/// The statement in `sql/NAME.sql`, with the types of its parameters.
 macro_rules! sql {
     ($name:literal, [$($type:ident),*]) => {
-        sql!($name, [$($type),*], false)
-    };
-    ($name:literal, replanned [$($type:ident),*]) => {
-        sql!($name, [$($type),*], true)
-    };
-    ($name:literal, [$($type:ident),*], $is_replanned:literal) => {
         $crate::store::Sql {
             name: $name,
             text: include_str!(concat!("../../sql/", $name, ".sql")),
             types: &[$(::postgres::types::Type::$type),*],
-            is_replanned: $is_replanned,
         }
     };
 }
@@ -86,8 +76,8 @@ pub struct Store {
     is_reachable: Arc<AtomicBool>,
     checkout_deadline: Duration,
     outage: Mutex<Outage>,
-    reads: Questions<Found>,
-    deletions: Questions<()>,
+    reads: Questions,
+    deletions: Questions,
     updates: Updates,
     creations: Creations,
     first_pages: FirstPages,
@@ -143,7 +133,8 @@ impl Store {
     pub fn open(options: Options) -> Result<Store, Error> {
         migrate(&options.database, options.start_deadline)?;
         let deadline = options.statement_deadline.as_millis();
-        let settings = format!("-c statement_timeout={deadline}");
+        let settings =
+            format!("-c statement_timeout={deadline} -c plan_cache_mode=force_generic_plan");
         let opened = Instant::now();
         let is_reachable = Arc::new(AtomicBool::new(true));
         let pool = Pool::builder()
@@ -160,9 +151,13 @@ impl Store {
             ));
         let limits = batch::Limits {
             size: options.batch_size,
+            lanes: 1,
             deadline: options.statement_deadline,
             patience: BATCH_PATIENCE,
         };
+        // While the database answers one batch of reads, the next is sent and the last one is handed out. Writes take
+        // turns: two batches could wait for each other's rows.
+        let read_limits = batch::Limits { lanes: 2, ..limits };
         Ok(Store {
             pool,
             is_reachable,
@@ -171,11 +166,11 @@ impl Store {
                 is_away: false,
                 distrusted_until: opened,
             }),
-            reads: Batch::new(limits),
+            reads: Batch::new(read_limits),
             deletions: Batch::new(limits),
             updates: Batch::new(limits),
             creations: Batch::new(limits),
-            first_pages: Batch::new(limits),
+            first_pages: Batch::new(read_limits),
         })
     }
 
@@ -274,33 +269,31 @@ impl Sql {
     }
 }
 
-/// The rows that answer one question of a batch.
-struct Group<'a>(Vec<&'a Row>);
+/// The rows that answer one question of a batch. Whoever asked decodes them, so that the batch's leader is soon free.
+type Group = Vec<Row>;
 
-impl<'a> Group<'a> {
-    fn only_row(&self, sql: &Sql) -> Result<&'a Row, Error> {
-        let row = self.0.first().copied();
-        row.ok_or_else(|| sql.fault("a question has no answer"))
-    }
-}
+/// A batch's answers: those of a statement over many questions, whose column `place` counts these from 1.
+type Groups = Result<Vec<Result<Group, Error>>, Error>;
 
-/// The rows of a batch by the question that each answers: its column `place` counts them from 1. Counts the batch.
-fn group_by_place<'a>(
-    rows: &'a [Row],
-    questions: usize,
-    sql: &Sql,
-) -> Result<Vec<Group<'a>>, Error> {
+/// The rows of a batch by the question that each answers. Counts the batch.
+fn group_by_place(rows: Vec<Row>, questions: usize, sql: &Sql) -> Groups {
     metrics::count_batch(sql.name, questions);
     trace::note_batch(questions);
-    let mut groups: Vec<Group> = (0..questions).map(|_| Group(Vec::new())).collect();
+    let mut groups: Vec<Group> = (0..questions).map(|_| Group::new()).collect();
     for row in rows {
-        let place: i64 = movies::get(row, "place", sql)?;
+        let place: i64 = movies::get(&row, "place", sql)?;
         let index = usize::try_from(place - 1).ok();
         let group = index.and_then(|index| groups.get_mut(index));
-        let group = group.ok_or_else(|| sql.fault("an answer has no question"))?;
-        group.0.push(row);
+        group
+            .ok_or_else(|| sql.fault("an answer has no question"))?
+            .push(row);
     }
-    Ok(groups)
+    Ok(groups.into_iter().map(Ok).collect())
+}
+
+fn only_row<'a>(group: &'a Group, sql: &Sql) -> Result<&'a Row, Error> {
+    let row = group.first();
+    row.ok_or_else(|| sql.fault("a question has no answer"))
 }
 
 /// What is behind the lock is whole between any two statements, so one that a panic poisoned is still good.

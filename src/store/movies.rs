@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::batch::Batch;
-use super::{Error, Group, Sql, Store, group_by_place, sql};
+use super::{Error, Group, Sql, Store, group_by_place, only_row, sql};
 
 const CREATE: Sql = sql!(
     "movies/create",
@@ -48,6 +48,7 @@ pub struct Found {
 }
 
 /// A movie to be made; every field was judged before.
+#[derive(Clone)]
 pub struct NewMovie {
     /// At most 100 code points.
     pub title: String,
@@ -69,11 +70,11 @@ pub struct Changes {
 }
 
 /// Who asks, and for which movie.
-pub(super) type Questions<R> = Batch<(i64, i64), R, Error>;
+pub(super) type Questions = Batch<(i64, i64), Group, Error>;
 /// Who asks, and what is to be made.
-pub(super) type Creations = Batch<(i64, NewMovie), Movie, Error>;
+pub(super) type Creations = Batch<(i64, NewMovie), Group, Error>;
 /// Who asks, for which movie, and what is to change.
-pub(super) type Updates = Batch<(i64, i64, Changes), Movie, Error>;
+pub(super) type Updates = Batch<(i64, i64, Changes), Group, Error>;
 
 /// Makes a movie of the user who asks.
 pub fn create(store: &Store, asker: i64, movie: NewMovie) -> Result<Movie, Error> {
@@ -89,28 +90,26 @@ pub fn create(store: &Store, asker: i64, movie: NewMovie) -> Result<Movie, Error
             .collect();
         let years: Vec<i32> = questions.iter().map(|(_, movie)| movie.year).collect();
         let rows = store.write(&CREATE, &[&askers, &titles, &genres, &years])?;
-        let groups = group_by_place(&rows, questions.len(), &CREATE)?;
-        let answers = questions.iter().zip(groups);
-        Ok(answers
-            .map(|((_, movie), group)| decode_created(group, movie))
-            .collect())
+        group_by_place(rows, questions.len(), &CREATE)
     };
-    match store.creations.submit((asker, movie), |_, _| true, run) {
+    let asked = (asker, movie.clone());
+    match store.creations.submit(asked, |_, _| true, run) {
+        Ok(group) => decode_created(&group, movie),
         // The user was deleted between the statement's look and its write.
         Err(Error::Conflict(constraint)) if constraint == "movies_creator_exists" => {
             Err(Error::UnknownUser)
         }
-        answer => answer,
+        Err(error) => Err(error),
     }
 }
 
-fn decode_created(group: Group, movie: &NewMovie) -> Result<Movie, Error> {
-    let row = group.only_row(&CREATE)?;
+fn decode_created(group: &Group, movie: NewMovie) -> Result<Movie, Error> {
+    let row = only_row(group, &CREATE)?;
     admit(row, &CREATE)?;
     Ok(Movie {
         id: get(row, "id", &CREATE)?,
-        title: movie.title.clone(),
-        genre: movie.genre.clone(),
+        title: movie.title,
+        genre: movie.genre,
         year: movie.year,
         creator: get(row, "creator", &CREATE)?,
     })
@@ -121,14 +120,10 @@ pub fn read(store: &Store, asker: i64, id: i64) -> Result<Found, Error> {
     let run = |questions: &[(i64, i64)]| {
         let (askers, ids): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
         let rows = store.read(&READ, &[&askers, &ids])?;
-        let groups = group_by_place(&rows, questions.len(), &READ)?;
-        Ok(groups.into_iter().map(decode_found).collect())
+        group_by_place(rows, questions.len(), &READ)
     };
-    store.reads.submit((asker, id), |_, _| true, run)
-}
-
-fn decode_found(group: Group) -> Result<Found, Error> {
-    let row = group.only_row(&READ)?;
+    let group = store.reads.submit((asker, id), |_, _| true, run)?;
+    let row = only_row(&group, &READ)?;
     admit(row, &READ)?;
     let movie = decode(row).map_err(|error| READ.fault(error))?;
     Ok(Found {
@@ -147,23 +142,16 @@ pub fn update(store: &Store, asker: i64, id: i64, changes: Changes) -> Result<Mo
         let genres: Vec<_> = changes().map(|changes| changes.genre.as_deref()).collect();
         let years: Vec<_> = changes().map(|changes| changes.year).collect();
         let rows = store.write(&UPDATE, &[&askers, &ids, &titles, &genres, &years])?;
-        let groups = group_by_place(&rows, questions.len(), &UPDATE)?;
-        let answers = groups.into_iter().zip(&askers);
-        Ok(answers
-            .map(|(group, asker)| decode_updated(group, *asker))
-            .collect())
+        group_by_place(rows, questions.len(), &UPDATE)
     };
     // The statement hears only one question about a movie: a second one waits for the next batch.
     let is_of_another_movie = |taken: &[(i64, i64, Changes)], next: &(i64, i64, Changes)| {
         taken.iter().all(|(_, id, _)| *id != next.1)
     };
-    store
+    let group = store
         .updates
-        .submit((asker, id, changes), is_of_another_movie, run)
-}
-
-fn decode_updated(group: Group, asker: i64) -> Result<Movie, Error> {
-    let row = group.only_row(&UPDATE)?;
+        .submit((asker, id, changes), is_of_another_movie, run)?;
+    let row = only_row(&group, &UPDATE)?;
     admit_owner(row, asker, &UPDATE)?;
     // One that another request deleted meanwhile is missing too.
     let movie = decode(row).map_err(|error| UPDATE.fault(error))?;
@@ -175,17 +163,10 @@ pub fn delete(store: &Store, asker: i64, id: i64) -> Result<(), Error> {
     let run = |questions: &[(i64, i64)]| {
         let (askers, ids): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
         let rows = store.write(&DELETE, &[&askers, &ids])?;
-        let groups = group_by_place(&rows, questions.len(), &DELETE)?;
-        let answers = groups.into_iter().zip(&askers);
-        Ok(answers
-            .map(|(group, asker)| decode_deleted(group, *asker))
-            .collect())
+        group_by_place(rows, questions.len(), &DELETE)
     };
-    store.deletions.submit((asker, id), |_, _| true, run)
-}
-
-fn decode_deleted(group: Group, asker: i64) -> Result<(), Error> {
-    let row = group.only_row(&DELETE)?;
+    let group = store.deletions.submit((asker, id), |_, _| true, run)?;
+    let row = only_row(&group, &DELETE)?;
     admit_owner(row, asker, &DELETE)?;
     let deleted: Option<i64> = get(row, "id", &DELETE)?;
     deleted.map(|_| ()).ok_or(Error::MissingMovie)
