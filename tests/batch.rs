@@ -262,6 +262,8 @@ fn with_two_lanes_one_caller_is_not_held_up_by_another_and_a_third_is() {
     let (release, released) = channel();
     let released = Mutex::new(released);
     thread::scope(|scope| {
+        // Dropped at a failure, so that those who are held go home.
+        let release = release;
         let (batch, released) = (&batch, &released);
         let also_entered = entered.clone();
         scope.spawn(move || hold(batch, &entered, released));
