@@ -56,8 +56,11 @@ pub fn serve(options: Options) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut database: tokio_postgres::Config = options.database_url.parse()?;
+        // As the product: what is prepared is planned once.
+        database.options("-c plan_cache_mode=force_generic_plan");
         let manager = Manager::from_config(
-            options.database_url.parse()?,
+            database,
             NoTls,
             ManagerConfig {
                 // No question is asked when a connection is taken from the pool.
