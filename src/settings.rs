@@ -42,7 +42,7 @@ pub struct Settings {
     pub max_connections: Option<u32>,
 
     /// Connections to PostgreSQL, 1 to 1000
-    #[arg(long, env, default_value = "8", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
+    #[arg(long, env, default_value = "32", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,
 
     /// Networks of proxies whose X-Forwarded-For, -Proto and -Host and X-Request-Id are believed, separated by commas

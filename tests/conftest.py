@@ -90,7 +90,7 @@ class Server:
 
     def __init__(self, settings, under=()):
         self.under = under
-        self.settings = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", **settings}
+        self.settings = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", "DB_POOL_SIZE": "8", **settings}
         self.clients = []
         self.launch()
 

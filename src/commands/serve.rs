@@ -45,6 +45,11 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
     if connections > fitting {
         log::warn!("MAX_CONNECTIONS={connections}, but the limit of open files leaves {fitting}");
     }
+    if settings.db_pool_size >= settings.workers {
+        log::warn!(
+            "DB_POOL_SIZE is not below WORKERS: a database that hangs can hold every worker"
+        );
+    }
     let store = Store::open(Options {
         database: settings.database.database_url,
         pool_size: settings.db_pool_size,

@@ -1,5 +1,5 @@
 //! The routes of the service, each beside its peers: 32 keep-alive connections, a hundred thousand movies.
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use crate::Rounds;
 use crate::database::Database;
@@ -173,7 +173,8 @@ fn run(
         CONNECTIONS,
         seconds,
         fresh,
-    )?;
+    )
+    .with_context(|| server.name.trim())?;
     Ok(Figures {
         resident_bytes: Some(server.resident_bytes()?),
         ..figures
