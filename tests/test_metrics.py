@@ -9,7 +9,7 @@ import pytest
 from client import MOVIES, REGISTER, account, film
 
 ROOT = Path(__file__).parent.parent
-SAMPLE = re.compile(r'([a-z_]+)(?:\{(.*)\})? ([0-9.]+)')
+SAMPLE = re.compile(r'([a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)')
 
 
 def figures(client):
