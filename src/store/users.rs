@@ -81,17 +81,12 @@ pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error
         ],
     ) {
         Ok(rows) => rows,
+        // The constraint is the first that was met; another may be too.
         Err(Error::Conflict(constraint)) => {
-            let taken = Taken {
-                username: constraint == "users_username_unique",
-                email: constraint == "users_email_unique",
-            };
-            return match taken {
-                Taken {
-                    username: false,
-                    email: false,
-                } => Err(Error::Conflict(constraint)),
-                taken => Ok(Err(taken)),
+            let taken = find_taken(store, Some(user.username), Some(user.email))?;
+            return match taken == Taken::default() {
+                true => Err(Error::Conflict(constraint)),
+                false => Ok(Err(taken)),
             };
         }
         Err(error) => return Err(error),
