@@ -44,7 +44,7 @@ const ARROWS: &str = "
     store/lists  -> store/mod, store/batch, store/movies
     store/movies -> store/mod, store/batch
     store/schema -> store/mod, store/error
-    store/import -> store/mod, store/database, store/error, store/schema
+    store/import -> store/mod, store/database, store/error, store/schema, store/movies
     store/connection -> store/mod, store/database, metrics, trace
     store/database -> store/mod, store/address, store/error
     store/address -> store/connection_string

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::database::Database;
 use super::error::{Error, classify};
+use super::movies::get;
 use super::schema::{connect_within, migrate};
 use super::{Sql, sql};
 
@@ -162,14 +163,6 @@ fn ask(transaction: &mut Transaction, sql: &Sql) -> Result<Vec<Row>, Error> {
 fn ask_one(transaction: &mut Transaction, sql: &Sql) -> Result<Row, Error> {
     let row = ask(transaction, sql)?.into_iter().next();
     row.ok_or_else(|| sql.fault("it answered without a row"))
-}
-
-fn get<'a, T: postgres::types::FromSql<'a>>(
-    row: &'a Row,
-    column: &str,
-    sql: &Sql,
-) -> Result<T, Error> {
-    row.try_get(column).map_err(|error| sql.fault(error))
 }
 
 /// What the source's tables lack, and what they have that is not taken.
