@@ -193,6 +193,30 @@ fn however_many_wait_they_are_answered_if_it_is_not_for_long() {
 }
 
 #[test]
+fn handlers_that_wait_all_begin_beside_each_other() {
+    let gate = Gate::new();
+    // More than the cores have quick ones of at once, and no event comes to tell anybody of those that wait.
+    let count = 16 * thread::available_parallelism().unwrap().get();
+    let limits = Limits {
+        workers: count,
+        shed_after: Duration::from_secs(60),
+        ..limits()
+    };
+    let server = serve(limits, stuck_behind(&gate));
+    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&get("/stuck"));
+    }
+    wait_until("all to begin", || {
+        read(&server.counters.in_flight) == count as u64
+    });
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.receive().status, 200);
+    }
+}
+
+#[test]
 fn the_liveness_path_is_answered_while_every_worker_is_stuck() {
     let gate = Gate::new();
     let server = serve(limits(), stuck_behind(&gate));

@@ -1,8 +1,10 @@
 //! Which sockets are ready: Linux's epoll through rustix's safe calls. Knows no connections.
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -17,6 +19,16 @@ const END: u64 = u64::MAX;
 pub struct Poller {
     epoll: OwnedFd,
     end: OwnedFd,
+}
+
+/// What came of waiting.
+pub enum Waited {
+    /// A socket is ready.
+    Event(Readiness),
+    /// The time is over.
+    Nothing,
+    /// All waiting is.
+    End,
 }
 
 /// What a thread is woken for.
@@ -96,27 +108,30 @@ impl Poller {
         )?)
     }
 
-    /// Waits for the next event; none after the end.
+    /// Waits for the next event, so long at the most; without a bound if there is none.
     ///
     /// # Errors
     /// If the poller is broken, which no event can be.
-    pub fn wait(&self, events: &mut Vec<Event>) -> io::Result<Option<Readiness>> {
-        loop {
-            events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(events), None) {
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            if let Some(event) = events.first() {
-                let (name, flags) = (event.data.u64(), event.flags);
-                let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-                return Ok((name != END).then_some(Readiness {
-                    name,
-                    is_hung_up: flags.intersects(hang_up),
-                }));
-            }
+    pub fn wait(&self, events: &mut Vec<Event>, patience: Option<Duration>) -> io::Result<Waited> {
+        let timeout = patience.map(Timespec::try_from).transpose();
+        let timeout = timeout.map_err(io::Error::other)?;
+        events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        let Some(event) = events.first() else {
+            return Ok(Waited::Nothing);
+        };
+        let (name, flags) = (event.data.u64(), event.flags);
+        if name == END {
+            return Ok(Waited::End);
+        }
+        let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        Ok(Waited::Event(Readiness {
+            name,
+            is_hung_up: flags.intersects(hang_up),
+        }))
     }
 
     /// Ends all waiting, now and later.

@@ -27,14 +27,6 @@ impl Seats {
         }
     }
 
-    /// Takes a seat if one is free.
-    pub fn try_take(&self) -> bool {
-        let mut state = self.lock();
-        let is_free = state.taken < self.seats;
-        state.taken += usize::from(is_free);
-        is_free
-    }
-
     /// Takes a seat as soon as there is one; false once all is over.
     pub fn take(&self) -> bool {
         let me = thread::current();
@@ -53,11 +45,11 @@ impl Seats {
         !state.is_over
     }
 
-    /// Leaves the seat, to a follower if nobody else sits.
-    pub fn leave(&self) {
+    /// Leaves the seat; to a follower if nobody else sits, or if somebody has to look after what waits.
+    pub fn leave(&self, is_needed: bool) {
         let mut state = self.lock();
         state.taken -= 1;
-        if state.taken > 0 {
+        if state.taken > 0 && !is_needed {
             return;
         }
         if let Some(follower) = state.followers.pop() {

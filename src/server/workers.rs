@@ -13,8 +13,8 @@ use super::counters::{Counters, count};
 use super::desk::Desk;
 use super::limits::Limits;
 use super::listener::{self, Listener};
-use super::poller::Poller;
-use super::queue::{Admission, Queue, Ready};
+use super::poller::{Poller, Waited};
+use super::queue::{Admission, Queue, Ready, SLICE, Turn};
 use super::refusal::Refusal;
 use super::response;
 use super::seats::Seats;
@@ -76,9 +76,19 @@ impl Crew {
             if !worker.is_seated {
                 return;
             }
-            let event = match self.poller.wait(&mut events) {
-                Ok(Some(event)) => event,
-                Ok(None) => return,
+            // Requests that wait for handlers to end, or to prove slow, are looked after by whoever waits for events.
+            let mut patience = None;
+            if self.queue.is_crowded() {
+                if let Some(turn) = self.queue.next(Instant::now()) {
+                    self.run(turn, &mut worker);
+                    continue;
+                }
+                patience = Some(SLICE);
+            }
+            let event = match self.poller.wait(&mut events, patience) {
+                Ok(Waited::Event(event)) => event,
+                Ok(Waited::Nothing) => continue,
+                Ok(Waited::End) => return,
                 Err(error) => {
                     log::error!("a worker cannot wait for events: {error}");
                     return;
@@ -166,27 +176,32 @@ impl Crew {
         listener.clone()
     }
 
-    /// Goes with a connection; and then, while it has a permit, with whatever waits for one.
+    /// Goes with a connection, and runs the handler of what it reads.
     fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
-        let mut has_permit = false;
-        let mut current = Some(connection);
-        loop {
-            let next = current.and_then(|connection| self.drive(connection, &mut worker.desk));
-            let ready = match (next, has_permit) {
-                (Some(ready), true) => self.queue.exchange(ready),
-                (Some(ready), false) => match self.queue.admit(ready) {
-                    Admission::Run(ready) => ready,
-                    Admission::Queued => return,
-                    Admission::Shed(ready) => return self.shed(&ready, &mut worker.desk),
-                },
-                (None, true) => match self.queue.finish() {
-                    Some(ready) => ready,
-                    None => return,
-                },
-                (None, false) => return,
+        let Some(ready) = self.drive(connection, &mut worker.desk) else {
+            return;
+        };
+        match self.queue.admit(ready) {
+            Admission::Run(turn) => self.run(turn, worker),
+            Admission::Queued => {}
+            Admission::Shed(ready) => self.shed(&ready, &mut worker.desk),
+        }
+    }
+
+    /// Runs a handler; and then the next one, while there is a turn.
+    fn run(&self, turn: Turn, worker: &mut Worker) {
+        if worker.is_seated {
+            self.seats.leave(self.queue.is_crowded());
+            worker.is_seated = false;
+        }
+        let mut turn = Some(turn);
+        while let Some((ready, permit)) = turn {
+            let connection = self.handle(ready, worker);
+            let next = connection.and_then(|connection| self.drive(connection, &mut worker.desk));
+            turn = match next {
+                Some(ready) => self.queue.exchange(permit, ready),
+                None => self.queue.finish(permit, Instant::now()),
             };
-            has_permit = true;
-            current = self.handle(ready, worker);
         }
     }
 
@@ -235,9 +250,6 @@ impl Crew {
         if !self.table.begin(ready.key, deadline) {
             return None;
         }
-        if worker.is_seated {
-            self.seats.leave();
-        }
         let request = &ready.request;
         let response = catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
         let response = response.unwrap_or_else(|_| {
@@ -247,7 +259,6 @@ impl Crew {
             log::error!("a handler panicked: {} {path:?}", request.method());
             response::fault()
         });
-        worker.is_seated = self.seats.try_take();
         // Past the deadline it is gone, and the answer is dropped.
         let mut connection = self.table.reclaim(ready.key)?;
         let taken_until = self.taken_until.get().copied();
