@@ -10,8 +10,8 @@ select
     movie.genre,
     movie.year,
     movie.creator_id,
-    creator.username as creator
+    coalesce(creator.username, asker.username) as creator
 from unnest($1::bigint[], $2::bigint[]) with ordinality as asked (user_id, movie_id, place)
 left join lateral (select * from users where id = asked.user_id limit 1) as asker on true
 left join lateral (select * from movies where id = asked.movie_id limit 1) as movie on true
-left join lateral (select * from users where id = movie.creator_id limit 1) as creator on true;
+left join lateral (select * from users where id = nullif(movie.creator_id, asked.user_id) limit 1) as creator on true;
