@@ -17,6 +17,7 @@ use clap_complete::Shell;
 use log::LevelFilter;
 use serde::Serialize;
 
+pub use self::serve::open_app;
 use self::users::Users;
 use crate::command_line::{InForce, describe_commands};
 use crate::logging::{self, Format};

@@ -21,7 +21,7 @@ use crate::throttle::Throttle;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
-    logging::start(settings.log_level, settings.log_format).context("the log")?;
+    logging::start(settings.log_level.clone(), settings.log_format).context("the log")?;
     log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
     for setting in in_force {
         log::info!("{}={} ({})", setting.name, setting.value, setting.source);
@@ -50,33 +50,8 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
             "DB_POOL_SIZE is not below WORKERS: a database that hangs can hold every worker"
         );
     }
-    let store = Store::open(Options {
-        database: settings.database.database_url,
-        pool_size: settings.db_pool_size,
-        checkout_deadline: Duration::from_secs(3),
-        statement_deadline: Duration::from_secs(5),
-        start_deadline: START_DEADLINE,
-        batch_size: BATCH_SIZE,
-    })?;
-    let app = Arc::new(App {
-        store,
-        keys: make_keys(&settings.tokens),
-        hasher: Hasher::new(Cost {
-            rounds_log2: settings.passwords.bcrypt_cost,
-            // Some workers are left for readers however many sign in at once.
-            waiting_limit: workers * 7 / 8,
-            waiting_deadline: Duration::from_secs(8),
-        })?,
-        visibility: settings.movies_visibility,
-        trusted_proxies: settings.trusted_proxies,
-        account_failures: Throttle::new(settings.login_failures, settings.login_wait),
-        address_failures: Throttle::each_hour(settings.login_failures_per_hour),
-        registrations: Throttle::each_hour(settings.registrations_per_hour),
-        request_ids: AtomicU64::new(getrandom::u64()?),
-        cors_origins: settings.cors_origins,
-        server_timing: settings.server_timing,
-        counters: OnceLock::new(),
-    });
+    let bind = settings.bind;
+    let app = Arc::new(open_app(&settings, BATCH_SIZE)?);
     let limits = Limits {
         workers,
         connections,
@@ -90,10 +65,10 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         answer: api::answer_liveness,
     };
     let handled = Arc::clone(&app);
-    let server = Server::bind(settings.bind, limits, Some(liveness), move |request| {
+    let server = Server::bind(bind, limits, Some(liveness), move |request| {
         api::handle(request, &handled)
     })
-    .with_context(|| format!("listening on {}", settings.bind))?;
+    .with_context(|| format!("listening on {bind}"))?;
     app.counters.get_or_init(|| server.counters());
     drop(app);
     log::info!("listening on http://{}", server.local_address());
@@ -109,4 +84,37 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
     server.run().context("serving")?;
     log::info!("stopped");
     Ok(())
+}
+
+/// What the handlers share, with the database reached and migrated. A statement answers at most so many requests.
+///
+/// # Errors
+/// If the database does not answer in time or refuses, or the system gives no randomness.
+pub fn open_app(settings: &Settings, batch_size: usize) -> anyhow::Result<App> {
+    Ok(App {
+        store: Store::open(Options {
+            database: settings.database.database_url.clone(),
+            pool_size: settings.db_pool_size,
+            checkout_deadline: Duration::from_secs(3),
+            statement_deadline: Duration::from_secs(5),
+            start_deadline: START_DEADLINE,
+            batch_size,
+        })?,
+        keys: make_keys(&settings.tokens),
+        hasher: Hasher::new(Cost {
+            rounds_log2: settings.passwords.bcrypt_cost,
+            // Some workers are left for readers however many sign in at once.
+            waiting_limit: usize::try_from(settings.workers)? * 7 / 8,
+            waiting_deadline: Duration::from_secs(8),
+        })?,
+        visibility: settings.movies_visibility,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        account_failures: Throttle::new(settings.login_failures, settings.login_wait),
+        address_failures: Throttle::each_hour(settings.login_failures_per_hour),
+        registrations: Throttle::each_hour(settings.registrations_per_hour),
+        request_ids: AtomicU64::new(getrandom::u64()?),
+        cors_origins: settings.cors_origins.clone(),
+        server_timing: settings.server_timing,
+        counters: OnceLock::new(),
+    })
 }
