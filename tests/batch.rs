@@ -34,6 +34,7 @@ type Answers = Result<Vec<Result<u64, Failed>>, Failed>;
 
 const LIMITS: Limits = Limits {
     lanes: 1,
+    worthwhile: 1,
     size: 8,
     deadline: Duration::from_secs(20),
     patience: Duration::from_secs(10),
@@ -78,10 +79,12 @@ proptest! {
         calls in 1_u64..30,
         size in 1_usize..10,
         lanes in 1_usize..4,
+        worthwhile in 1_usize..6,
     ) {
         let batch = Batch::new(Limits {
             size,
             lanes,
+            worthwhile,
             ..LIMITS
         });
         let ran = Mutex::new(Vec::new());
@@ -276,6 +279,41 @@ fn with_two_lanes_one_caller_is_not_held_up_by_another_and_a_third_is() {
         release.send(()).unwrap();
         assert_eq!(third.join().unwrap(), Ok(6));
         release.send(()).unwrap();
+    });
+}
+
+#[test]
+fn callers_who_are_too_few_for_a_second_lane_wait_for_one_more() {
+    let batch = Batch::new(Limits {
+        lanes: 2,
+        worthwhile: 3,
+        ..LIMITS
+    });
+    let (entered, has_entered) = channel();
+    let (release, released) = channel();
+    let released = Mutex::new(released);
+    let sizes = Mutex::new(Vec::new());
+    let count = |keys: &[u64]| {
+        sizes.lock().unwrap().push(keys.len());
+        double(keys)
+    };
+    thread::scope(|scope| {
+        let release = release;
+        let (batch, released) = (&batch, &released);
+        scope.spawn(move || hold(batch, &entered, released));
+        has_entered.recv().unwrap();
+        let few = [1, 2].map(|key| scope.spawn(move || batch.submit(key, always, count)));
+        wait_until("two wait", || batch.waiting() == 2);
+        assert_eq!(batch.submit(3, always, count), Ok(6));
+        for (caller, row) in few.into_iter().zip([2, 4]) {
+            assert_eq!(caller.join().unwrap(), Ok(row));
+        }
+        assert_eq!(*sizes.lock().unwrap(), [3]);
+        // As few behind a batch that ends are led all the same.
+        let last = scope.spawn(move || batch.submit(4, always, count));
+        wait_until("one waits", || batch.waiting() == 1);
+        release.send(()).unwrap();
+        assert_eq!(last.join().unwrap(), Ok(8));
     });
 }
 

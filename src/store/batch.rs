@@ -16,6 +16,8 @@ pub struct Limits {
     pub size: usize,
     /// Batches that run at once at the most, from 1.
     pub lanes: usize,
+    /// Keys that are worth a batch beside one that runs, from 1; fewer wait for its end.
+    pub worthwhile: usize,
     /// How long a caller waits for its row, in the queue and in the batch together.
     pub deadline: Duration,
     /// How long a batch may run until the next one no longer waits for it: its leader hangs in the database.
@@ -47,11 +49,12 @@ struct State<K, O> {
 }
 
 impl<K, O> State<K, O> {
-    /// A lane for one more batch, which has this number, if there is one. Batches that hang are given up.
-    fn take_lane(&mut self, limits: &Limits) -> Option<u64> {
+    /// A lane for one more batch of so many keys, which has this number, if there is one. Batches that hang are given up.
+    fn take_lane(&mut self, keys: usize, limits: &Limits) -> Option<u64> {
         self.running
             .retain(|(_, began)| began.elapsed() < limits.patience);
-        if self.running.len() >= limits.lanes {
+        let is_alone = self.running.is_empty();
+        if self.running.len() >= limits.lanes || !is_alone && keys < limits.worthwhile {
             return None;
         }
         let number = self.count;
@@ -113,7 +116,8 @@ impl<K, R, F: Failure> Batch<K, R, F> {
         });
         let caller = (key, Arc::clone(&seat));
         let mut state = lock(&self.state);
-        match state.take_lane(&self.limits) {
+        let keys = state.waiting.len() + 1;
+        match state.take_lane(keys, &self.limits) {
             Some(number) => self.lead(number, caller, state, &may_join, &run),
             None => {
                 state.waiting.push_back(caller);
@@ -177,8 +181,9 @@ impl<K, R, F: Failure> Batch<K, R, F> {
             .waiting
             .iter()
             .position(|(_, waiting)| Arc::ptr_eq(waiting, seat));
+        let keys = state.waiting.len();
         if let Some(place) = place
-            && let Some(number) = state.take_lane(&self.limits)
+            && let Some(number) = state.take_lane(keys, &self.limits)
             && let Some(caller) = state.waiting.remove(place)
         {
             self.lead(number, caller, state, may_join, run);
@@ -255,8 +260,9 @@ impl<K, R, F> Drop for Lead<'_, K, R, F> {
             return;
         }
         // Taken here, so that whoever comes before the new leader wakes does not lead in its place.
-        if !state.waiting.is_empty()
-            && let Some(number) = state.take_lane(&self.batch.limits)
+        let keys = state.waiting.len();
+        if keys > 0
+            && let Some(number) = state.take_lane(keys, &self.batch.limits)
             && let Some((key, seat)) = state.waiting.pop_front()
         {
             seat.put(Outcome::Lead(number, key));

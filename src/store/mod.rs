@@ -119,6 +119,10 @@ struct Outage {
 /// Keys in one batch. Past this the gain is gone, and a batch takes long enough to be felt.
 pub const BATCH_SIZE: usize = 64;
 
+/// Reads that are worth a batch beside one that runs. Measured with 32 clients: against any number, and so smaller batches,
+/// eight gave a tenth more first pages and a twentieth more reads.
+const WORTHWHILE_READS: usize = 8;
+
 /// How long a request waits for a connection while none can be made: the database is away, and the pool keeps trying.
 const AWAY_DEADLINE: Duration = Duration::from_millis(200);
 
@@ -152,12 +156,17 @@ impl Store {
         let limits = batch::Limits {
             size: options.batch_size,
             lanes: 1,
+            worthwhile: 1,
             deadline: options.statement_deadline,
             patience: BATCH_PATIENCE,
         };
         // While the database answers one batch of reads, the next is sent and the last one is handed out. Writes take
         // turns: two batches could wait for each other's rows.
-        let read_limits = batch::Limits { lanes: 2, ..limits };
+        let read_limits = batch::Limits {
+            lanes: 2,
+            worthwhile: WORTHWHILE_READS,
+            ..limits
+        };
         Ok(Store {
             pool,
             is_reachable,
