@@ -252,11 +252,13 @@ fn measure_route(
             aim,
         ));
     }
+    // Of each connection's last request, wrk may have gone before the answer that the statement was for.
+    let unheard = (CONNECTIONS * rounds.rounds) as f64 / requests as f64;
     let most = if route.name == "read" { 0.5 } else { 1.0 };
     verdicts.push(Verdict::at_most(
         format!("{}: statements a request", route.name),
         statements_each,
-        most,
+        most + unheard,
     ));
     Ok(())
 }
