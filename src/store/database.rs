@@ -1,5 +1,7 @@
 //! The way to the database: its servers in their order, each within a deadline, over TLS where that is asked for.
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +28,9 @@ const MARK: &str = "-c movies_api.session=kept";
 /// Attempts at one server that may hang at once. The client library bounds none past the first packet, so a server
 /// that accepts and then says nothing holds each attempt, and its thread, until it wakes.
 const HANGING_ATTEMPTS: usize = 8;
+
+/// What a connection takes of them, and as many again for whoever takes some at the same moment.
+const DESCRIPTORS: usize = 8;
 
 /// Where the database is: one server, or several of which one takes writes.
 #[derive(Clone)]
@@ -161,18 +166,19 @@ impl Server {
         let started = thread::Builder::new()
             .name("connect".to_owned())
             .spawn(move || {
-                let session = open_session(&config, tls, &options);
+                let session = find_descriptors().and_then(|()| {
+                    open_session(&config, tls, &options).map_err(|error| Unreachable {
+                        reason: describe(&error),
+                        is_refusal: is_refusal(&error),
+                    })
+                });
                 drop(attempt);
                 // Nobody takes what comes too late: it is closed.
                 _ = sender.send(session);
             });
         started.map_err(|error| failed(&error.to_string()))?;
         match receiver.recv_timeout(deadline) {
-            Ok(Ok(session)) => Ok(session),
-            Ok(Err(error)) => Err(Unreachable {
-                reason: describe(&error),
-                is_refusal: is_refusal(&error),
-            }),
+            Ok(session) => session,
             Err(_) => Err(failed("no answer in time")),
         }
     }
@@ -185,6 +191,16 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Whether a connection's descriptors are to be had. The crate postgres panics without (it unwraps the making of its
+/// runtime, postgres 0.19), where for us a database that is out of reach for now is nothing unusual.
+fn find_descriptors() -> Result<(), Unreachable> {
+    let spare: io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
+    spare.map(drop).map_err(|error| Unreachable {
+        reason: error.to_string(),
+        is_refusal: false,
+    })
 }
 
 fn open_session(
