@@ -53,8 +53,13 @@ class Database:
         self.manage(f"alter database {self.name} with allow_connections false")
         self.cut_connections()
 
+    def count_connections(self):
+        with self.connect(MAINTENANCE_DATABASE) as connection:
+            return connection.execute("select count(*) from pg_stat_activity where datname = %s", [self.name]).fetchone()[0]
+
     def cut_connections(self):
-        self.manage(f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{self.name}'")
+        """Returns once they are gone."""
+        self.manage(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{self.name}'")
 
     def give_back(self):
         self.manage(f"alter database {self.name} with allow_connections true")

@@ -54,8 +54,10 @@ def test_while_the_database_refuses_connections_all_answers_are_503_and_it_recov
 
 
 def test_while_the_database_cannot_be_reached_all_answers_are_503_and_it_recovers_by_itself(start_server, cut_link):
-    client = start_server(DATABASE_URL=cut_link.url).client()
+    client = start_server(DATABASE_URL=cut_link.url, DB_POOL_SIZE="4").client()
     ann = client.new_user()
+    # A connection that is still on its way would outlive the cut.
+    wait_until(lambda: cut_link.database.count_connections() == 4)
     cut_link.cut()
     assert [unavailable(ask(), 5) for ask in every_request(client, ann)] == [True] * 9
     assert (client.get("/healthz").status_code, client.get("/readyz").status_code) == (200, 503)
