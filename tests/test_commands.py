@@ -3,9 +3,10 @@ import json
 import os
 import pty
 import subprocess
+import termios
 
 import pytest
-from client import MOVIES, PASSWORD, REFRESH, TOKEN, outcome
+from client import MOVIES, PASSWORD, REFRESH, TOKEN, outcome, wait_until
 from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY
 
 pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
@@ -168,6 +169,8 @@ def test_a_password_is_asked_for_twice_on_a_terminal_and_not_shown(database):
     for prompt in [b"Password: ", b"Password once more: "]:
         while not shown.endswith(prompt):
             shown += os.read(terminal, 1)
+        # What is typed before the terminal is told to be silent, it shows.
+        wait_until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO)
         os.write(terminal, PASSWORD.encode() + b"\n")
     while not shown.endswith(b"user 1 made: ann\r\n"):
         shown += os.read(terminal, 1)

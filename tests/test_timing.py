@@ -81,7 +81,7 @@ def test_one_who_waited_for_a_connection_in_vain_is_told_how_long(start_server, 
         assert (first.result().status_code, second.status_code) == (200, 503)
     assert timing_of(first.result())[0] == "movies/list_shelf"
     statement, _, waited, _ = timing_of(second)
-    assert statement is None and waited >= 3000  # the pool's deadline
+    assert statement is None and waited > 2990  # the pool's deadline is 3 s, some of which went by before
 
 
 def test_scripts_of_named_sites_may_read_it_and_no_others(server):
