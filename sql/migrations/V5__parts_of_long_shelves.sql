@@ -20,7 +20,7 @@ alter function count_movies set enable_seqscan = off;
 
 create function cut_shelf_part(shelf bigint, first bigint) returns void
 language sql as $$
-    insert into shelf_parts as part (creator_id, first_id, movies)
+    insert into shelf_parts (creator_id, first_id, movies)
     select shelf, case when piece = 0 then first else min(id) end, count(*)
     from (
         select id, (row_number() over (order by id) - 1) / 1000 as piece

@@ -4,8 +4,8 @@
 -- $4 text: LIKE pattern of the title; $5 text: of the genre; $6 text: of the creator's name; % matches all
 -- $7 bigint: the lowest year; $8 bigint: the highest
 -- Rests on users_id_key and movies_by_creator, which is read along a short shelf; on a long one find_matching_movies
--- finds its way, by movies_by_title if a title is searched. `|| ''` changes no answer: it keeps a short shelf from that
--- index, which would be slower. `limit 1` changes none: it keeps the planner on the key.
+-- finds its way, by movies_by_title if a title is searched; the `or` beside the title keeps a short shelf from that index,
+-- which would be slower. `limit 1` changes no answer: it keeps the planner on the key.
 with asker as materialized (
     select is_active, username, movie_count
     from users

@@ -50,7 +50,6 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
             "DB_POOL_SIZE is not below WORKERS: a database that hangs can hold every worker"
         );
     }
-    let bind = settings.bind;
     let app = Arc::new(open_app(&settings, BATCH_SIZE)?);
     let limits = Limits {
         workers,
@@ -65,10 +64,10 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         answer: api::answer_liveness,
     };
     let handled = Arc::clone(&app);
-    let server = Server::bind(bind, limits, Some(liveness), move |request| {
+    let server = Server::bind(settings.bind, limits, Some(liveness), move |request| {
         api::handle(request, &handled)
     })
-    .with_context(|| format!("listening on {bind}"))?;
+    .with_context(|| format!("listening on {}", settings.bind))?;
     app.counters.get_or_init(|| server.counters());
     drop(app);
     log::info!("listening on http://{}", server.local_address());

@@ -63,6 +63,15 @@ pub struct Unreachable {
     pub is_refusal: bool,
 }
 
+impl Unreachable {
+    fn for_now(reason: impl ToString) -> Unreachable {
+        Unreachable {
+            reason: reason.to_string(),
+            is_refusal: false,
+        }
+    }
+}
+
 impl FromStr for Database {
     type Err = String;
 
@@ -153,13 +162,9 @@ impl Server {
         tls: &MakeTlsConnector,
         deadline: Duration,
     ) -> Result<Session, Unreachable> {
-        let failed = |reason: &str| Unreachable {
-            reason: reason.to_owned(),
-            is_refusal: false,
-        };
         let attempt = Attempt(Arc::clone(&self.attempts));
         if attempt.0.fetch_add(1, Ordering::Relaxed) >= HANGING_ATTEMPTS {
-            return Err(failed("it does not answer earlier attempts"));
+            return Err(Unreachable::for_now("it does not answer earlier attempts"));
         }
         let (config, tls, options) = (self.config.clone(), tls.clone(), options.to_owned());
         let (sender, receiver) = sync_channel(1);
@@ -176,10 +181,10 @@ impl Server {
                 // Nobody takes what comes too late: it is closed.
                 _ = sender.send(session);
             });
-        started.map_err(|error| failed(&error.to_string()))?;
+        started.map_err(Unreachable::for_now)?;
         match receiver.recv_timeout(deadline) {
             Ok(session) => session,
-            Err(_) => Err(failed("no answer in time")),
+            Err(_) => Err(Unreachable::for_now("no answer in time")),
         }
     }
 }
@@ -197,10 +202,7 @@ impl Drop for Attempt {
 /// runtime, postgres 0.19), where for us a database that is out of reach for now is nothing unusual.
 fn find_descriptors() -> Result<(), Unreachable> {
     let spare: io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
-    spare.map(drop).map_err(|error| Unreachable {
-        reason: error.to_string(),
-        is_refusal: false,
-    })
+    spare.map(drop).map_err(Unreachable::for_now)
 }
 
 fn open_session(

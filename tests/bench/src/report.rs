@@ -142,6 +142,7 @@ pub fn print_verdicts(verdicts: &[Verdict]) {
             ("at most", read <= bound)
         };
         let met = if is_met { "met" } else { "NOT MET" };
+        let bound = (bound * 1e3).round() / 1e3;
         println!("  {:<58} {read:>7.2}   {word} {bound}: {met}", what);
     }
 }

@@ -258,7 +258,7 @@ fn measure_route(
     verdicts.push(Verdict::at_most(
         format!("{}: statements a request", route.name),
         statements_each,
-        ((most + unheard) * 1e3).ceil() / 1e3,
+        most + unheard,
     ));
     Ok(())
 }
