@@ -56,14 +56,14 @@ const ARROWS: &str = "
     server/mod        -> server/charge, server/desk, server/limits, server/listener, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers
     server/workers    -> server/mod, server/connection, server/counters, server/limits, server/listener
-    server/workers    -> server/poller, server/queue, server/refusal, server/response, server/seats, server/socket
+    server/workers    -> server/pace, server/poller, server/queue, server/refusal, server/response, server/seats, server/socket
     server/workers    -> server/desk, server/table
     server/connection -> server/body, server/charge, server/counters, server/desk, server/limits, server/refusal, server/request
     server/connection -> server/response, server/socket, server/table
     server/charge     -> server/counters, server/limits, server/refusal
     server/desk       -> server/counters, server/limits, server/response
     server/table      -> server/connection
-    server/queue      -> server/counters, server/table
+    server/queue      -> server/counters, server/pace, server/table
     server/listener   -> server/counters, server/poller, server/refusal, server/response
     server/request    -> server/limits, server/refusal, server/target
     server/target     -> server/refusal

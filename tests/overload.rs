@@ -217,6 +217,41 @@ fn handlers_that_wait_all_begin_beside_each_other() {
 }
 
 #[test]
+fn costly_handlers_that_hang_leave_workers_for_all_others() {
+    let gate = Gate::new();
+    let limits = Limits {
+        costly: 2,
+        shed_after: Duration::from_secs(60),
+        ..limits()
+    };
+    let behind_it = Arc::clone(&gate);
+    let server = serve(limits, move |request| {
+        if request.raw_url().starts_with("/costly") {
+            behind_it.pass();
+        }
+        Response::text(request.raw_url().to_owned())
+    });
+    let mut costly: Vec<Client> = (0..2 * limits.workers).map(|_| server.connect()).collect();
+    for client in &mut costly {
+        client.send(&get("/costly"));
+    }
+    let waiting = costly.len() as u64 - 2;
+    wait_until("as many as may to hang", || {
+        read(&server.counters.queued) == waiting && read(&server.counters.in_flight) == 2
+    });
+    let mut other = server.connect();
+    for number in 0..100 {
+        other.send(&get(&format!("/{number}")));
+        assert_eq!(other.receive().text(), format!("/{number}"));
+    }
+    assert_eq!(read(&server.counters.queued), waiting);
+    gate.open();
+    for client in &mut costly {
+        assert_eq!(client.receive().text(), "/costly");
+    }
+}
+
+#[test]
 fn the_liveness_path_is_answered_while_every_worker_is_stuck() {
     let gate = Gate::new();
     let server = serve(limits(), stuck_behind(&gate));

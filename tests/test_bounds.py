@@ -4,10 +4,12 @@ import json
 import resource
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from client import MOVIES, PASSWORD, TOKEN, Client, exchange, film, wait_until
+from test_metrics import figures
 from test_races import at_once, post
 
 MIB = 1024 * 1024
@@ -152,3 +154,24 @@ def test_readers_are_served_while_sixty_four_sign_in_and_the_excess_is_told_to_c
     refused = [answer for answer in answers[:64] if answer.status_code != 200]
     assert {answer.status_code for answer in refused} <= {429, 503}
     assert all("Retry-After" in answer.headers for answer in refused) and len(refused) < 64
+
+
+def test_searches_and_deep_pages_that_hang_leave_connections_for_all_others(start_server, database):
+    server = start_server(DB_POOL_SIZE="4")
+    probe, ann = server.client(), server.client().new_user()
+    movie = f"{MOVIES}{ann.add_movie()['id']}/"
+    with database.connect(database.url) as holder, ThreadPoolExecutor(8) as pool:
+        # What only they read.
+        holder.execute("lock table shelf_parts in access exclusive mode")
+        hanging = [pool.submit(ann.with_token(ann.token).get, f"{MOVIES}?page=last") for _ in range(8)]
+
+        def arrived():
+            found = figures(probe)
+            return found["movies_requests_in_flight", ""] + found["movies_requests_queued", ""] == 1 + len(hanging)
+
+        wait_until(arrived)
+        others = [ann.get(path).status_code for path in (movie, MOVIES)]
+        holder.rollback()
+    assert others == [200, 200]
+    assert {answer.result().status_code for answer in hanging} <= {200, 503}
+    assert hanging[0].result().status_code == 200

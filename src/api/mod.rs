@@ -30,6 +30,7 @@ pub use self::cors::Origin;
 use self::error::Error;
 pub use self::exchange::{answer_liveness, handle};
 use self::movies::MovieId;
+pub use self::movies::is_costly;
 use crate::metrics::Route;
 use crate::password::Hasher;
 use crate::server::Counters;

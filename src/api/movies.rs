@@ -50,6 +50,18 @@ impl FromStr for MovieId {
     }
 }
 
+/// Whether the answer takes a statement of its own that may cost much: any list but the first page of one's own.
+pub fn is_costly(request: &Request, visibility: Visibility) -> bool {
+    let rest = request.raw_url().strip_prefix(LIST_PATH);
+    let is_list = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'));
+    if !is_list || !matches!(request.method(), "GET" | "HEAD") {
+        return false;
+    }
+    let query = Query::parse(request.raw_query_string());
+    let is_first_page = matches!(query.page(), Ok(page) if page.number == Some(1));
+    visibility == Visibility::Shared || !is_first_page || !matches!(query.filter(), Ok(None))
+}
+
 /// `GET movies/`: one page, newest first.
 pub fn list_movies(request: &Request, app: &App, asker: i64) -> Result<Response, Error> {
     let query = Query::parse(request.raw_query_string());
@@ -185,6 +197,28 @@ mod tests {
         assert_eq!("18446744073709551617".parse(), Ok(MovieId(-1)));
         for segment in ["", "+1", "-1", "1.0", "abc", "١", "1 ", "1x"] {
             assert_eq!(segment.parse::<MovieId>(), Err(()), "{segment}");
+        }
+    }
+
+    #[test]
+    fn lists_are_costly_but_the_first_page_of_ones_own() {
+        let judge = |method: &str, target: &str, visibility| {
+            let peer = ([127, 0, 0, 1], 1).into();
+            let request = Request::fake_http_from(peer, method, target, vec![], vec![]);
+            is_costly(&request, visibility)
+        };
+        let first_pages = ["", "?", "?page=1", "?page_size=50", "?title=", "?unknown=x"];
+        let others = ["?page=2", "?page=last", "?page=x", "?title=a", "?year=1990"];
+        for query in first_pages.into_iter().chain(others) {
+            let target = format!("{LIST_PATH}{query}");
+            let is_other = others.contains(&query);
+            assert_eq!(judge("GET", &target, Visibility::Own), is_other, "{query}");
+            assert_eq!(judge("HEAD", &target, Visibility::Own), is_other, "{query}");
+            assert!(judge("GET", &target, Visibility::Shared), "{query}");
+            assert!(!judge("POST", &target, Visibility::Shared), "{query}");
+        }
+        for target in ["/api/v1/movies/1/?title=a", "/api/v1/auth/token/?page=2"] {
+            assert!(!judge("GET", target, Visibility::Shared), "{target}");
         }
     }
 }

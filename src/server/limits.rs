@@ -20,6 +20,8 @@ const FILES_OF_OTHER: u64 = 4;
 pub struct Limits {
     /// Handlers that run at once; there is one thread more than that. 64.
     pub workers: usize,
+    /// Of these, the costly ones; all others pass by who waits for one. At least 1. 8.
+    pub costly: usize,
     /// Connections open at once; one more is answered 503 and closed. 1,024.
     pub connections: usize,
     /// Bytes of a request's head, from its first to the end of its empty line; past it 431. 16 KiB.
@@ -60,6 +62,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             workers: 64,
+            costly: 8,
             connections: 1024,
             head_bytes: 16 * 1024,
             head_fields: 100,

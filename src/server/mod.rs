@@ -24,6 +24,7 @@ mod counters;
 mod desk;
 mod limits;
 mod listener;
+mod pace;
 mod poller;
 mod queue;
 mod response;
@@ -48,7 +49,7 @@ use self::desk::Desk;
 pub use self::limits::{Limits, files_for, raise_limit};
 use self::listener::Listener;
 use self::poller::Poller;
-use self::queue::Queue;
+use self::queue::{Bounds, Queue};
 use self::seats::Seats;
 use self::table::Table;
 use self::workers::Crew;
@@ -105,7 +106,8 @@ impl Stopper {
 }
 
 impl Server {
-    /// Listens on the address; clients wait until the server runs.
+    /// Listens on the address; clients wait until the server runs. Of the handlers, those whose requests `is_costly`
+    /// tells are bounded by [`Limits::costly`].
     ///
     /// # Errors
     /// If the address is taken or not ours, or descriptors are missing.
@@ -113,6 +115,7 @@ impl Server {
         address: SocketAddr,
         limits: Limits,
         liveness: Option<Liveness>,
+        is_costly: impl Fn(&Request) -> bool + Send + Sync + 'static,
         handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     ) -> io::Result<Server> {
         let listener = Listener::bind(address)?;
@@ -121,19 +124,20 @@ impl Server {
         listener.watch(&poller)?;
         let counters = Arc::new(Counters::default());
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let bounds = Bounds {
+            permits: limits.workers,
+            young: cores * YOUNG_PER_CORE,
+            costly: limits.costly.max(1),
+        };
         let crew = Crew {
             limits,
             poller,
             seats: Seats::new(cores),
             listener: Mutex::new(Some(Arc::new(listener))),
             table: Table::default(),
-            queue: Queue::new(
-                limits.workers,
-                cores * YOUNG_PER_CORE,
-                limits.shed_after,
-                Arc::clone(&counters),
-            ),
+            queue: Queue::new(bounds, limits.shed_after, Arc::clone(&counters)),
             liveness,
+            is_costly: Box::new(is_costly),
             handler: Box::new(handler),
             taken_until: OnceLock::new(),
             counters,

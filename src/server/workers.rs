@@ -13,8 +13,9 @@ use super::counters::{Counters, count};
 use super::desk::Desk;
 use super::limits::Limits;
 use super::listener::{self, Listener};
+use super::pace::SLICE;
 use super::poller::{Poller, Waited};
-use super::queue::{Admission, Queue, Ready, SLICE, Turn};
+use super::queue::{Admission, Queue, Ready, Turn};
 use super::refusal::Refusal;
 use super::response;
 use super::seats::Seats;
@@ -29,6 +30,9 @@ const ANSWERED_AT_ONCE: usize = 32;
 
 /// What answers requests.
 pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
+
+/// What tells the costly ones.
+pub type Judge = dyn Fn(&Request) -> bool + Send + Sync;
 
 /// What a worker has for itself.
 struct Worker {
@@ -55,6 +59,8 @@ pub struct Crew {
     pub queue: Queue,
     /// What the server answers itself.
     pub liveness: Option<Liveness>,
+    /// Whether a request's handler is costly.
+    pub is_costly: Box<Judge>,
     /// What answers all else.
     pub handler: Box<Handler>,
     /// Set once the server drains: how long requests sent ahead are still taken.
@@ -222,11 +228,11 @@ impl Crew {
                     None => {
                         let key = connection.key;
                         self.table.hold(connection);
-                        let since = Instant::now();
                         return Some(Ready {
                             key,
+                            since: Instant::now(),
+                            is_costly: (self.is_costly)(&request),
                             request,
-                            since,
                         });
                     }
                 },

@@ -24,13 +24,21 @@ pub fn serve_unbatched() -> anyhow::Result<()> {
     let settings = Settings::try_parse_from(["movies-api"])?;
     let address = settings.bind;
     let app = open_app(&settings, 1)?;
-    let handler = move |request: &Request| api::handle(request, &app);
-    Ok(Server::bind(address, Limits::default(), None, handler)?.run()?)
+    let visibility = settings.movies_visibility;
+    let server = Server::bind(
+        address,
+        Limits::default(),
+        None,
+        move |request| api::is_costly(request, visibility),
+        move |request| api::handle(request, &app),
+    )?;
+    Ok(server.run()?)
 }
 
 /// The answer of fixed size under the product's server.
 pub fn serve_alone() -> anyhow::Result<()> {
-    Ok(Server::bind(address()?, Limits::default(), None, answer_alone)?.run()?)
+    let server = Server::bind(address()?, Limits::default(), None, |_| false, answer_alone)?;
+    Ok(server.run()?)
 }
 
 /// The answer of fixed size under rouille's own server.
