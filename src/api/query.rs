@@ -131,8 +131,10 @@ impl Query {
         let mut is_narrowed = false;
         for (name, keep) in YEAR_FILTERS {
             let value = text::strip(self.get(name).unwrap_or_default());
+            if value.is_empty() {
+                continue;
+            }
             match Decimal::parse(value) {
-                _ if value.is_empty() => {}
                 Some(number) => {
                     is_narrowed = true;
                     let kept = keep(number);

@@ -1,28 +1,41 @@
 //! The peer's statements: each prepared once per connection, each one round trip, whoever asks judged by its row.
+use std::time::Instant;
+
 use axum::http::StatusCode;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::App;
 use super::handlers::{Changes, Movie, NewMovie, Refusal};
+use super::{App, metrics};
 
-const CREATE: &str = include_str!("../../sql/create.sql");
-const DELETE: &str = include_str!("../../sql/delete.sql");
-const LIST_FIRST: &str = include_str!("../../sql/list_first.sql");
-const READ: &str = include_str!("../../sql/read.sql");
-const UPDATE: &str = include_str!("../../sql/update.sql");
+const CREATE: (&str, &str) = ("create", include_str!("../../sql/create.sql"));
+const DELETE: (&str, &str) = ("delete", include_str!("../../sql/delete.sql"));
+const LIST_FIRST: (&str, &str) = ("list_first", include_str!("../../sql/list_first.sql"));
+const READ: (&str, &str) = ("read", include_str!("../../sql/read.sql"));
+const UPDATE: (&str, &str) = ("update", include_str!("../../sql/update.sql"));
 // These answer one question in the product too.
-const LIST_SHELF: &str = include_str!("../../../../sql/movies/list_shelf.sql");
-const SEARCH_SHELF: &str = include_str!("../../../../sql/movies/search_shelf.sql");
+const LIST_SHELF: (&str, &str) = (
+    "list_shelf",
+    include_str!("../../../../sql/movies/list_shelf.sql"),
+);
+const SEARCH_SHELF: (&str, &str) = (
+    "search_shelf",
+    include_str!("../../../../sql/movies/search_shelf.sql"),
+);
 
 async fn query(
     app: &App,
-    text: &str,
+    (name, text): (&'static str, &str),
     parameters: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Refusal> {
+    let began = Instant::now();
     let client = app.0.pool.get().await?;
+    let got = Instant::now();
+    metrics::count_checkout(got - began);
     let statement = client.prepare_cached(text).await?;
-    Ok(client.query(&statement, parameters).await?)
+    let rows = client.query(&statement, parameters).await;
+    metrics::count_statement(name, got.elapsed());
+    Ok(rows?)
 }
 
 /// The first row of the answer, if whoever asks may ask.
