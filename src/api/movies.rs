@@ -9,7 +9,7 @@ use super::fields::{NOT_A_STRING, Presence, Reader, Rule, TextField};
 use super::page::Envelope;
 use super::proxy::find_origin;
 use super::query::Query;
-use super::{App, Visibility, answer_json, body};
+use super::{App, Visibility, answer_json, body, decode_unreserved};
 use crate::store::lists::{self, Filter, PageRequest, Shelf};
 use crate::store::movies::{self, Changes, NewMovie};
 use crate::store::users;
@@ -52,12 +52,11 @@ impl FromStr for MovieId {
 
 /// Whether the answer may take a statement of its own, whose cost varies: any list but the first page of one's own.
 pub fn is_costly(request: &Request, visibility: Visibility) -> bool {
-    let rest = request.raw_url().strip_prefix(LIST_PATH);
-    let is_list = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('?'));
-    if !is_list || !matches!(request.method(), "GET" | "HEAD") {
+    let path = request.raw_url().split('?').next().unwrap_or_default();
+    if decode_unreserved(path) != LIST_PATH || !matches!(request.method(), "GET" | "HEAD") {
         return false;
     }
-    // Undecoded: whatever is not plainly a first page counts as costly, and is answered all the same.
+    // The query undecoded: whatever is not plainly a first page counts as costly, and is answered all the same.
     let says_little = |pair: &str| {
         matches!(
             pair.split_once('='),
@@ -222,6 +221,7 @@ mod tests {
             assert!(judge("GET", &target, Visibility::Shared), "{query}");
             assert!(!judge("POST", &target, Visibility::Shared), "{query}");
         }
+        assert!(judge("GET", "/api/v1/mov%69es/?page=2", Visibility::Own));
         for target in ["/api/v1/movies/1/?title=a", "/api/v1/auth/token/?page=2"] {
             assert!(!judge("GET", target, Visibility::Shared), "{target}");
         }

@@ -20,7 +20,7 @@ const FILES_OF_OTHER: u64 = 4;
 pub struct Limits {
     /// Handlers that run at once; there is one thread more than that. 64.
     pub workers: usize,
-    /// Of these, the costly ones; all others pass by who waits for one. At least 1. 8.
+    /// Costly ones among these; all other requests pass by one that waits for its like. At least 1. 8.
     pub costly: usize,
     /// Connections open at once; one more is answered 503 and closed. 1,024.
     pub connections: usize,
