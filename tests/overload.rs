@@ -224,16 +224,10 @@ fn costly_handlers_that_hang_leave_workers_for_all_others() {
         shed_after: Duration::from_secs(60),
         ..limits()
     };
-    let behind_it = Arc::clone(&gate);
-    let server = serve(limits, move |request| {
-        if request.raw_url().starts_with("/costly") {
-            behind_it.pass();
-        }
-        Response::text(request.raw_url().to_owned())
-    });
+    let server = serve(limits, stuck_behind(&gate));
     let mut costly: Vec<Client> = (0..2 * limits.workers).map(|_| server.connect()).collect();
     for client in &mut costly {
-        client.send(&get("/costly"));
+        client.send(&get("/stuck/costly"));
     }
     let waiting = costly.len() as u64 - 2;
     wait_until("as many as may to hang", || {
@@ -247,7 +241,7 @@ fn costly_handlers_that_hang_leave_workers_for_all_others() {
     assert_eq!(read(&server.counters.queued), waiting);
     gate.open();
     for client in &mut costly {
-        assert_eq!(client.receive().text(), "/costly");
+        assert_eq!(client.receive().text(), "/stuck/costly");
     }
 }
 

@@ -33,7 +33,7 @@ pub fn limits() -> Limits {
     }
 }
 
-/// Handlers are costly whose path begins with /costly.
+/// Handlers are costly whose path begins with /stuck/costly.
 pub fn serve(
     limits: Limits,
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
@@ -46,7 +46,7 @@ pub fn serve(
         "127.0.0.1:0".parse().unwrap(),
         limits,
         Some(liveness),
-        |request| request.raw_url().starts_with("/costly"),
+        |request| request.raw_url().starts_with("/stuck/costly"),
         handler,
     )
     .unwrap();

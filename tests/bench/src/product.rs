@@ -1,5 +1,6 @@
-//! All that the bench takes from the product's library: the handler under rouille's own server, and the two servers
-//! alone, with an answer that costs nothing. Where the library's face changes, this file follows.
+//! What the bench takes from the product's library beside what the peer counts with: the handler under rouille's own
+//! server, and the two servers alone, with an answer that costs nothing. Where the library's face changes, this file
+//! follows.
 use std::net::SocketAddr;
 
 use anyhow::anyhow;

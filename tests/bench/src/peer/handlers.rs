@@ -7,6 +7,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use movies_api::metrics;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
 use super::{ALWAYS, App, Asker, Origin, REQUEST_ID, statements};
@@ -77,6 +80,15 @@ struct Health {
 
 pub async fn check_liveness(State(app): State<App>) -> Response {
     answer_json(&app, StatusCode::OK, &Health { status: "ok" })
+}
+
+/// What was counted.
+pub async fn show_metrics() -> Result<String, Refusal> {
+    let mut registry = Registry::default();
+    metrics::register(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR))?;
+    Ok(text)
 }
 
 pub async fn list_movies(

@@ -2,11 +2,12 @@
 use std::time::Instant;
 
 use axum::http::StatusCode;
+use movies_api::metrics;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use super::App;
 use super::handlers::{Changes, Movie, NewMovie, Refusal};
-use super::{App, metrics};
 
 const CREATE: (&str, &str) = ("create", include_str!("../../sql/create.sql"));
 const DELETE: (&str, &str) = ("delete", include_str!("../../sql/delete.sql"));
