@@ -29,13 +29,13 @@ def pytest_make_parametrize_id(config, val, argname):
 class Database:
     """A database of a test's own, changed directly where no request can."""
 
-    def __init__(self):
+    def __init__(self, options=""):
         import psycopg
 
         self.name = f"movies_{word()}"
         self.connect = psycopg.connect
         self.url = psycopg.conninfo.make_conninfo(MAINTENANCE_DATABASE, dbname=self.name)
-        self.manage(f"create database {self.name} template template0")
+        self.manage(f"create database {self.name} template template0 {options}")
 
     def manage(self, statement):
         """One statement on the maintenance database."""
@@ -173,8 +173,8 @@ def make_server():
     """Starts servers that live until the session ends."""
     servers, databases = [], []
 
-    def make(**settings):
-        databases.append(Database())
+    def make(database_options="", **settings):
+        databases.append(Database(database_options))
         server = Server({"DATABASE_URL": databases[-1].url, **settings})
         server.database = databases[-1]
         servers.append(server)

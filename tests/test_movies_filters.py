@@ -45,6 +45,8 @@ def mixed(base):
         ("%C3%89CLAIR%20AU%20CAF%C3%89", ["Éclair au café"]),
         ("eclair", []),
         ("stra%C3%9Fe", ["Straße"]),
+        ("%C5%BFTRA", ["Straße"]),
+        ("%C4%B1t's", ["it's \"two\"  spaces"]),
         ("strasse", []),
         ("%D0%B6%D0%B8%D0%B7%D0%BD%D1%8C", ["ЖИЗНЬ σίσυφος"]),
         ("%CE%A3%CE%8A%CE%A3%CE%A5%CE%A6%CE%9F%CE%A3", ["ЖИЗНЬ σίσυφος"]),

@@ -1,5 +1,6 @@
 //! What the database knows of lists of movies: pages of a shelf or of everybody's movies, and searches in them. Every
 //! statement first answers who asks.
+use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
 use postgres::Row;
@@ -109,7 +110,12 @@ pub fn search(
             filter.years.end(),
         ],
     )?;
-    decode_page(&rows, &sql)
+    if rows.is_empty() {
+        return Err(Error::UnknownUser);
+    }
+    let mut page = decode_page(&rows, &sql)?;
+    page.movies.sort_by_key(|movie| Reverse(movie.id));
+    Ok(page)
 }
 
 /// The LIKE pattern of what contains the text; in it LIKE's own characters stand for themselves.
