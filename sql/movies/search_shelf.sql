@@ -45,7 +45,7 @@ left join lateral (
         window newest_first as (order by movie.id desc rows between unbounded preceding and unbounded following)
     ) as kept
     where kept.place > coalesce($2::bigint - 1, (kept.total - 1) / $3::bigint) * $3::bigint
-      and kept.place <= coalesce($2::bigint, (kept.total - 1) / $3::bigint + 1) * $3::bigint
+      and kept.place <= coalesce($2::bigint * $3::bigint, kept.total)
     union all
     select long.id, long.title, long.genre, long.year, long.total
     from search_long_shelf(
