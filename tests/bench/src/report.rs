@@ -24,6 +24,12 @@ impl Series {
         median(self.rounds.iter().map(|round| round.per_second))
     }
 
+    /// How many times another's rate this one's is, round by round: the machine's speed changes from one to the next.
+    pub fn times(&self, other: &Series) -> f64 {
+        let rounds = self.rounds.iter().zip(&other.rounds);
+        median(rounds.map(|(ours, theirs)| ours.per_second / theirs.per_second))
+    }
+
     pub fn p50(&self) -> Option<Duration> {
         self.median_time(|round| round.p50)
     }
@@ -68,7 +74,9 @@ pub fn print_machine() -> anyhow::Result<()> {
 
 /// One route's subjects, the first being the service; the ratio is the service's rate to theirs.
 pub fn print_route(route: &str, statements: Option<f64>, table: &[Series]) {
-    let ours = table.first().map_or(0.0, Series::per_second);
+    let Some(ours) = table.first() else {
+        return;
+    };
     let counted = statements.map_or(String::new(), |each| {
         format!("   ({each:.2} statements a request)")
     });
@@ -94,7 +102,7 @@ pub fn print_route(route: &str, statements: Option<f64>, table: &[Series]) {
                 "{:.1}",
                 bytes as f64 / f64::from(1 << 20)
             )),
-            ours / series.per_second(),
+            ours.times(series),
         );
     }
 }
