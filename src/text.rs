@@ -85,8 +85,12 @@ pub fn decimal_digit(character: char) -> Option<u8> {
 
 /// The integer that Python's `int` reads from the text: white space around it, a sign, leading zeros, single
 /// underscores between digits and digits of any script are fine. What is past 64 bits becomes the nearest bound.
+/// The information separators, which `str.strip` removes, are no white space to `int`.
 pub fn parse_integer(text: &str) -> Option<i64> {
-    let text = strip(text);
+    parse_signed(text.trim_matches(char::is_whitespace))
+}
+
+fn parse_signed(text: &str) -> Option<i64> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -133,7 +137,7 @@ impl Decimal {
             None => (false, text.strip_prefix('+').unwrap_or(&text)),
         };
         let (number, exponent) = match unsigned.split_once(['e', 'E']) {
-            Some((number, exponent)) => (number, parse_integer(exponent)?),
+            Some((number, exponent)) => (number, parse_signed(exponent)?),
             None => (unsigned, 0),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
@@ -200,7 +204,9 @@ mod tests {
     fn integers_are_read_as_python_reads_them() {
         for (text, value) in [
             ("5", Some(5)),
-            (" +5\u{1f}", Some(5)),
+            (" +5\u{c}", Some(5)),
+            ("5\u{1f}", None),
+            ("\u{85}5\u{a0}", Some(5)),
             ("-0", Some(0)),
             ("0007", Some(7)),
             ("1_000", Some(1000)),

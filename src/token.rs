@@ -66,6 +66,8 @@ impl Rejection {
 pub enum Subject {
     /// There is no such claim.
     Absent,
+    /// The claim is what Python takes for false: null, false, zero, or empty.
+    Nobody,
     /// The claim holds nothing that could be a user's id.
     Unreadable,
     /// A user's id.
@@ -80,7 +82,8 @@ impl Claims {
     /// The user whom the token speaks for. A string of digits and a whole number are both accepted.
     pub fn subject(&self) -> Subject {
         let id = match self.0.get("user_id") {
-            None | Some(Value::Null) => return Subject::Absent,
+            None => return Subject::Absent,
+            Some(claim) if is_false(claim) => return Subject::Nobody,
             Some(Value::String(text)) => text.trim().parse().ok(),
             Some(Value::Number(number)) => number.as_i64(),
             Some(_) => None,
@@ -195,14 +198,18 @@ impl Keys {
 
     /// The claims of a token of the given kind, or why it is refused.
     pub fn check(&self, token: &str, kind: Kind) -> Result<Claims, Rejection> {
-        let claims = self
+        let decoded = self
             .checking
             .iter()
             .find_map(|key| {
                 jsonwebtoken::decode::<Map<String, Value>>(token, key, &self.validation).ok()
             })
-            .ok_or(Rejection::Invalid)?
-            .claims;
+            .ok_or(Rejection::Invalid)?;
+        // RFC 7515 4.1.11: who does not know an extension that a token calls critical refuses it; none is known here.
+        if decoded.header.crit.is_some() {
+            return Err(Rejection::Invalid);
+        }
+        let claims = decoded.claims;
         check_times(&claims, seconds_since_epoch())?;
         if !claims.contains_key("exp") {
             return Err(Rejection::NoExpiry);
@@ -239,6 +246,18 @@ fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), Rejection> {
         }
     }
     Ok(())
+}
+
+/// Whether Python takes the claim for false.
+fn is_false(claim: &Value) -> bool {
+    match claim {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
 }
 
 /// A time claim in seconds since 1970; RFC 7519 2 allows a fraction, which is dropped.

@@ -128,6 +128,12 @@ def test_the_token_s_own_header_chooses_no_key(ann, mint, header):
     assert judged(ann, f"Bearer {forged}") == (401, not_valid("Token is invalid"), CHALLENGE)
 
 
+@pytest.mark.parametrize("critical", [["exp"], ["x"], []])
+def test_a_token_with_critical_extensions_is_invalid(ann, mint, critical):
+    token = mint(ann, "access", header={"crit": critical})
+    assert judged(ann, f"Bearer {token}") == (401, not_valid("Token is invalid"), CHALLENGE)
+
+
 @pytest.mark.parametrize("signing", [{"algorithm": "none", "key": ""}, {"algorithm": "HS384"}, {"algorithm": "HS512"}, {"key": "another-key-" * 4}])
 @pytest.mark.parametrize("changes", [{}, {"exp": 1}, {"token_type": "refresh"}])
 def test_the_signature_is_judged_before_the_claims(ann, mint, signing, changes):
@@ -150,7 +156,7 @@ def test_a_user_id_may_be_an_integer(ann, mint):
     assert [movie["title"] for movie in results] == ["mine"]
 
 
-@pytest.mark.parametrize("user_id", ["999999999", 999999999, "0", 0, "9223372036854775807"])
+@pytest.mark.parametrize("user_id", ["999999999", 999999999, "0", 0, "9223372036854775807", None, False])
 def test_a_user_who_does_not_exist_is_not_found(ann, mint, user_id):
     assert judged(ann, f"Bearer {mint(ann, 'access', user_id=user_id)}") == (401, NO_SUCH_USER, CHALLENGE)
 

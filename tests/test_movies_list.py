@@ -64,6 +64,8 @@ def test_shared_pages_go_through_everybody_s_movies_once(shared_server):
         ("0002", range(1, -1, -1), None, ""),
         ("%201%20", range(11, 1, -1), "page=2&", None),
         ("+2+", range(1, -1, -1), None, ""),
+        ("", range(11, 1, -1), "page=2&", None),
+        ("2&page=", range(11, 1, -1), "page=2&", None),
     ],
 )
 def test_a_page_is_asked_for_by_number_or_as_last(dozen, page, titles, next_page, previous):
@@ -77,7 +79,7 @@ def test_a_page_is_asked_for_by_number_or_as_last(dozen, page, titles, next_page
 
 @pytest.mark.parametrize(
     "page",
-    ["0", "00", "3", "-1", "1.0", "1.5", "1e0", "abc", "first", "LAST", "Last", "lastx", "0x1", "null", "1,2", "1 2", "%00", "1%00",
+    ["0", "00", "3", "+", "%1C1", "1%1F", "-1", "1.0", "1.5", "1e0", "abc", "first", "LAST", "Last", "lastx", "0x1", "null", "1,2", "1 2", "%00", "1%00",
      "NaN", "inf", "true", "99999999999999999999", "9223372036854775807", "9223372036854775808", "-9223372036854775809", "%ff", "'"],
 )
 def test_any_other_page_is_not_found(dozen, page):

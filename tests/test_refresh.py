@@ -133,6 +133,15 @@ def test_a_token_without_a_user_yields_one_without(api, ann, mint):
     assert "user_id" not in jwt.decode(response.json()["access"], options={"verify_signature": False})
 
 
+@pytest.mark.parametrize("nobody", [None, "", 0, False, [], {}])
+def test_a_token_for_nobody_yields_one_that_opens_nothing(api, ann, mint, nobody):
+    response = api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id=nobody)})
+    assert response.status_code == 200
+    access = response.json()["access"]
+    assert jwt.decode(access, options={"verify_signature": False})["user_id"] == nobody
+    assert ann.with_token(access).get(MOVIES).status_code == 401
+
+
 def test_a_user_who_does_not_exist_is_refused(api, ann, mint):
     assert refused(api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id="999999999")})) == (401, GONE, 'Bearer realm="api"')
 

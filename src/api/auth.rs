@@ -96,7 +96,7 @@ pub struct AccessToken {
 }
 
 /// `POST auth/refresh/`: a new access token for a refresh token whose user may still sign in. A token without a
-/// user yields one without, as SimpleJWT does.
+/// user, or for nobody, yields one alike, as SimpleJWT does.
 pub fn refresh_token(request: &Request, app: &App) -> Result<Response, Error> {
     let fields = body::read_fields(request)?;
     let mut reader = Reader::new(&fields);
@@ -107,7 +107,7 @@ pub fn refresh_token(request: &Request, app: &App) -> Result<Response, Error> {
         .check(&refresh.unwrap_or_default(), Kind::Refresh)
         .map_err(Error::RefreshToken)?;
     match claims.subject() {
-        Subject::Absent => {}
+        Subject::Absent | Subject::Nobody => {}
         Subject::Unreadable => return Err(Error::NoActiveAccount),
         Subject::User(id) => users::find_active(&app.store, id).map_err(|error| match error {
             store::Error::UnknownUser | store::Error::InactiveUser => Error::NoActiveAccount,

@@ -161,9 +161,9 @@ fn read_integer(value: &Value) -> Result<i32, Vec<Cow<'static, str>>> {
         Value::Number(literal) => text::print_number(literal).ok_or_else(invalid)?,
         Value::Null | Value::Boolean | Value::Compound => return Err(invalid()),
     };
-    let trimmed = text.trim_end_matches(text::is_space);
-    let whole = trimmed.trim_end_matches('0').strip_suffix('.');
-    let number = text::parse_integer(whole.unwrap_or(trimmed)).ok_or_else(invalid)?;
+    let without_zeros = text.trim_end_matches(text::is_space).trim_end_matches('0');
+    let whole = without_zeros.strip_suffix('.').unwrap_or(&text);
+    let number = text::parse_integer(whole).ok_or_else(invalid)?;
     i32::try_from(number).map_err(|_| {
         let bound = if number > 0 {
             format!("Ensure this value is less than or equal to {}.", i32::MAX)

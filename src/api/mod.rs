@@ -233,7 +233,7 @@ fn authenticate(request: &Request, app: &App) -> Result<i64, Error> {
     let token = find_bearer_token(request)?.ok_or(Error::NotAuthenticated)?;
     match app.keys.identify(token).map_err(Error::AccessToken)? {
         Subject::Absent => Err(Error::NoIdentification),
-        Subject::Unreadable => Err(Error::UserNotFound),
+        Subject::Nobody | Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
             trace::note_asker(id);
             Ok(id)

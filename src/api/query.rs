@@ -101,7 +101,7 @@ impl Query {
             .filter(|size| *size > 0)
             .map_or(DEFAULT_PAGE_SIZE, |size| size.min(LARGEST_PAGE_SIZE));
         let number = match self.get("page") {
-            None => Some(1),
+            None | Some("") => Some(1),
             Some("last") => None,
             Some(given) => match text::parse_integer(given) {
                 Some(number) if number >= 1 => Some(number.min(LARGEST_PAGE_NUMBER)),
@@ -206,13 +206,14 @@ mod tests {
         assert_eq!(page(""), some(Some(1), 10));
         assert_eq!(page("page=%202%20&page_size=1000"), some(Some(2), 100));
         assert_eq!(page("page=last&page_size=-1"), some(None, 10));
+        assert_eq!(page("page=7&page="), some(Some(1), 10));
         assert_eq!(
             page("page=99999999999999999999"),
             some(Some(LARGEST_PAGE_NUMBER), 10)
         );
         for bad in [
             "page=0",
-            "page=",
+            "page=+",
             "page=-1",
             "page=1.0",
             "page=LAST",
