@@ -110,7 +110,7 @@ def test_genre_is_contained_and_years_are_compared_as_numbers(mixed, query, titl
     assert mixed.titles(query) == titles
 
 
-@pytest.mark.parametrize("query", ["genre=", "genre=+", "year=", "year=+", "year__gt=&year__lt=", "year__gte=2000", "id=1", "ordering=year",
+@pytest.mark.parametrize("query", ["genre=", "genre=+", "year=", "year__gt=&year__lt=", "year__gte=2000", "id=1", "ordering=year",
                                    "search=x", "Genre=crime", "title[]=x"])
 def test_an_empty_filter_and_an_unknown_one_filter_nothing(mixed, query):
     assert len(mixed.titles(query)) == 10
@@ -124,7 +124,7 @@ def test_creator_username_is_contained_whatever_its_case(mixed):
 
 
 @pytest.mark.parametrize(
-    "value", ["abc", "1995x", "NaN", "nan", "-NaN", "sNaN", "Infinity", "-Infinity", "inf", "0x7cb", "1,995", "1 995", "--5", "%2B-5", "1e",
+    "value", ["abc", "+", "%09", "1995x", "NaN", "nan", "-NaN", "sNaN", "Infinity", "-Infinity", "inf", "0x7cb", "1,995", "1 995", "--5", "%2B-5", "1e",
               "e5", "1e+5+", "1e%20%205", "1e+%2B5", ".", "-", "1.2.3", "%00", "1995%00", "%ff", "true", "1995-01-01"]
 )
 @pytest.mark.parametrize("name", ["year", "year__gt", "year__lt"])

@@ -130,11 +130,11 @@ impl Query {
         let mut years = i64::from(i32::MIN)..=i64::from(i32::MAX);
         let mut is_narrowed = false;
         for (name, keep) in YEAR_FILTERS {
-            let value = text::strip(self.get(name).unwrap_or_default());
+            let value = self.get(name).unwrap_or_default();
             if value.is_empty() {
                 continue;
             }
-            match Decimal::parse(value) {
+            match Decimal::parse(text::strip(value)) {
                 Some(number) => {
                     is_narrowed = true;
                     let kept = keep(number);
