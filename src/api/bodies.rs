@@ -154,12 +154,16 @@ pub fn parameters(operation: &Operation) -> Value {
         let schema = json!({"anyOf": [{"type": "number"}, {"type": "string", "maxLength": 0}]});
         parameter(name, description.to_owned(), schema)
     };
-    let page = json!({"type": "string", "pattern": "^([1-9][0-9]*|last)$"});
+    let page = json!({"type": "string", "pattern": "^([1-9][0-9]*|last)?$"});
     let size = json!({"anyOf": [{"type": "integer", "minimum": 1, "maximum": LARGEST_PAGE_SIZE}, {"type": "string"}]});
     let sizes =
         format!("1 to {LARGEST_PAGE_SIZE}, more is as much; {DEFAULT_PAGE_SIZE} for anything else");
     json!([
-        parameter("page", "A number from 1, or last".to_owned(), page),
+        parameter(
+            "page",
+            "A number from 1, or last; empty is 1".to_owned(),
+            page
+        ),
         parameter("page_size", sizes, size),
         contained("title"),
         contained("genre"),
