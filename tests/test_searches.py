@@ -56,7 +56,7 @@ def test_a_search_keeps_what_upper_like_upper_keeps_page_by_page(users, shelf):
     database, chance = users[0], random.Random(61)
     user = users[1][shelf]
     found = 0
-    for turn in range(150):
+    for _ in range(150):
         title = some_text(chance, 2).strip() or "i"
         genre = chance.choice(["", "", some_text(chance, 1).strip()])
         first, last = sorted(chance.choices(range(1989, 1996), k=2))

@@ -4,7 +4,7 @@
 -- $4 text: LIKE pattern of the title; $5 text: of the genre; $6 text: of the creator's name; % matches all
 -- $7 bigint: the lowest year; $8 bigint: the highest
 -- Rests on users_id_key and movies_by_creator, along which a short shelf is read once; a long one is left to
--- search_long_shelf.
+-- find_page_of_matches.
 -- Of a short shelf every title is looked at, so what that costs decides: upper() is four times quicker for the collation
 -- "C", and for ASCII text the same, unless this locale has capitals of its own for ASCII letters, as Turkish has. The
 -- other tests are left to titles that passed.
@@ -48,8 +48,8 @@ left join lateral (
       and kept.place <= coalesce($2::bigint * $3::bigint, kept.total)
     union all
     select long.id, long.title, long.genre, long.year, long.total
-    from search_long_shelf(
-        $1::bigint, $2::bigint, $3::bigint, $4::text, $5::text, $7::bigint, $8::bigint
+    from find_page_of_matches(
+        $1::bigint, $2::bigint, $3::bigint, $4::text, $5::text, '%', $7::bigint, $8::bigint
     ) as long
     where asker.movie_count > 1000
       and upper(asker.username) like upper($6::text)
