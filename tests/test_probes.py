@@ -57,7 +57,7 @@ def test_while_the_database_cannot_be_reached_all_answers_are_503_and_it_recover
     client = start_server(DATABASE_URL=cut_link.url, DB_POOL_SIZE="4").client()
     ann = client.new_user()
     # A connection that is still on its way would outlive the cut.
-    wait_until(lambda: cut_link.database.count_connections() == 4)
+    wait_until(lambda: cut_link.database.count_connections() == 5)  # the pool's, and that of the check
     cut_link.cut()
     assert [unavailable(ask(), 5) for ask in every_request(client, ann)] == [True] * 9
     assert (client.get("/healthz").status_code, client.get("/readyz").status_code) == (200, 503)

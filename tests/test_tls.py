@@ -4,7 +4,7 @@ import re
 import subprocess
 
 import pytest
-from client import MOVIES
+from client import MOVIES, wait_until
 from cluster import Cluster
 from conftest import HAS_OWN_SERVERS, Server
 from test_restart import run_to_its_end
@@ -105,7 +105,8 @@ def test_a_url_says_the_same_as_pairs(cluster, certificates):
     server = Server({"DATABASE_URL": url})
     try:
         assert server.wait_until_listening().client().get("/readyz").status_code == 200
-        assert cluster.run("select bool_and(application_name = 'another') from pg_stat_activity where usename = 'ann'") == [(True,)]
+        named = "select bool_and(application_name = 'another') from pg_stat_activity where usename = 'ann'"
+        wait_until(lambda: cluster.run(named) == [(True,)])
         assert "secret" not in "\n".join(server.log)
     finally:
         server.dispose()

@@ -9,20 +9,20 @@ use super::account::{REFRESH, SIGN_IN_NAME, SIGN_IN_PASSWORD};
 use super::error::Error;
 use super::fields::{Presence, Reader};
 use super::registration::{create_user, judge_fields};
-use super::{App, answer_json, authenticate_if_present, body, proxy};
+use super::{Context, answer_json, authenticate_if_present, body, proxy};
 use crate::store::users::{self, Credentials};
 use crate::token::{Kind, Subject};
 use crate::{password, store};
 
 /// `POST auth/register/`: makes an account. One statement where all is well; a refusal costs one to name the
 /// fields that are taken.
-pub fn register(request: &Request, app: &App) -> Result<Response, Error> {
-    authenticate_if_present(request, app)?;
+pub fn register(request: &Request, context: &Context) -> Result<Response, Error> {
+    authenticate_if_present(request, context)?;
     let fields = body::read_fields(request)?;
-    let asked = judge_fields(&fields, &app.store)?;
-    let client = proxy::find_client(request, &app.trusted_proxies);
-    app.registrations.count(client, Instant::now())?;
-    let user = create_user(asked, &app.store, &app.hasher)?;
+    let asked = judge_fields(&fields, context.store())?;
+    let client = proxy::find_client(request, &context.app.trusted_proxies);
+    context.app.registrations.count(client, Instant::now())?;
+    let user = create_user(asked, context.store(), &context.app.hasher)?;
     Ok(answer_json(201, &user))
 }
 
@@ -39,36 +39,43 @@ pub struct TokenPair {
 /// `POST auth/token/`: signs a user in. Unknown, wrong and inactive are told alike, take alike and are counted alike.
 /// Who has failed too often is refused before the password is looked at. The verdict on it is given only where the bound
 /// still holds: of guesses that came at once, those past it learn nothing.
-pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
+pub fn obtain_token(request: &Request, context: &Context) -> Result<Response, Error> {
     let fields = body::read_fields(request)?;
     let mut reader = Reader::new(&fields);
     let username = reader.text(&SIGN_IN_NAME, Presence::Required);
     let password = reader.text(&SIGN_IN_PASSWORD, Presence::Required);
     reader.errors.into_result()?;
     let (username, password) = (username.unwrap_or_default(), password.unwrap_or_default());
-    let client = proxy::find_client(request, &app.trusted_proxies);
+    let client = proxy::find_client(request, &context.app.trusted_proxies);
     let account = (client, &username);
-    app.address_failures.check(client, Instant::now())?;
-    app.account_failures.check(account, Instant::now())?;
-    let credentials = users::find_credentials(&app.store, &username)?;
+    context.app.address_failures.check(client, Instant::now())?;
+    context
+        .app
+        .account_failures
+        .check(account, Instant::now())?;
+    let credentials = users::find_credentials(context.store(), &username)?;
     let stored = credentials
         .as_ref()
         .map(|known| known.password_hash.as_str());
-    let is_right = app.hasher.verify(&password, stored)?;
+    let is_right = context.app.hasher.verify(&password, stored)?;
     let now = Instant::now();
     match credentials {
         Some(user) if is_right && user.is_active => {
-            app.address_failures.check(client, now)?;
-            app.account_failures.forget(account, now)?;
+            context.app.address_failures.check(client, now)?;
+            context.app.account_failures.forget(account, now)?;
             if password::is_foreign(&user.password_hash) {
-                keep_own_hash(app, &user, &password);
+                keep_own_hash(context, &user, &password);
             }
-            let (refresh, access) = app.keys.issue_pair(user.id).map_err(signing_fault)?;
+            let (refresh, access) = context
+                .app
+                .keys
+                .issue_pair(user.id)
+                .map_err(signing_fault)?;
             Ok(answer_json(200, &TokenPair { refresh, access }))
         }
         _ => {
-            app.address_failures.count(client, now)?;
-            app.account_failures.count(account, now)?;
+            context.app.address_failures.count(client, now)?;
+            context.app.account_failures.count(account, now)?;
             Err(Error::WrongCredentials)
         }
     }
@@ -76,12 +83,15 @@ pub fn obtain_token(request: &Request, app: &App) -> Result<Response, Error> {
 
 /// An imported hash gives way to one of ours, now that the password is at hand. The sign-in itself never fails by this:
 /// the next one tries again.
-fn keep_own_hash(app: &App, user: &Credentials, password: &str) {
-    let kept = app.hasher.hash(password).map_err(Error::from);
+fn keep_own_hash(context: &Context, user: &Credentials, password: &str) {
+    let kept = context.app.hasher.hash(password).map_err(Error::from);
     let kept = kept.and_then(|hash| {
         let former = Some(user.password_hash.as_str());
         Ok(users::set_password_hash(
-            &app.store, user.id, &hash, former,
+            context.store(),
+            user.id,
+            &hash,
+            former,
         )?)
     });
     if let Err(error) = kept {
@@ -97,24 +107,31 @@ pub struct AccessToken {
 
 /// `POST auth/refresh/`: a new access token for a refresh token whose user may still sign in. A token without a
 /// user, or for nobody, yields one alike, as SimpleJWT does.
-pub fn refresh_token(request: &Request, app: &App) -> Result<Response, Error> {
+pub fn refresh_token(request: &Request, context: &Context) -> Result<Response, Error> {
     let fields = body::read_fields(request)?;
     let mut reader = Reader::new(&fields);
     let refresh = reader.text(&REFRESH, Presence::Required);
     reader.errors.into_result()?;
-    let claims = app
+    let claims = context
+        .app
         .keys
         .check(&refresh.unwrap_or_default(), Kind::Refresh)
         .map_err(Error::RefreshToken)?;
     match claims.subject() {
         Subject::Absent | Subject::Nobody => {}
         Subject::Unreadable => return Err(Error::NoActiveAccount),
-        Subject::User(id) => users::find_active(&app.store, id).map_err(|error| match error {
-            store::Error::UnknownUser | store::Error::InactiveUser => Error::NoActiveAccount,
-            error => error.into(),
-        })?,
+        Subject::User(id) => {
+            users::find_active(context.store(), id).map_err(|error| match error {
+                store::Error::UnknownUser | store::Error::InactiveUser => Error::NoActiveAccount,
+                error => error.into(),
+            })?
+        }
     }
-    let access = app.keys.issue_access(claims).map_err(signing_fault)?;
+    let access = context
+        .app
+        .keys
+        .issue_access(claims)
+        .map_err(signing_fault)?;
     Ok(answer_json(200, &AccessToken { access }))
 }
 

@@ -160,8 +160,11 @@ impl From<store::Error> for Error {
             store::Error::InactiveUser => Error::UserInactive,
             store::Error::MissingMovie => Error::MovieNotFound,
             store::Error::ForeignMovie => Error::PermissionDenied,
-            store::Error::Unavailable(_) | store::Error::RolledBack(_) => Error::Unavailable,
-            store::Error::Conflict(_) | store::Error::Fault { .. } => {
+            store::Error::Unavailable(_)
+            | store::Error::Unconfirmed(_)
+            | store::Error::Blocked(_)
+            | store::Error::RolledBack(_) => Error::Unavailable,
+            store::Error::Conflict(_) | store::Error::Schema(_) | store::Error::Fault { .. } => {
                 Error::Fault(error.to_string())
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response, ResponseBody};
 
 use super::error::Error;
-use super::{App, cors, probes, proxy, route};
+use super::{App, Context, cors, probes, proxy, route};
 use crate::logging::RequestLine;
 use crate::{metrics, trace};
 
@@ -17,15 +17,15 @@ const LONGEST_ID: usize = 128;
 /// knowing: a lock, a full pool, a queue of passwords.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Answers one request, logs it and counts it.
-pub fn handle(request: &Request, app: &App) -> Response {
+/// Answers one request by the deadline, logs it and counts it.
+pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
     let started = Instant::now();
     let request_id = identify(request, app);
     let path = request.raw_url().split('?').next().unwrap_or_default();
     // What a handler that panicked on this thread left behind.
     trace::take();
     let mut fault = None;
-    let mut response = route(request, path, app).unwrap_or_else(|error| {
+    let mut response = route(request, path, &Context { app, deadline }).unwrap_or_else(|error| {
         if let Error::Fault(reason) = &error {
             fault = Some(reason.clone());
         }

@@ -21,6 +21,7 @@ mod schema;
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use rouille::{Request, Response, router};
@@ -34,7 +35,7 @@ pub use self::movies::is_costly;
 use crate::metrics::Route;
 use crate::password::Hasher;
 use crate::server::Counters;
-use crate::store::{self, Store};
+use crate::store::{self, Access, Readiness, Store};
 use crate::throttle::Throttle;
 use crate::token::{Keys, Subject};
 use crate::trace;
@@ -52,6 +53,8 @@ pub enum Visibility {
 pub struct App {
     /// The database.
     pub store: Store,
+    /// Whether the database answers.
+    pub readiness: Arc<Readiness>,
     /// Signs and checks tokens.
     pub keys: Keys,
     /// Hashes and verifies passwords.
@@ -76,6 +79,21 @@ pub struct App {
     pub counters: OnceLock<Arc<Counters>>,
 }
 
+/// What a handler is given beside its request.
+pub struct Context<'a> {
+    /// What all handlers share.
+    pub app: &'a App,
+    /// Every wait for this request ends by then.
+    pub deadline: Instant,
+}
+
+impl Context<'_> {
+    /// The database, until the request's deadline.
+    fn store(&self) -> Access<'_> {
+        self.app.store.until(self.deadline)
+    }
+}
+
 /// A request's method and path, as the table of routes compares them.
 struct Target<'a> {
     method: &'a str,
@@ -94,7 +112,7 @@ impl Target<'_> {
 }
 
 /// The table of routes.
-fn route(request: &Request, path: &str, app: &App) -> Result<Response, Error> {
+fn route(request: &Request, path: &str, context: &Context) -> Result<Response, Error> {
     if request
         .header("Host")
         .is_some_and(|host| !proxy::is_host(host))
@@ -109,25 +127,25 @@ fn route(request: &Request, path: &str, app: &App) -> Result<Response, Error> {
         path: decode_unreserved(path),
     };
     let take = trace::note_route;
-    let asker = || authenticate(request, app);
+    let asker = || authenticate(request, context);
     router!(target,
-        (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, app) },
-        (POST)   ["/api/v1/auth/token/"]                  => { take(Route::ObtainToken); auth::obtain_token(request, app) },
-        (POST)   ["/api/v1/auth/refresh/"]                => { take(Route::RefreshToken); auth::refresh_token(request, app) },
-        (POST)   ["/api/v1/auth/token/refresh/"]          => { take(Route::RefreshToken); auth::refresh_token(request, app) },
-        (GET)    ["/api/v1/movies/"]                      => { take(Route::ListMovies); movies::list_movies(request, app, asker()?) },
-        (POST)   ["/api/v1/movies/"]                      => { take(Route::CreateMovie); movies::create_movie(request, app, asker()?) },
-        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReadMovie); movies::read_movie(app, asker()?, id) },
-        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReplaceMovie); movies::replace_movie(request, app, asker()?, id) },
-        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::UpdateMovie); movies::update_movie(request, app, asker()?, id) },
-        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::DeleteMovie); movies::delete_movie(app, asker()?, id) },
+        (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, context) },
+        (POST)   ["/api/v1/auth/token/"]                  => { take(Route::ObtainToken); auth::obtain_token(request, context) },
+        (POST)   ["/api/v1/auth/refresh/"]                => { take(Route::RefreshToken); auth::refresh_token(request, context) },
+        (POST)   ["/api/v1/auth/token/refresh/"]          => { take(Route::RefreshToken); auth::refresh_token(request, context) },
+        (GET)    ["/api/v1/movies/"]                      => { take(Route::ListMovies); movies::list_movies(request, context, asker()?) },
+        (POST)   ["/api/v1/movies/"]                      => { take(Route::CreateMovie); movies::create_movie(request, context, asker()?) },
+        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReadMovie); movies::read_movie(context, asker()?, id) },
+        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReplaceMovie); movies::replace_movie(request, context, asker()?, id) },
+        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::UpdateMovie); movies::update_movie(request, context, asker()?, id) },
+        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::DeleteMovie); movies::delete_movie(context, asker()?, id) },
         (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(probes::check_liveness()) },
-        (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); probes::check_readiness(app) },
-        (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); probes::show_metrics(app) },
+        (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); Ok(probes::check_readiness(context.app)) },
+        (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); probes::show_metrics(context.app) },
         (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(schema::show_schema()) },
         (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); docs::show_page() },
         (GET)    ["/api/v1/docs/{file}", file: docs::File] => { take(Route::ShowDocs); docs::show_file(file) },
-        _ => refuse(request, &target, app)
+        _ => refuse(request, &target, context)
     )
 }
 
@@ -167,7 +185,7 @@ fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
 
 /// What the table of routes has no line for: an unknown path, one that lacks only its slash, or a method that the
 /// path does not have.
-fn refuse(request: &Request, target: &Target, app: &App) -> Result<Response, Error> {
+fn refuse(request: &Request, target: &Target, context: &Context) -> Result<Response, Error> {
     let Some((allow, guard)) = find_resource(Cow::from(target.raw_url())) else {
         let slashed = format!("{}/", target.path);
         return match find_resource(slashed.into()) {
@@ -180,8 +198,10 @@ fn refuse(request: &Request, target: &Target, app: &App) -> Result<Response, Err
     }
     match guard {
         Guard::Nobody => {}
-        Guard::IfPresent => authenticate_if_present(request, app)?,
-        Guard::Always => store::users::find_active(&app.store, authenticate(request, app)?)?,
+        Guard::IfPresent => authenticate_if_present(request, context)?,
+        Guard::Always => {
+            store::users::find_active(context.store(), authenticate(request, context)?)?
+        }
     }
     Err(Error::MethodNotAllowed {
         method: request.method().to_owned(),
@@ -229,9 +249,14 @@ fn decode_unreserved(path: &str) -> Cow<'_, str> {
 
 /// The id of the user whose access token the request carries. Whether they exist and are active is answered by the
 /// statement that follows, in the same round trip.
-fn authenticate(request: &Request, app: &App) -> Result<i64, Error> {
+fn authenticate(request: &Request, context: &Context) -> Result<i64, Error> {
     let token = find_bearer_token(request)?.ok_or(Error::NotAuthenticated)?;
-    match app.keys.identify(token).map_err(Error::AccessToken)? {
+    match context
+        .app
+        .keys
+        .identify(token)
+        .map_err(Error::AccessToken)?
+    {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Nobody | Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
@@ -242,14 +267,12 @@ fn authenticate(request: &Request, app: &App) -> Result<i64, Error> {
 }
 
 /// Where no token is needed, one that is sent has to be good all the same.
-fn authenticate_if_present(request: &Request, app: &App) -> Result<(), Error> {
+fn authenticate_if_present(request: &Request, context: &Context) -> Result<(), Error> {
     if find_bearer_token(request)?.is_none() {
         return Ok(());
     }
-    Ok(store::users::find_active(
-        &app.store,
-        authenticate(request, app)?,
-    )?)
+    let user_id = authenticate(request, context)?;
+    Ok(store::users::find_active(context.store(), user_id)?)
 }
 
 /// The token of an Authorization header of scheme Bearer; none under another scheme. Any run of white space

@@ -9,7 +9,7 @@ use super::fields::{NOT_A_STRING, Presence, Reader, Rule, TextField};
 use super::page::Envelope;
 use super::proxy::find_origin;
 use super::query::Query;
-use super::{App, Visibility, answer_json, body, decode_unreserved};
+use super::{Context, Visibility, answer_json, body, decode_unreserved};
 use crate::store::lists::{self, Filter, PageRequest, Shelf};
 use crate::store::movies::{self, Changes, NewMovie};
 use crate::store::users;
@@ -67,22 +67,22 @@ pub fn is_costly(request: &Request, visibility: Visibility) -> bool {
 }
 
 /// `GET movies/`: one page, newest first.
-pub fn list_movies(request: &Request, app: &App, asker: i64) -> Result<Response, Error> {
+pub fn list_movies(request: &Request, context: &Context, asker: i64) -> Result<Response, Error> {
     let query = Query::parse(request.raw_query_string());
-    let (origin, filter, page) = match read_list_request(request, app, &query) {
+    let (origin, filter, page) = match read_list_request(request, context, &query) {
         Ok(wanted) => wanted,
         Err(refusal) => {
-            users::find_active(&app.store, asker)?;
+            users::find_active(context.store(), asker)?;
             return Err(refusal);
         }
     };
-    let shelf = match app.visibility {
+    let shelf = match context.app.visibility {
         Visibility::Own => Shelf::Own,
         Visibility::Shared => Shelf::All,
     };
     let found = match filter {
-        None => lists::list(&app.store, asker, shelf, page)?,
-        Some(filter) => lists::search(&app.store, asker, shelf, page, &filter)?,
+        None => lists::list(context.store(), asker, shelf, page)?,
+        Some(filter) => lists::search(context.store(), asker, shelf, page, &filter)?,
     };
     let address = format!("{origin}{LIST_PATH}");
     Ok(answer_json(
@@ -93,39 +93,39 @@ pub fn list_movies(request: &Request, app: &App, asker: i64) -> Result<Response,
 
 fn read_list_request(
     request: &Request,
-    app: &App,
+    context: &Context,
     query: &Query,
 ) -> Result<(String, Option<Filter>, PageRequest), Error> {
-    let origin = find_origin(request, &app.trusted_proxies)?;
+    let origin = find_origin(request, &context.app.trusted_proxies)?;
     let filter = query.filter()?;
     Ok((origin, filter, query.page()?))
 }
 
 /// `POST movies/`: a new movie of the user who asks.
-pub fn create_movie(request: &Request, app: &App, asker: i64) -> Result<Response, Error> {
+pub fn create_movie(request: &Request, context: &Context, asker: i64) -> Result<Response, Error> {
     match read_changes(request, Presence::Required) {
         Ok(Changes {
             title: Some(title),
             genre: Some(genre),
             year: Some(year),
         }) => {
-            let movie = movies::create(&app.store, asker, NewMovie { title, genre, year })?;
+            let movie = movies::create(context.store(), asker, NewMovie { title, genre, year })?;
             Ok(answer_json(201, &movie))
         }
         Ok(_) => Err(Error::Fault(
             "a required field passed without a value".to_owned(),
         )),
         Err(refusal) => {
-            users::find_active(&app.store, asker)?;
+            users::find_active(context.store(), asker)?;
             Err(refusal)
         }
     }
 }
 
 /// `GET movies/{id}/`.
-pub fn read_movie(app: &App, asker: i64, MovieId(id): MovieId) -> Result<Response, Error> {
-    let found = movies::read(&app.store, asker, id)?;
-    if app.visibility == Visibility::Own && found.creator_id != asker {
+pub fn read_movie(context: &Context, asker: i64, MovieId(id): MovieId) -> Result<Response, Error> {
+    let found = movies::read(context.store(), asker, id)?;
+    if context.app.visibility == Visibility::Own && found.creator_id != asker {
         return Err(Error::PermissionDenied);
     }
     Ok(answer_json(200, &found.movie))
@@ -134,26 +134,26 @@ pub fn read_movie(app: &App, asker: i64, MovieId(id): MovieId) -> Result<Respons
 /// `PUT movies/{id}/`: all fields anew.
 pub fn replace_movie(
     request: &Request,
-    app: &App,
+    context: &Context,
     asker: i64,
     id: MovieId,
 ) -> Result<Response, Error> {
-    change_movie(request, app, asker, id, Presence::Required)
+    change_movie(request, context, asker, id, Presence::Required)
 }
 
 /// `PATCH movies/{id}/`: those fields that are sent.
 pub fn update_movie(
     request: &Request,
-    app: &App,
+    context: &Context,
     asker: i64,
     id: MovieId,
 ) -> Result<Response, Error> {
-    change_movie(request, app, asker, id, Presence::Optional)
+    change_movie(request, context, asker, id, Presence::Optional)
 }
 
 fn change_movie(
     request: &Request,
-    app: &App,
+    context: &Context,
     asker: i64,
     MovieId(id): MovieId,
     presence: Presence,
@@ -161,10 +161,10 @@ fn change_movie(
     match read_changes(request, presence) {
         Ok(changes) => Ok(answer_json(
             200,
-            &movies::update(&app.store, asker, id, changes)?,
+            &movies::update(context.store(), asker, id, changes)?,
         )),
         Err(refusal) => {
-            let found = movies::read(&app.store, asker, id)?;
+            let found = movies::read(context.store(), asker, id)?;
             if found.creator_id != asker {
                 return Err(Error::PermissionDenied);
             }
@@ -174,8 +174,12 @@ fn change_movie(
 }
 
 /// `DELETE movies/{id}/`.
-pub fn delete_movie(app: &App, asker: i64, MovieId(id): MovieId) -> Result<Response, Error> {
-    movies::delete(&app.store, asker, id)?;
+pub fn delete_movie(
+    context: &Context,
+    asker: i64,
+    MovieId(id): MovieId,
+) -> Result<Response, Error> {
+    movies::delete(context.store(), asker, id)?;
     Ok(Response::empty_204())
 }
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::error::Error;
 use super::{App, answer_json};
+use crate::metrics;
 use crate::server::Counters;
-use crate::{metrics, store};
 
 #[derive(Serialize)]
 struct Health {
@@ -33,19 +33,16 @@ pub fn check_liveness() -> Response {
     answer_json(200, &Health { status: "ok" })
 }
 
-/// `GET /readyz`: requests can be served, since the database answers; 503 while it does not.
-pub fn check_readiness(app: &App) -> Result<Response, Error> {
-    match app.store.check_ready() {
-        Ok(()) => Ok(answer_json(200, &Health { status: "ok" })),
-        Err(store::Error::Unavailable(_)) => {
-            let body = Unready {
-                detail: "Service temporarily unavailable, try again later.",
-                not_ready: ["database"],
-            };
-            Ok(answer_json(503, &body).with_unique_header("Retry-After", "1"))
-        }
-        Err(error) => Err(error.into()),
+/// `GET /readyz`: 200 if the last check of the database, at most two seconds ago, succeeded, else 503. Waits for nothing.
+pub fn check_readiness(app: &App) -> Response {
+    if app.readiness.is_ready() {
+        return answer_json(200, &Health { status: "ok" });
     }
+    let body = Unready {
+        detail: "Service temporarily unavailable, try again later.",
+        not_ready: ["database"],
+    };
+    answer_json(503, &body).with_unique_header("Retry-After", "1")
 }
 
 /// `GET /metrics`, in Prometheus's own text format: every scraper takes it, and promtool reads no other. The registry
@@ -174,6 +171,16 @@ fn register_waits(registry: &mut Registry, app: &App) {
         "Open ones that nobody uses",
         ConstGauge::new(pool.idle),
     );
+    registry.register(
+        "movies_database_writes_stalled",
+        "Writes that the server has not answered for more than a second",
+        ConstGauge::new(to_u64(app.store.stalled_writes())),
+    );
+    registry.register(
+        "movies_database_sessions_abandoned",
+        "Connections whose statement nobody waits for any longer",
+        ConstGauge::new(to_u64(app.store.abandoned_sessions())),
+    );
     let (running, waiting) = app.hasher.queue_lengths();
     registry.register(
         "movies_password_hashes_running",
@@ -185,6 +192,10 @@ fn register_waits(registry: &mut Registry, app: &App) {
         "Passwords that wait for a core",
         ConstGauge::new(waiting),
     );
+}
+
+fn to_u64(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// What Linux says of this process; where /proc cannot be read, nothing.

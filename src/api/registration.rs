@@ -8,7 +8,7 @@ use super::body::{Fields, Value};
 use super::error::{Error, FieldErrors};
 use super::fields::{Presence, Reader};
 use crate::password::Hasher;
-use crate::store::Store;
+use crate::store::Access;
 use crate::store::users::{self, NewUser, Taken};
 
 /// The order in which a refusal names the fields.
@@ -52,10 +52,10 @@ pub struct RegisteredUser {
 /// [`Error::Fields`] with all that is wrong or taken.
 pub fn register_account(
     texts: &[(&str, &str)],
-    store: &Store,
+    access: Access,
     hasher: &Hasher,
 ) -> Result<RegisteredUser, Error> {
-    create_user(judge_fields(&fields_of(texts), store)?, store, hasher)
+    create_user(judge_fields(&fields_of(texts), access)?, access, hasher)
 }
 
 /// The password as it is kept: trimmed, and judged as one in a registration.
@@ -81,7 +81,7 @@ fn fields_of(texts: &[(&str, &str)]) -> Fields {
 ///
 /// # Errors
 /// [`Error::Fields`] with all that is wrong or taken.
-pub(super) fn judge_fields(fields: &Fields, store: &Store) -> Result<Registration, Error> {
+pub(super) fn judge_fields(fields: &Fields, access: Access) -> Result<Registration, Error> {
     let mut reader = Reader::new(fields);
     let username = reader.text(&USERNAME, Presence::Required);
     let password = reader.text(&PASSWORD, Presence::Required);
@@ -99,7 +99,7 @@ pub(super) fn judge_fields(fields: &Fields, store: &Store) -> Result<Registratio
             last_name: last_name.unwrap_or_default(),
         }),
         (username, _, email) => Err(refuse_registration(
-            store,
+            access,
             reader.errors,
             username.as_deref(),
             email.as_deref(),
@@ -113,7 +113,7 @@ pub(super) fn judge_fields(fields: &Fields, store: &Store) -> Result<Registratio
 /// [`Error::Fields`] if another took a field meanwhile.
 pub(super) fn create_user(
     asked: Registration,
-    store: &Store,
+    access: Access,
     hasher: &Hasher,
 ) -> Result<RegisteredUser, Error> {
     let user = NewUser {
@@ -123,7 +123,7 @@ pub(super) fn create_user(
         first_name: &asked.first_name,
         last_name: &asked.last_name,
     };
-    match users::create(store, &user)? {
+    match users::create(access, &user)? {
         Ok(id) => Ok(RegisteredUser {
             id,
             username: asked.username,
@@ -137,14 +137,14 @@ pub(super) fn create_user(
 
 /// All that is wrong with a registration: bad fields and taken ones; passwords that differ only if nothing else is.
 fn refuse_registration(
-    store: &Store,
+    access: Access,
     errors: FieldErrors,
     username: Option<&str>,
     email: Option<&str>,
 ) -> Result<Error, Error> {
     let taken = match (username, email) {
         (None, None) => Taken::default(),
-        _ => users::find_taken(store, username, email)?,
+        _ => users::find_taken(access, username, email)?,
     };
     let mut errors = add_taken(errors, taken);
     if errors.is_empty() {

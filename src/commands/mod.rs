@@ -9,7 +9,7 @@ mod token;
 mod users;
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -23,11 +23,14 @@ use crate::command_line::{InForce, describe_commands};
 use crate::logging::{self, Format};
 use crate::settings::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
 use crate::store::users::Credentials;
-use crate::store::{self, Database, Options, Store};
+use crate::store::{self, Access, Database, Options, Store, Timeouts};
 use crate::token::Keys;
 
 /// How long a command waits for a database that is not there yet.
 const START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the database may take for one statement of a command.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A command with its settings.
 #[derive(Debug, Subcommand)]
@@ -35,7 +38,7 @@ pub enum Command {
     /// Serve until a signal ends it; what is done without a command
     Serve(Box<Settings>),
 
-    /// Bring the database's schema up to date, as every start does
+    /// Bring the database's schema up to date, as every start of the service does
     Migrate {
         /// The database.
         #[command(flatten)]
@@ -138,16 +141,24 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
     }
 }
 
-/// The database with its schema brought up to date, for one who asks one thing after another.
+/// The database, whose schema is this version's, for a command that makes one change after another.
 fn open_store(settings: DatabaseSettings) -> Result<Store, store::Error> {
-    Store::open(Options {
+    store::check_schema(&settings.database_url, START_DEADLINE)?;
+    Ok(Store::open(Options {
         database: settings.database_url,
-        pool_size: 1,
-        checkout_deadline: Duration::from_secs(3),
-        statement_deadline: Duration::from_secs(30),
-        start_deadline: START_DEADLINE,
-        batch_size: 1,
-    })
+        pool_size: 2,
+        timeouts: Timeouts {
+            checkout: Duration::from_secs(3),
+            statement: COMMAND_TIMEOUT,
+            lock: COMMAND_TIMEOUT,
+        },
+        max_batch: 1,
+    }))
+}
+
+/// The store for one change of a command.
+fn now(store: &Store) -> Access<'_> {
+    store.until(Instant::now() + 2 * COMMAND_TIMEOUT)
 }
 
 fn make_keys(settings: &TokenSettings) -> Keys {
@@ -161,7 +172,7 @@ fn make_keys(settings: &TokenSettings) -> Keys {
 
 /// The user of this name.
 fn find_user(store: &Store, username: &str) -> anyhow::Result<Credentials> {
-    let found = store::users::find_credentials(store, username)?;
+    let found = store::users::find_credentials(now(store), username)?;
     found.with_context(|| format!("no user has the name {username:?}"))
 }
 

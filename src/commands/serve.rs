@@ -1,8 +1,9 @@
 //! `serve`: the database (migrated), the server, until a signal ends it.
+use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -14,9 +15,9 @@ use crate::api::{self, App};
 use crate::command_line::InForce;
 use crate::logging;
 use crate::password::{Cost, Hasher};
-use crate::server::{self, Limits, Liveness, Server};
+use crate::server::{self, Limits, Liveness, Server, Stopper};
 use crate::settings::Settings;
-use crate::store::{BATCH_SIZE, Options, Store};
+use crate::store::{self, MAX_BATCH, Options, Store, Timeouts};
 use crate::throttle::Throttle;
 
 /// Costly requests have this part of the pool's connections at the most, so that all others soon find one: a fourth.
@@ -40,6 +41,21 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         flag::register(signal, Arc::clone(&stop))?;
     }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let stopper: Arc<OnceLock<Stopper>> = Arc::default();
+    let told = Arc::clone(&stopper);
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            if signals.forever().next().is_none() {
+                return;
+            }
+            log::info!("stopping");
+            match told.get() {
+                Some(stopper) => stopper.stop(),
+                // It waits for its database, or for another instance's migrations: nothing has to be finished.
+                None => process::exit(0),
+            }
+        })?;
     let workers = usize::try_from(settings.workers)?;
     let fitting = server::raise_limit(settings.db_pool_size.into())?;
     let connections = match settings.max_connections {
@@ -54,7 +70,7 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
             "DB_POOL_SIZE is not below WORKERS: a database that hangs can hold every worker"
         );
     }
-    let app = Arc::new(open_app(&settings, BATCH_SIZE)?);
+    let app = Arc::new(open_app(&settings, MAX_BATCH)?);
     let limits = Limits {
         workers,
         costly: usize::try_from(settings.db_pool_size / COSTLY_SHARE)?,
@@ -75,21 +91,13 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         limits,
         Some(liveness),
         move |request| api::is_costly(request, visibility),
-        move |request| api::handle(request, &handled),
+        move |request| api::handle(request, &handled, Instant::now() + Duration::from_secs(9)),
     )
     .with_context(|| format!("listening on {}", settings.bind))?;
     app.counters.get_or_init(|| server.counters());
     drop(app);
     log::info!("listening on http://{}", server.local_address());
-    let stopper = server.stopper();
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            if signals.forever().next().is_some() {
-                log::info!("stopping");
-                stopper.stop();
-            }
-        })?;
+    stopper.get_or_init(|| server.stopper());
     server.run().context("serving")?;
     log::info!("stopped");
     Ok(())
@@ -99,16 +107,22 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If the database does not answer in time or refuses, or the system gives no randomness.
-pub fn open_app(settings: &Settings, batch_size: usize) -> anyhow::Result<App> {
+pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
+    let database = settings.database.database_url.clone();
+    store::migrate(&database, START_DEADLINE)?;
+    let store = Store::open(Options {
+        database,
+        pool_size: settings.db_pool_size,
+        timeouts: Timeouts {
+            checkout: Duration::from_secs(3),
+            statement: Duration::from_secs(5),
+            lock: Duration::from_secs(1),
+        },
+        max_batch,
+    });
     Ok(App {
-        store: Store::open(Options {
-            database: settings.database.database_url.clone(),
-            pool_size: settings.db_pool_size,
-            checkout_deadline: Duration::from_secs(3),
-            statement_deadline: Duration::from_secs(5),
-            start_deadline: START_DEADLINE,
-            batch_size,
-        })?,
+        readiness: store.start_checks()?,
+        store,
         keys: make_keys(&settings.tokens),
         hasher: Hasher::new(Cost {
             rounds_log2: settings.passwords.bcrypt_cost,

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Output, find_user, open_store};
+use super::{Output, find_user, now, open_store};
 use crate::api::registration::{judge_password, register_account};
 use crate::password::{self, Cost, Hasher};
 use crate::settings::{DatabaseSettings, PasswordSettings};
@@ -86,7 +86,7 @@ struct Changed<'a> {
 pub fn run(action: Users) -> anyhow::Result<()> {
     match action {
         Users::List { database, output } => {
-            let listed = users::list(&open_store(database)?)?;
+            let listed = users::list(now(&open_store(database)?))?;
             output.print(&listed, &make_table(&listed))
         }
         Users::Create(user) => create(user),
@@ -108,7 +108,7 @@ fn create(user: NewUser) -> anyhow::Result<()> {
     let passwords = [("password", password.as_str()), ("password2", &password)];
     let made = register_account(
         &[&fields[..], &passwords].concat(),
-        &store,
+        now(&store),
         &make_hasher(&user.passwords)?,
     )?;
     let line = format!("user {} made: {}", made.id, user.username.trim());
@@ -118,7 +118,7 @@ fn create(user: NewUser) -> anyhow::Result<()> {
 fn set_active(user: Named, is_active: bool) -> anyhow::Result<()> {
     let store = open_store(user.database)?;
     let found = find_user(&store, &user.username)?;
-    users::set_active(&store, found.id, is_active)?;
+    users::set_active(now(&store), found.id, is_active)?;
     let word = if is_active { "may" } else { "may not" };
     let line = format!("{} {word} sign in", user.username);
     let changed = Changed {
@@ -134,7 +134,7 @@ fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()>
     let found = find_user(&store, &user.username)?;
     let password = judge_password(&read_password()?)?;
     let hash = make_hasher(passwords)?.hash(&password)?;
-    users::set_password_hash(&store, found.id, &hash, None)?;
+    users::set_password_hash(now(&store), found.id, &hash, None)?;
     let line = format!("{} has a new password", user.username);
     let changed = Changed {
         id: found.id,

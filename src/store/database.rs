@@ -47,7 +47,7 @@ struct Server {
 }
 
 /// A connection, and what may be done with it.
-pub struct Session {
+pub struct Opened {
     /// The connection.
     pub client: Client,
     /// Whether the server keeps what is set or prepared on it.
@@ -64,7 +64,8 @@ pub struct Unreachable {
 }
 
 impl Unreachable {
-    fn for_now(reason: impl ToString) -> Unreachable {
+    /// A reason that another try may not meet.
+    pub fn for_now(reason: impl ToString) -> Unreachable {
         Unreachable {
             reason: reason.to_string(),
             is_refusal: false,
@@ -124,12 +125,15 @@ fn make_tls(address: &Address) -> Result<MakeTlsConnector, String> {
 
 impl Database {
     /// A connection to the first server that gives one, with these settings in the form of the server's command line.
-    pub fn connect(&self, settings: &str) -> Result<Session, Unreachable> {
+    pub fn connect(&self, settings: &str) -> Result<Opened, Unreachable> {
         // What DATABASE_URL says comes last, and counts.
         let options = format!("{MARK} {settings} {}", self.options);
         let mut reasons = Vec::new();
         let mut is_refusal = true;
-        for server in self.servers.iter() {
+        // In their order; those that leave attempts without an answer come last, since each costs the whole deadline.
+        let mut servers: Vec<_> = self.servers.iter().collect();
+        servers.sort_by_key(|server| server.attempts.load(Ordering::Relaxed) > 0);
+        for server in servers {
             match server.connect(&options, &self.tls, self.connect_deadline) {
                 Ok(session) => return Ok(session),
                 Err(failure) => {
@@ -161,7 +165,7 @@ impl Server {
         options: &str,
         tls: &MakeTlsConnector,
         deadline: Duration,
-    ) -> Result<Session, Unreachable> {
+    ) -> Result<Opened, Unreachable> {
         let attempt = Attempt(Arc::clone(&self.attempts));
         if attempt.0.fetch_add(1, Ordering::Relaxed) >= HANGING_ATTEMPTS {
             return Err(Unreachable::for_now("it does not answer earlier attempts"));
@@ -209,11 +213,11 @@ fn open_session(
     config: &Config,
     tls: MakeTlsConnector,
     options: &str,
-) -> Result<Session, postgres::Error> {
+) -> Result<Opened, postgres::Error> {
     let mut client = match config.clone().options(options).connect(tls.clone()) {
         Ok(client) => client,
         Err(error) if error.as_db_error().is_some_and(refuses_settings) => {
-            return Ok(Session {
+            return Ok(Opened {
                 client: config.connect(tls)?,
                 keeps_state: false,
             });
@@ -222,7 +226,7 @@ fn open_session(
     };
     let rows = client.query_typed(KEEPS_SESSION.text, &[])?;
     let keeps_state = rows.first().map(|row| row.try_get("keeps_session"));
-    Ok(Session {
+    Ok(Opened {
         keeps_state: keeps_state.transpose()?.unwrap_or(false),
         client,
     })

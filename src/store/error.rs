@@ -1,6 +1,6 @@
 //! What the database could not or would not do, and which of the client's errors means what.
 use super::Sql;
-use super::batch::{Failure, TimedOut};
+use super::coalescer::{Failure, TimedOut};
 
 /// What the database could not or would not do.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -23,9 +23,18 @@ pub enum Error {
     /// The database undid the statement for reasons of its own, such as a deadlock.
     #[error("statement rolled back: {0}")]
     RolledBack(String),
+    /// Another transaction held a lock for too long; nothing was changed.
+    #[error("lock not available: {0}")]
+    Blocked(String),
+    /// The database was sent a change and did not answer in time; the same request may succeed later.
+    #[error("database unavailable: {0}; the change may have been stored")]
+    Unconfirmed(String),
     /// The database is away, too busy, or took too long; the same request may succeed later.
     #[error("database unavailable: {0}")]
     Unavailable(String),
+    /// The schema is not the one that this program needs.
+    #[error("{0}")]
+    Schema(String),
     /// A fault of ours.
     #[error("statement {statement}: {reason}")]
     Fault {
@@ -36,12 +45,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the database is to blame, and not what was asked of it.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Error::Unavailable(_) | Error::Unconfirmed(_))
+    }
+}
+
 impl Failure for Error {
-    fn blames_one(&self) -> bool {
+    fn may_concern_one_input(&self) -> bool {
         matches!(
             self,
-            Error::Conflict(_) | Error::RolledBack(_) | Error::Fault { .. }
+            Error::Conflict(_) | Error::RolledBack(_) | Error::Blocked(_) | Error::Fault { .. }
         )
+    }
+
+    fn is_blocked(&self) -> bool {
+        matches!(self, Error::Blocked(_))
     }
 }
 
@@ -59,11 +79,12 @@ pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
             (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
             (_, Some("40")) => Error::RolledBack(describe(error)),
             // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
-            // 55P03 locked, 57 shut down or cancelled by a deadline, 58 system error
+            // 57 shut down or cancelled by a deadline, 58 system error
             (_, Some("08" | "28" | "3D" | "53" | "57" | "58")) => {
                 Error::Unavailable(describe(error))
             }
-            _ if ["25006", "55P03"].contains(&code) => Error::Unavailable(describe(error)),
+            _ if code == "55P03" => Error::Blocked(describe(error)),
+            _ if code == "25006" => Error::Unavailable(describe(error)),
             _ => sql.fault(describe(error)),
         };
     }

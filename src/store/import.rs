@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::database::Database;
 use super::error::{Error, classify};
 use super::movies::get;
-use super::schema::{connect_within, migrate};
+use super::schema::{check_schema, connect_within};
 use super::{Sql, sql};
 
 const BEGIN_READING: Sql = sql!("import/begin_reading", []);
@@ -89,13 +89,13 @@ pub fn import(
     start_deadline: Duration,
     progress: Progress,
 ) -> Result<Imported, Error> {
+    check_schema(target, start_deadline)?;
     let mut source = connect_within(source, start_deadline)?;
     let mut source = begin(&mut source, &BEGIN_READING)?;
     let (problems, columns_left_behind) = judge_columns(&mut source)?;
     if !problems.is_empty() {
         return Ok(refusal(problems));
     }
-    migrate(target, start_deadline)?;
     let mut target = connect_within(target, start_deadline)?;
     let mut target = begin(&mut target, &BEGIN_WRITING)?;
     let mut problems = judge_target(&mut target)?;

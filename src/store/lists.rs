@@ -2,12 +2,15 @@
 //! statement first answers who asks.
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use postgres::Row;
 
-use super::batch::Batch;
-use super::movies::{Movie, admit, decode, get};
-use super::{Error, Group, Sql, Store, group_by_place, sql};
+use super::coalescer::Limits;
+use super::executor::Executor;
+use super::movies::{Movie, MovieInputs, admit, coalesce_pairs, decode, get};
+use super::session::{Parameters, parameters};
+use super::{Access, Error, Sql, sql};
 
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
 const LIST_SHELF: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
@@ -60,34 +63,34 @@ pub struct Filter {
     pub years: RangeInclusive<i64>,
 }
 
-/// Questions for a first page: who asks, and how many movies they want.
-pub(super) type FirstPages = Batch<(i64, i64), Group, Error>;
+/// A user's id, and how many movies are wanted.
+pub(super) type FirstPages = MovieInputs;
+
+pub(super) fn coalesce_first_pages(limits: Limits, executor: &Arc<Executor>) -> FirstPages {
+    coalesce_pairs(LIST_FIRST, limits, executor)
+}
 
 /// One page of the movies of a shelf. First pages of one's own are answered in batches; others differ too much in
 /// what they cost.
-pub fn list(store: &Store, asker: i64, shelf: Shelf, page: PageRequest) -> Result<Page, Error> {
+pub fn list(access: Access, asker: i64, shelf: Shelf, page: PageRequest) -> Result<Page, Error> {
     let sql = match (shelf, page.number) {
-        (Shelf::Own, Some(1)) => return list_first(store, asker, page.size),
+        (Shelf::Own, Some(1)) => return list_first(access, asker, page.size),
         (Shelf::Own, _) => LIST_SHELF,
         (Shelf::All, _) => LIST_ALL,
     };
-    let rows = store.read(&sql, &[&asker, &page.number, &page.size])?;
-    decode_page(&rows, &sql)
+    let parameters: Parameters = parameters![asker, page.number, page.size];
+    decode_page(&access.run(sql, &parameters)?, &sql)
 }
 
-fn list_first(store: &Store, asker: i64, size: i64) -> Result<Page, Error> {
-    let run = |questions: &[(i64, i64)]| {
-        let (askers, sizes): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
-        let rows = store.read(&LIST_FIRST, &[&askers, &sizes])?;
-        group_by_place(rows, questions.len(), &LIST_FIRST)
-    };
-    let group = store.first_pages.submit((asker, size), |_, _| true, run)?;
-    decode_page(&group, &LIST_FIRST)
+fn list_first(access: Access, asker: i64, size: i64) -> Result<Page, Error> {
+    let first_pages = &access.store.first_pages;
+    let rows = first_pages.submit((asker, size), access.batch_deadline())?;
+    decode_page(&rows, &LIST_FIRST)
 }
 
 /// One page of those movies of a shelf that the filter keeps.
 pub fn search(
-    store: &Store,
+    access: Access,
     asker: i64,
     shelf: Shelf,
     page: PageRequest,
@@ -97,19 +100,17 @@ pub fn search(
         Shelf::Own => SEARCH_SHELF,
         Shelf::All => SEARCH_ALL,
     };
-    let rows = store.read(
-        &sql,
-        &[
-            &asker,
-            &page.number,
-            &page.size,
-            &contains_pattern(&filter.title),
-            &contains_pattern(&filter.genre),
-            &contains_pattern(&filter.creator),
-            filter.years.start(),
-            filter.years.end(),
-        ],
-    )?;
+    let parameters: Parameters = parameters![
+        asker,
+        page.number,
+        page.size,
+        contains_pattern(&filter.title),
+        contains_pattern(&filter.genre),
+        contains_pattern(&filter.creator),
+        *filter.years.start(),
+        *filter.years.end(),
+    ];
+    let rows = access.run(sql, &parameters)?;
     if rows.is_empty() {
         return Err(Error::UnknownUser);
     }

@@ -1,271 +1,203 @@
-//! The database: pool, connections, migrations at start, error classes. The only room, with its two neighbours,
-//! that names SQL files or PostgreSQL's types.
+//! The database: sessions, statements and their deadlines, migrations at start, error classes. The only module, with its
+//! two neighbours, that names SQL files or PostgreSQL's types.
 mod address;
-pub mod batch;
-mod connection;
+pub mod coalescer;
 mod connection_string;
 mod database;
 mod error;
+mod executor;
 pub mod import;
 pub mod lists;
 pub mod movies;
+mod outage;
+mod pool;
+mod readiness;
 mod schema;
+mod session;
 pub mod users;
+mod write_limit;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::Row;
-use postgres::types::{ToSql, Type};
-use r2d2::event::{CheckoutEvent, TimeoutEvent};
-use r2d2::{HandleEvent, Pool, PooledConnection};
+use postgres::types::Type;
 
-use self::batch::Batch;
-use self::connection::{Lost, Manager};
+use self::coalescer::RunError;
 pub use self::database::Database;
 pub use self::error::Error;
-use self::error::classify;
+use self::executor::Executor;
 use self::lists::FirstPages;
-use self::movies::{Creations, Questions, Updates};
-pub use self::schema::{State, inspect, migrate};
+use self::movies::{Creations, MovieInputs, Updates};
+pub use self::pool::PoolState;
+pub use self::readiness::Readiness;
+pub use self::schema::{State, check_schema, inspect, migrate};
+use self::session::{Effect, Failure, Parameters};
 use crate::{metrics, trace};
 
+/// What a statement does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It changes nothing.
+    Read,
+    /// It changes something.
+    Write,
+}
+
 /// One statement: its name in the log, and its text, compiled in from the file of that name.
+#[derive(Clone, Copy)]
 struct Sql {
     name: &'static str,
     text: &'static str,
     /// Its parameters' types.
     types: &'static [Type],
+    kind: Kind,
 }
 
-/// The statement in `sql/NAME.sql`, with the types of its parameters.
+/// The statement in `sql/NAME.sql`, with the types of its parameters; `write` before the name if it changes something.
 macro_rules! sql {
+    (write $name:literal, [$($type:ident),*]) => {
+        $crate::store::sql!(@ Write, $name, [$($type),*])
+    };
     ($name:literal, [$($type:ident),*]) => {
+        $crate::store::sql!(@ Read, $name, [$($type),*])
+    };
+    (@ $kind:ident, $name:literal, [$($type:ident),*]) => {
         $crate::store::Sql {
             name: $name,
             text: include_str!(concat!("../../sql/", $name, ".sql")),
             types: &[$(::postgres::types::Type::$type),*],
+            kind: $crate::store::Kind::$kind,
         }
     };
 }
 use sql;
-
-const READY: Sql = sql!("probes/ready", []);
 
 /// Where the database is and how long it is waited for.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Address, user, password and database.
     pub database: Database,
-    /// Connections at the most.
+    /// Sessions at most, at least 2; a quarter of them for writes.
     pub pool_size: u32,
-    /// How long a request waits for a free connection.
-    pub checkout_deadline: Duration,
-    /// How long a statement may run.
-    pub statement_deadline: Duration,
-    /// How long a start waits for a database that is not there yet.
-    pub start_deadline: Duration,
-    /// Requests that one statement answers together at the most; 1 answers each by itself.
-    pub batch_size: usize,
+    /// How long each thing is waited for.
+    pub timeouts: Timeouts,
+    /// Inputs that one statement takes at most; with 1 each request has a statement of its own.
+    pub max_batch: usize,
 }
 
-/// The pool of connections, and the queues in front of the statements that are answered in batches.
+/// How long each thing is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// A free session.
+    pub checkout: Duration,
+    /// A statement.
+    pub statement: Duration,
+    /// A lock that a write needs.
+    pub lock: Duration,
+}
+
+/// The sessions, and the queues in front of the statements that take many inputs.
 pub struct Store {
-    pool: Pool<Manager>,
-    is_reachable: Arc<AtomicBool>,
-    checkout_deadline: Duration,
-    outage: Mutex<Outage>,
-    reads: Questions,
-    deletions: Questions,
+    executor: Arc<Executor>,
+    database: Database,
+    max_wait: Duration,
+    reads: MovieInputs,
+    deletions: MovieInputs,
     updates: Updates,
     creations: Creations,
     first_pages: FirstPages,
 }
 
-/// The pool's connections at a moment.
-pub struct PoolState {
-    /// At the most.
-    pub size: u32,
-    /// Open ones.
-    pub open: u32,
-    /// Open ones that nobody uses.
-    pub idle: u32,
+/// The store for one request: every wait ends at the request's deadline.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    store: &'a Store,
+    deadline: Instant,
 }
 
-/// Counts how long connections were waited for; called by the thread that waited.
-#[derive(Debug)]
-struct Waits;
+/// Inputs in one batch. Past this the gain is gone, and a batch takes long enough to be felt.
+pub const MAX_BATCH: usize = 64;
 
-impl HandleEvent for Waits {
-    fn handle_checkout(&self, event: CheckoutEvent) {
-        metrics::count_checkout(event.duration());
-        trace::note_pool(event.duration());
-    }
-
-    fn handle_timeout(&self, event: TimeoutEvent) {
-        metrics::count_checkout_timeout();
-        trace::note_pool(event.timeout());
-    }
-}
-
-/// What is known of the database's absences.
-struct Outage {
-    is_away: bool,
-    /// Connections made before are not trusted: one of their age was lost.
-    distrusted_until: Instant,
-}
-
-/// Keys in one batch. Past this the gain is gone, and a batch takes long enough to be felt.
-pub const BATCH_SIZE: usize = 64;
-
-/// Reads that are worth a batch beside one that runs. Measured with 32 clients: against any number, and so smaller batches,
-/// eight gave a tenth more first pages and a twentieth more reads.
-const WORTHWHILE_READS: usize = 8;
-
-/// How long a request waits for a connection while none can be made: the database is away, and the pool keeps trying.
-const AWAY_DEADLINE: Duration = Duration::from_millis(200);
-
-/// A statement that runs longer holds the next batch of its kind back no more.
-const BATCH_PATIENCE: Duration = Duration::from_secs(1);
+/// Reads that are worth a batch beside one in flight. Measured with 32 clients: against any number, and so smaller
+/// batches, eight gave a tenth more first pages and a twentieth more reads.
+const MIN_READ_BATCH: usize = 8;
 
 impl Store {
-    /// Waits for the database, brings its schema up to date and fills the pool.
-    ///
-    /// # Errors
-    /// If the database does not answer in time, refuses this user, or a migration fails.
-    pub fn open(options: Options) -> Result<Store, Error> {
-        migrate(&options.database, options.start_deadline)?;
-        let deadline = options.statement_deadline.as_millis();
-        let settings =
-            format!("-c statement_timeout={deadline} -c plan_cache_mode=force_generic_plan");
-        let opened = Instant::now();
-        let is_reachable = Arc::new(AtomicBool::new(true));
-        let pool = Pool::builder()
-            .max_size(options.pool_size)
-            .connection_timeout(options.checkout_deadline)
-            // A broken connection is noticed when it is used; asking first would double the round trips.
-            .test_on_check_out(false)
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .event_handler(Box::new(Waits))
-            .build_unchecked(Manager::new(
-                options.database,
-                settings,
-                Arc::clone(&is_reachable),
-            ));
-        let limits = batch::Limits {
-            size: options.batch_size,
-            lanes: 1,
-            worthwhile: 1,
-            deadline: options.statement_deadline,
-            patience: BATCH_PATIENCE,
+    /// Opens sessions in the background; the schema is expected to be there.
+    pub fn open(options: Options) -> Store {
+        let executor = Arc::new(Executor::new(
+            &options.database,
+            options.pool_size,
+            options.timeouts,
+        ));
+        let limits = coalescer::Limits {
+            max_batch: options.max_batch,
+            min_batch: 1,
+            max_in_flight: 1,
+            stall_timeout: write_limit::STALL_TIMEOUT,
         };
         // While the database answers one batch of reads, the next is sent and the last one is handed out. Writes take
         // turns: two batches could wait for each other's rows.
-        let read_limits = batch::Limits {
-            lanes: 2,
-            worthwhile: WORTHWHILE_READS,
+        let read_limits = coalescer::Limits {
+            max_in_flight: 2,
+            min_batch: MIN_READ_BATCH,
             ..limits
         };
-        Ok(Store {
-            pool,
-            is_reachable,
-            checkout_deadline: options.checkout_deadline,
-            outage: Mutex::new(Outage {
-                is_away: false,
-                distrusted_until: opened,
-            }),
-            reads: Batch::new(read_limits),
-            deletions: Batch::new(limits),
-            updates: Batch::new(limits),
-            creations: Batch::new(limits),
-            first_pages: Batch::new(read_limits),
-        })
+        Store {
+            reads: movies::coalesce_reads(read_limits, &executor),
+            deletions: movies::coalesce_deletions(limits, &executor),
+            updates: movies::coalesce_updates(limits, &executor),
+            creations: movies::coalesce_creations(limits, &executor),
+            first_pages: lists::coalesce_first_pages(read_limits, &executor),
+            max_wait: options.timeouts.statement,
+            database: options.database,
+            executor,
+        }
     }
 
-    /// Asks the database for a sign of life.
+    /// Checks the database in the background from now on.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if there is none in time.
-    pub fn check_ready(&self) -> Result<(), Error> {
-        self.read(&READY, &[]).map(|_| ())
+    /// If the system has no threads left.
+    pub fn start_checks(&self) -> std::io::Result<Arc<Readiness>> {
+        readiness::start_checks(&self.database, &self.executor)
     }
 
-    /// How many connections there are, and how many of them are free.
+    /// The store for one who waits until the deadline.
+    pub fn until(&self, deadline: Instant) -> Access<'_> {
+        Access {
+            store: self,
+            deadline,
+        }
+    }
+
+    /// How many sessions there are, and how many of them are free.
     pub fn pool_state(&self) -> PoolState {
-        let state = self.pool.state();
-        PoolState {
-            size: self.pool.max_size(),
-            open: state.connections,
-            idle: state.idle_connections,
-        }
+        self.executor.pool_state()
     }
 
-    /// The rows of a statement that changes nothing: if its connection turns out to be lost, it is tried once more on
-    /// a fresh one.
-    fn read(&self, sql: &Sql, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        self.run(sql, parameters, true)
+    /// Writes that the server has not answered for more than a second.
+    pub fn stalled_writes(&self) -> usize {
+        self.executor.stalled_writes()
     }
 
-    /// The rows of a statement that changes something: it is tried again only if it surely was not sent.
-    fn write(&self, sql: &Sql, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        self.run(sql, parameters, false)
+    /// Sessions whose statement nobody waits for any longer.
+    pub fn abandoned_sessions(&self) -> usize {
+        self.executor.abandoned_sessions()
+    }
+}
+
+impl Access<'_> {
+    /// The rows of a statement of this request's own.
+    fn run(self, sql: Sql, parameters: &Parameters) -> Result<Vec<Row>, Error> {
+        let rows = self.store.executor.run(sql, parameters, self.deadline);
+        rows.map_err(|failure| failure.error)
     }
 
-    fn run(
-        &self,
-        sql: &Sql,
-        parameters: &[&(dyn ToSql + Sync)],
-        is_repeatable: bool,
-    ) -> Result<Vec<Row>, Error> {
-        let deadline = Instant::now() + self.checkout_deadline;
-        let answer = self.check_out(deadline).and_then(|mut connection| {
-            let Lost { error, was_sent } = match connection.query(sql, parameters) {
-                Ok(rows) => return Ok(rows),
-                Err(lost) => lost,
-            };
-            let is_lost = connection.is_lost();
-            drop(connection);
-            if is_lost {
-                lock(&self.outage).distrusted_until = Instant::now();
-            }
-            if !is_lost || (was_sent && !is_repeatable) {
-                return Err(classify(sql, &error));
-            }
-            let rows = self.check_out(deadline)?.query(sql, parameters);
-            rows.map_err(|lost| classify(sql, &lost.error))
-        });
-        self.note_outage(answer.as_ref().err());
-        answer
-    }
-
-    /// A connection that is not known to be lost.
-    fn check_out(&self, deadline: Instant) -> Result<PooledConnection<Manager>, Error> {
-        loop {
-            let mut left = deadline.saturating_duration_since(Instant::now());
-            if !self.is_reachable.load(Ordering::Relaxed) {
-                left = left.min(AWAY_DEADLINE);
-            }
-            let connection = self.pool.get_timeout(left);
-            let mut connection =
-                connection.map_err(|error| Error::Unavailable(error.to_string()))?;
-            if connection.is_trusted(lock(&self.outage).distrusted_until) {
-                return Ok(connection);
-            }
-            // Dropped untrusted, it is closed, and the pool makes another.
-        }
-    }
-
-    /// An outage is logged once when it begins and once when it ends, not with every request.
-    fn note_outage(&self, error: Option<&Error>) {
-        let is_away = matches!(error, Some(Error::Unavailable(_)));
-        if std::mem::replace(&mut lock(&self.outage).is_away, is_away) == is_away {
-            return;
-        }
-        match error {
-            Some(error) => log::warn!("{error}"),
-            None => log::info!("the database answers again"),
-        }
+    /// Until when a batch is waited for.
+    fn batch_deadline(self) -> Instant {
+        self.deadline.min(Instant::now() + self.store.max_wait)
     }
 }
 
@@ -278,34 +210,46 @@ impl Sql {
     }
 }
 
-/// The rows that answer one question of a batch. Whoever asked decodes them, so that the batch's leader is soon free.
-type Group = Vec<Row>;
+/// The rows for one input of a batch. They are decoded by the caller that submitted it, so that the leader is soon free.
+type Rows = Vec<Row>;
 
-/// A batch's answers: those of a statement over many questions, whose column `place` counts these from 1.
-type Groups = Result<Vec<Result<Group, Error>>, Error>;
+/// Runs the statement for so many inputs. Its column `place` counts them from 1.
+fn run_batch(
+    executor: &Executor,
+    sql: Sql,
+    parameters: &Parameters,
+    inputs: usize,
+    deadline: Instant,
+) -> Result<Vec<Rows>, RunError<Error>> {
+    let rows = executor.run(sql, parameters, deadline)?;
+    metrics::count_batch(sql.name, inputs);
+    trace::note_batch(inputs);
+    // The statement was applied: from here on a failure repeats nothing.
+    rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
+}
 
-/// The rows of a batch by the question that each answers. Counts the batch.
-fn group_by_place(rows: Vec<Row>, questions: usize, sql: &Sql) -> Groups {
-    metrics::count_batch(sql.name, questions);
-    trace::note_batch(questions);
-    let mut groups: Vec<Group> = (0..questions).map(|_| Group::new()).collect();
+fn rows_by_ordinal(rows: Vec<Row>, inputs: usize, sql: Sql) -> Result<Vec<Rows>, Error> {
+    let mut outputs: Vec<Rows> = (0..inputs).map(|_| Rows::new()).collect();
     for row in rows {
-        let place: i64 = movies::get(&row, "place", sql)?;
-        let index = usize::try_from(place - 1).ok();
-        let group = index.and_then(|index| groups.get_mut(index));
-        group
-            .ok_or_else(|| sql.fault("an answer has no question"))?
+        let ordinal: i64 = movies::get(&row, "place", &sql)?;
+        let index = usize::try_from(ordinal - 1).ok();
+        let output = index.and_then(|index| outputs.get_mut(index));
+        output
+            .ok_or_else(|| sql.fault("a row belongs to no input"))?
             .push(row);
     }
-    Ok(groups.into_iter().map(Ok).collect())
+    Ok(outputs)
 }
 
-fn only_row<'a>(group: &'a Group, sql: &Sql) -> Result<&'a Row, Error> {
-    let row = group.first();
-    row.ok_or_else(|| sql.fault("a question has no answer"))
+impl From<Failure> for RunError<Error> {
+    fn from(failure: Failure) -> RunError<Error> {
+        match failure.effect {
+            Effect::NotApplied => RunError::NotApplied(failure.error),
+            Effect::MaybeApplied => RunError::MaybeApplied(failure.error),
+        }
+    }
 }
 
-/// What is behind the lock is whole between any two statements, so one that a panic poisoned is still good.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn only_row<'a>(rows: &'a Rows, sql: &Sql) -> Result<&'a Row, Error> {
+    rows.first().ok_or_else(|| sql.fault("an input has no row"))
 }

@@ -1,23 +1,27 @@
 //! What the database knows of single movies: one function per statement, each answered in batches. Every statement
 //! first answers who asks.
+use std::sync::Arc;
+
 use postgres::Row;
 use postgres::types::FromSql;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::batch::Batch;
-use super::{Error, Group, Sql, Store, group_by_place, only_row, sql};
+use super::coalescer::{Coalescer, Input, Limits};
+use super::executor::Executor;
+use super::session::{Parameters, parameters};
+use super::{Access, Error, Rows, Sql, only_row, run_batch, sql};
 
 const CREATE: Sql = sql!(
-    "movies/create",
+    write "movies/create",
     [INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
 const READ: Sql = sql!("movies/read", [INT8_ARRAY, INT8_ARRAY]);
 const UPDATE: Sql = sql!(
-    "movies/update",
+    write "movies/update",
     [INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
-const DELETE: Sql = sql!("movies/delete", [INT8_ARRAY, INT8_ARRAY]);
+const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY]);
 
 /// A movie as clients see it, its fields in the order of the answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,32 +73,88 @@ pub struct Changes {
     pub year: Option<i32>,
 }
 
-/// Who asks, and for which movie.
-pub(super) type Questions = Batch<(i64, i64), Group, Error>;
-/// Who asks, and what is to be made.
-pub(super) type Creations = Batch<(i64, NewMovie), Group, Error>;
-/// Who asks, for which movie, and what is to change.
-pub(super) type Updates = Batch<(i64, i64, Changes), Group, Error>;
+/// A user's id and a movie's.
+pub(super) type MovieInputs = Coalescer<(i64, i64), Rows, Error>;
+/// A user's id and a new movie.
+pub(super) type Creations = Coalescer<(i64, NewMovie), Rows, Error>;
+/// A user's id, a movie's, and what is to change in it.
+pub(super) type Updates = Coalescer<(i64, i64, Changes), Rows, Error>;
+
+/// Writes about movies of one user wait for the same rows: the movies, and the user's count of them.
+impl Input for (i64, i64) {
+    fn group(&self) -> i64 {
+        self.0
+    }
+}
+
+impl Input for (i64, NewMovie) {
+    fn group(&self) -> i64 {
+        self.0
+    }
+}
+
+impl Input for (i64, i64, Changes) {
+    fn group(&self) -> i64 {
+        self.0
+    }
+
+    /// The statement takes one change of a movie only.
+    fn may_join(&self, other: &Self) -> bool {
+        self.1 != other.1
+    }
+}
+
+pub(super) fn coalesce_creations(limits: Limits, executor: &Arc<Executor>) -> Creations {
+    let executor = Arc::clone(executor);
+    Coalescer::new(limits, move |inputs: &[(i64, NewMovie)], deadline| {
+        let users: Vec<i64> = inputs.iter().map(|(user, _)| *user).collect();
+        let movies = || inputs.iter().map(|(_, movie)| movie);
+        let titles: Vec<String> = movies().map(|movie| movie.title.clone()).collect();
+        let genres: Vec<String> = movies().map(|movie| movie.genre.clone()).collect();
+        let years: Vec<i32> = movies().map(|movie| movie.year).collect();
+        let parameters: Parameters = parameters![users, titles, genres, years];
+        run_batch(&executor, CREATE, &parameters, inputs.len(), deadline)
+    })
+}
+
+pub(super) fn coalesce_updates(limits: Limits, executor: &Arc<Executor>) -> Updates {
+    let executor = Arc::clone(executor);
+    Coalescer::new(limits, move |inputs: &[(i64, i64, Changes)], deadline| {
+        let users: Vec<i64> = inputs.iter().map(|(user, _, _)| *user).collect();
+        let ids: Vec<i64> = inputs.iter().map(|(_, id, _)| *id).collect();
+        let changes = || inputs.iter().map(|(_, _, changes)| changes);
+        let titles: Vec<_> = changes().map(|changes| changes.title.clone()).collect();
+        let genres: Vec<_> = changes().map(|changes| changes.genre.clone()).collect();
+        let years: Vec<_> = changes().map(|changes| changes.year).collect();
+        let parameters: Parameters = parameters![users, ids, titles, genres, years];
+        run_batch(&executor, UPDATE, &parameters, inputs.len(), deadline)
+    })
+}
+
+pub(super) fn coalesce_deletions(limits: Limits, executor: &Arc<Executor>) -> MovieInputs {
+    coalesce_pairs(DELETE, limits, executor)
+}
+
+pub(super) fn coalesce_reads(limits: Limits, executor: &Arc<Executor>) -> MovieInputs {
+    coalesce_pairs(READ, limits, executor)
+}
+
+/// For a statement whose parameters are two arrays of numbers.
+pub(super) fn coalesce_pairs(sql: Sql, limits: Limits, executor: &Arc<Executor>) -> MovieInputs {
+    let executor = Arc::clone(executor);
+    Coalescer::new(limits, move |inputs: &[(i64, i64)], deadline| {
+        let (first, second): (Vec<i64>, Vec<i64>) = inputs.iter().copied().unzip();
+        let parameters: Parameters = parameters![first, second];
+        run_batch(&executor, sql, &parameters, inputs.len(), deadline)
+    })
+}
 
 /// Makes a movie of the user who asks.
-pub fn create(store: &Store, asker: i64, movie: NewMovie) -> Result<Movie, Error> {
-    let run = |questions: &[(i64, NewMovie)]| {
-        let askers: Vec<i64> = questions.iter().map(|(asker, _)| *asker).collect();
-        let titles: Vec<&str> = questions
-            .iter()
-            .map(|(_, movie)| movie.title.as_str())
-            .collect();
-        let genres: Vec<&str> = questions
-            .iter()
-            .map(|(_, movie)| movie.genre.as_str())
-            .collect();
-        let years: Vec<i32> = questions.iter().map(|(_, movie)| movie.year).collect();
-        let rows = store.write(&CREATE, &[&askers, &titles, &genres, &years])?;
-        group_by_place(rows, questions.len(), &CREATE)
-    };
-    let asked = (asker, movie.clone());
-    match store.creations.submit(asked, |_, _| true, run) {
-        Ok(group) => decode_created(&group, movie),
+pub fn create(access: Access, asker: i64, movie: NewMovie) -> Result<Movie, Error> {
+    let input = (asker, movie.clone());
+    let creations = &access.store.creations;
+    match creations.submit(input, access.batch_deadline()) {
+        Ok(rows) => decode_created(&rows, movie),
         // The user was deleted between the statement's look and its write.
         Err(Error::Conflict(constraint)) if constraint == "movies_creator_exists" => {
             Err(Error::UnknownUser)
@@ -103,8 +163,8 @@ pub fn create(store: &Store, asker: i64, movie: NewMovie) -> Result<Movie, Error
     }
 }
 
-fn decode_created(group: &Group, movie: NewMovie) -> Result<Movie, Error> {
-    let row = only_row(group, &CREATE)?;
+fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
+    let row = only_row(rows, &CREATE)?;
     admit(row, &CREATE)?;
     Ok(Movie {
         id: get(row, "id", &CREATE)?,
@@ -116,14 +176,10 @@ fn decode_created(group: &Group, movie: NewMovie) -> Result<Movie, Error> {
 }
 
 /// The movie with this id, whoever made it.
-pub fn read(store: &Store, asker: i64, id: i64) -> Result<Found, Error> {
-    let run = |questions: &[(i64, i64)]| {
-        let (askers, ids): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
-        let rows = store.read(&READ, &[&askers, &ids])?;
-        group_by_place(rows, questions.len(), &READ)
-    };
-    let group = store.reads.submit((asker, id), |_, _| true, run)?;
-    let row = only_row(&group, &READ)?;
+pub fn read(access: Access, asker: i64, id: i64) -> Result<Found, Error> {
+    let reads = &access.store.reads;
+    let rows = reads.submit((asker, id), access.batch_deadline())?;
+    let row = only_row(&rows, &READ)?;
     admit(row, &READ)?;
     let movie = decode(row).map_err(|error| READ.fault(error))?;
     Ok(Found {
@@ -133,25 +189,10 @@ pub fn read(store: &Store, asker: i64, id: i64) -> Result<Found, Error> {
 }
 
 /// Changes a movie of the user who asks; gives it as it is now.
-pub fn update(store: &Store, asker: i64, id: i64, changes: Changes) -> Result<Movie, Error> {
-    let run = |questions: &[(i64, i64, Changes)]| {
-        let askers: Vec<i64> = questions.iter().map(|(asker, _, _)| *asker).collect();
-        let ids: Vec<i64> = questions.iter().map(|(_, id, _)| *id).collect();
-        let changes = || questions.iter().map(|(_, _, changes)| changes);
-        let titles: Vec<_> = changes().map(|changes| changes.title.as_deref()).collect();
-        let genres: Vec<_> = changes().map(|changes| changes.genre.as_deref()).collect();
-        let years: Vec<_> = changes().map(|changes| changes.year).collect();
-        let rows = store.write(&UPDATE, &[&askers, &ids, &titles, &genres, &years])?;
-        group_by_place(rows, questions.len(), &UPDATE)
-    };
-    // The statement hears only one question about a movie: a second one waits for the next batch.
-    let is_of_another_movie = |taken: &[(i64, i64, Changes)], next: &(i64, i64, Changes)| {
-        taken.iter().all(|(_, id, _)| *id != next.1)
-    };
-    let group = store
-        .updates
-        .submit((asker, id, changes), is_of_another_movie, run)?;
-    let row = only_row(&group, &UPDATE)?;
+pub fn update(access: Access, asker: i64, id: i64, changes: Changes) -> Result<Movie, Error> {
+    let updates = &access.store.updates;
+    let rows = updates.submit((asker, id, changes), access.batch_deadline())?;
+    let row = only_row(&rows, &UPDATE)?;
     admit_owner(row, asker, &UPDATE)?;
     // One that another request deleted meanwhile is missing too.
     let movie = decode(row).map_err(|error| UPDATE.fault(error))?;
@@ -159,14 +200,10 @@ pub fn update(store: &Store, asker: i64, id: i64, changes: Changes) -> Result<Mo
 }
 
 /// Deletes a movie of the user who asks. Of several at once, one succeeds.
-pub fn delete(store: &Store, asker: i64, id: i64) -> Result<(), Error> {
-    let run = |questions: &[(i64, i64)]| {
-        let (askers, ids): (Vec<_>, Vec<_>) = questions.iter().copied().unzip();
-        let rows = store.write(&DELETE, &[&askers, &ids])?;
-        group_by_place(rows, questions.len(), &DELETE)
-    };
-    let group = store.deletions.submit((asker, id), |_, _| true, run)?;
-    let row = only_row(&group, &DELETE)?;
+pub fn delete(access: Access, asker: i64, id: i64) -> Result<(), Error> {
+    let deletions = &access.store.deletions;
+    let rows = deletions.submit((asker, id), access.batch_deadline())?;
+    let row = only_row(&rows, &DELETE)?;
     admit_owner(row, asker, &DELETE)?;
     let deleted: Option<i64> = get(row, "id", &DELETE)?;
     deleted.map(|_| ()).ok_or(Error::MissingMovie)

@@ -1,6 +1,8 @@
 //! The database's schema: waits for the database, applies the migrations that it lacks, looks at what it can do.
 //! Or looks alone, and changes nothing.
 use std::collections::BTreeMap;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use postgres::Client;
@@ -19,16 +21,47 @@ const DESCRIBE: Sql = sql!("schema/describe", []);
 const LIST_MIGRATIONS: Sql = sql!("schema/list_migrations", []);
 const CREATE_SEARCH_INDEX: Sql = sql!("schema/create_search_index", []);
 
+/// How long a command waits for the answers of its own statements, which take milliseconds on a server that answers.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long migrations may take: one that builds an index reads every movie.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Applies the migrations that this database lacks, under a lock: the library takes none, and several instances may
 /// start at once. The lock is a transaction's, on a connection of its own: so it goes with either, and a pooler between
 /// here and the database keeps none behind. Answers with the names of those that were applied.
 ///
 /// # Errors
 /// If the database does not answer in time, refuses this user, or a migration fails.
-pub fn migrate(database: &Database, start_deadline: Duration) -> Result<Vec<String>, Error> {
+pub fn migrate(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
+    let database = database.clone();
+    within(MIGRATE_TIMEOUT, move || {
+        migrate_now(&database, start_timeout)
+    })
+}
+
+/// Runs the work in a thread of its own, which is left behind when the time is over: the client has no deadline.
+fn within<T: Send + 'static>(
+    timeout: Duration,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (sender, receiver) = sync_channel(1);
+    let started = thread::Builder::new()
+        .name("database".to_owned())
+        .spawn(move || _ = sender.send(work()));
+    started.map_err(|error| Error::Unavailable(error.to_string()))?;
+    receiver.recv_timeout(timeout).unwrap_or_else(|_| {
+        let seconds = timeout.as_secs();
+        Err(Error::Unavailable(format!(
+            "no answer within {seconds} seconds"
+        )))
+    })
+}
+
+fn migrate_now(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
     let failed = |reason: String| Error::Unavailable(reason);
-    let mut client = connect_within(database, start_deadline)?;
-    let mut holder = connect_within(database, start_deadline)?;
+    let mut client = connect_within(database, start_timeout)?;
+    let mut holder = connect_within(database, start_timeout)?;
     let mut lock = holder
         .transaction()
         .map_err(|error| classify(&LOCK_MIGRATIONS, &error))?;
@@ -91,8 +124,35 @@ pub struct State {
 ///
 /// # Errors
 /// If the database does not answer in time or refuses this user.
-pub fn inspect(database: &Database, start_deadline: Duration) -> Result<State, Error> {
-    let mut client = connect_within(database, start_deadline)?;
+pub fn inspect(database: &Database, start_timeout: Duration) -> Result<State, Error> {
+    let database = database.clone();
+    let timeout = start_timeout + INSPECT_TIMEOUT;
+    within(timeout, move || inspect_now(&database, start_timeout))
+}
+
+/// Makes sure that the schema is this version's; changes nothing.
+///
+/// # Errors
+/// [`Error::Schema`] if it is not; as [`inspect`] else.
+pub fn check_schema(database: &Database, start_timeout: Duration) -> Result<(), Error> {
+    let state = inspect(database, start_timeout)?;
+    if !state.unknown.is_empty() {
+        let unknown = state.unknown.join(", ");
+        return Err(Error::Schema(format!(
+            "the schema is a later version's: {unknown} is not known here"
+        )));
+    }
+    if !state.pending.is_empty() {
+        let pending = state.pending.join(", ");
+        return Err(Error::Schema(format!(
+            "the schema lacks {pending}: run `movies-api migrate`, or start the service"
+        )));
+    }
+    Ok(())
+}
+
+fn inspect_now(database: &Database, start_timeout: Duration) -> Result<State, Error> {
+    let mut client = connect_within(database, start_timeout)?;
     let mut ask = |sql: &Sql| {
         let rows = client.query_typed(sql.text, &[]);
         rows.map_err(|error| classify(sql, &error))

@@ -2,16 +2,17 @@
 use postgres::Row;
 use serde::Serialize;
 
-use super::{Error, Sql, Store, sql};
+use super::session::{Parameters, parameters};
+use super::{Access, Error, Sql, sql};
 
-const CREATE: Sql = sql!("users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
+const CREATE: Sql = sql!(write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
 const FIND_TAKEN: Sql = sql!("users/find_taken", [TEXT, TEXT]);
 const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
 const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
 
 const LIST: Sql = sql!("users/list", []);
-const SET_ACTIVE: Sql = sql!("users/set_active", [INT8, BOOL]);
-const SET_PASSWORD_HASH: Sql = sql!("users/set_password_hash", [INT8, TEXT, TEXT]);
+const SET_ACTIVE: Sql = sql!(write "users/set_active", [INT8, BOOL]);
+const SET_PASSWORD_HASH: Sql = sql!(write "users/set_password_hash", [INT8, TEXT, TEXT]);
 
 /// A user to be made; every field was judged before.
 pub struct NewUser<'a> {
@@ -69,21 +70,19 @@ pub struct Listed {
 
 /// Makes a user: the new id, or which field is taken. One who loses a race for a name is told as one who comes
 /// later.
-pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error> {
-    let rows = match store.write(
-        &CREATE,
-        &[
-            &user.username,
-            &user.email,
-            &user.password_hash,
-            &user.first_name,
-            &user.last_name,
-        ],
-    ) {
+pub fn create(access: Access, user: &NewUser) -> Result<Result<i64, Taken>, Error> {
+    let parameters: Parameters = parameters![
+        user.username.to_owned(),
+        user.email.to_owned(),
+        user.password_hash.to_owned(),
+        user.first_name.to_owned(),
+        user.last_name.to_owned(),
+    ];
+    let rows = match access.run(CREATE, &parameters) {
         Ok(rows) => rows,
         // The constraint is the first that was met; another may be too.
         Err(Error::Conflict(constraint)) => {
-            let taken = find_taken(store, Some(user.username), Some(user.email))?;
+            let taken = find_taken(access, Some(user.username), Some(user.email))?;
             return match taken == Taken::default() {
                 true => Err(Error::Conflict(constraint)),
                 false => Ok(Err(taken)),
@@ -107,11 +106,12 @@ pub fn create(store: &Store, user: &NewUser) -> Result<Result<i64, Taken>, Error
 
 /// Which of the two another user already has; `None` asks nothing.
 pub fn find_taken(
-    store: &Store,
+    access: Access,
     username: Option<&str>,
     email: Option<&str>,
 ) -> Result<Taken, Error> {
-    let rows = store.read(&FIND_TAKEN, &[&username, &email])?;
+    let parameters: Parameters = parameters![username.map(str::to_owned), email.map(str::to_owned)];
+    let rows = access.run(FIND_TAKEN, &parameters)?;
     let row = rows
         .first()
         .ok_or_else(|| FIND_TAKEN.fault("it answered without a row"))?;
@@ -125,8 +125,9 @@ pub fn find_taken(
 }
 
 /// What a sign-in under this name, case-sensitive, is judged by; `None` if nobody has it.
-pub fn find_credentials(store: &Store, username: &str) -> Result<Option<Credentials>, Error> {
-    let rows = store.read(&FIND_CREDENTIALS, &[&username])?;
+pub fn find_credentials(access: Access, username: &str) -> Result<Option<Credentials>, Error> {
+    let parameters: Parameters = parameters![username.to_owned()];
+    let rows = access.run(FIND_CREDENTIALS, &parameters)?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
@@ -144,8 +145,9 @@ pub fn find_credentials(store: &Store, username: &str) -> Result<Option<Credenti
 ///
 /// # Errors
 /// [`Error::UnknownUser`] and [`Error::InactiveUser`].
-pub fn find_active(store: &Store, id: i64) -> Result<(), Error> {
-    let rows = store.read(&FIND_ACTIVE, &[&id])?;
+pub fn find_active(access: Access, id: i64) -> Result<(), Error> {
+    let parameters: Parameters = parameters![id];
+    let rows = access.run(FIND_ACTIVE, &parameters)?;
     match rows.first().map(|row| row.try_get("is_active")) {
         None => Err(Error::UnknownUser),
         Some(Ok(true)) => Ok(()),
@@ -155,8 +157,9 @@ pub fn find_active(store: &Store, id: i64) -> Result<(), Error> {
 }
 
 /// All users, in the order of their ids.
-pub fn list(store: &Store) -> Result<Vec<Listed>, Error> {
-    let rows = store.read(&LIST, &[])?;
+pub fn list(access: Access) -> Result<Vec<Listed>, Error> {
+    let none: Parameters = parameters![];
+    let rows = access.run(LIST, &none)?;
     let read = |row: &Row| -> Result<_, postgres::Error> {
         Ok(Listed {
             id: row.try_get("id")?,
@@ -174,18 +177,18 @@ pub fn list(store: &Store) -> Result<Vec<Listed>, Error> {
 }
 
 /// Lets the user sign in or not. The tokens of one who may not are refused from now on.
-pub fn set_active(store: &Store, id: i64, is_active: bool) -> Result<(), Error> {
-    store.write(&SET_ACTIVE, &[&id, &is_active]).map(|_| ())
+pub fn set_active(access: Access, id: i64, is_active: bool) -> Result<(), Error> {
+    let parameters: Parameters = parameters![id, is_active];
+    access.run(SET_ACTIVE, &parameters).map(|_| ())
 }
 
 /// Keeps this hash of the user's password from now on; with a `former` one, only in its place.
 pub fn set_password_hash(
-    store: &Store,
+    access: Access,
     id: i64,
     hash: &str,
     former: Option<&str>,
 ) -> Result<(), Error> {
-    store
-        .write(&SET_PASSWORD_HASH, &[&id, &hash, &former])
-        .map(|_| ())
+    let parameters: Parameters = parameters![id, hash.to_owned(), former.map(str::to_owned)];
+    access.run(SET_PASSWORD_HASH, &parameters).map(|_| ())
 }

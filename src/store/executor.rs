@@ -1,0 +1,208 @@
+//! Runs statements: chooses the session, waits with a deadline, decides what is repeated after a failure.
+//!
+//! Reads and writes have pools of their own, so that writes that hang leave reads their sessions. The sessions for writes
+//! wait for locks a short time only ([`Timeouts::lock`]).
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use postgres::Row;
+
+use super::database::Database;
+use super::outage::OutageLog;
+use super::pool::{Manager, PoolState, SessionPool};
+use super::session::{AbandonedCount, Cause, Effect, Failure, Parameters, Session};
+use super::write_limit::WriteLimit;
+use super::{Kind, Sql, Timeouts};
+
+/// How much longer than the server's own statement_timeout a statement is waited for.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Of DB_POOL_SIZE the part that writes have: a quarter, at least one. Batches need one for each kind of write.
+const WRITE_SHARE: u32 = 4;
+
+/// How often the sessions for writes are opened anew while the server takes no writes.
+const READ_ONLY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The two pools, and what is known of the server behind them.
+pub struct Executor {
+    reads: SessionPool,
+    writes: SessionPool,
+    write_limit: Arc<WriteLimit>,
+    abandoned: AbandonedCount,
+    timeouts: Timeouts,
+    started: Instant,
+    /// When the server last answered anything, in milliseconds since `started`.
+    last_answer: AtomicU64,
+    read_outages: OutageLog,
+    write_outages: OutageLog,
+}
+
+impl Executor {
+    /// Fills the pools in the background: `pool_size` sessions in all, at least one of each kind.
+    pub fn new(database: &Database, pool_size: u32, timeouts: Timeouts) -> Executor {
+        let writers = (pool_size / WRITE_SHARE).max(1);
+        let readers = pool_size.saturating_sub(writers).max(1);
+        let abandoned: AbandonedCount = Arc::new(AtomicUsize::new(0));
+        // All of them may hang in one frozen server while others are opened elsewhere.
+        let max_abandoned = usize::try_from(readers + writers).unwrap_or(usize::MAX) * 2;
+        let settings = format!(
+            "-c statement_timeout={} -c plan_cache_mode=force_generic_plan",
+            timeouts.statement.as_millis()
+        );
+        let write_settings = format!("{settings} -c lock_timeout={}", timeouts.lock.as_millis());
+        let pool = |settings, size| {
+            let manager = Manager::new(
+                database.clone(),
+                settings,
+                Arc::clone(&abandoned),
+                max_abandoned,
+            );
+            SessionPool::new(manager, size, timeouts.checkout)
+        };
+        Executor {
+            reads: pool(settings, readers),
+            writes: pool(write_settings, writers),
+            write_limit: Arc::default(),
+            abandoned,
+            timeouts,
+            started: Instant::now(),
+            last_answer: AtomicU64::new(0),
+            read_outages: OutageLog::new("reads"),
+            write_outages: OutageLog::new("writes"),
+        }
+    }
+
+    /// The rows of the statement, waited for until the deadline.
+    ///
+    /// # Errors
+    /// The failure, and whether the statement may have been applied all the same.
+    pub fn run(
+        &self,
+        sql: Sql,
+        parameters: &Parameters,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, Failure> {
+        let rows = self.try_run(sql, parameters, deadline);
+        let outages = match sql.kind {
+            Kind::Read => &self.read_outages,
+            Kind::Write => &self.write_outages,
+        };
+        outages.note(rows.as_ref().err().map(|failure| &failure.error));
+        rows
+    }
+
+    fn try_run(
+        &self,
+        sql: Sql,
+        parameters: &Parameters,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, Failure> {
+        let deadline = deadline.min(Instant::now() + self.timeouts.statement + GRACE);
+        let pool = match sql.kind {
+            Kind::Read => &self.reads,
+            Kind::Write => &self.writes,
+        };
+        // Every session of the pool may have ended while it was idle.
+        let mut idle_ends_left = pool.state().size + 1;
+        let mut may_repeat = true;
+        loop {
+            if sql.kind == Kind::Write {
+                let checked = self.write_limit.check(pool.trusted_since());
+                checked.map_err(Failure::not_sent)?;
+            }
+            let mut session = pool.check_out(deadline).map_err(Failure::not_sent)?;
+            let running = (sql.kind == Kind::Write).then(|| self.write_limit.start());
+            let sent = Instant::now();
+            let failure = match session.query(sql, parameters, running, deadline) {
+                Ok(rows) => {
+                    self.note_answer();
+                    return Ok(rows);
+                }
+                Err(failure) => failure,
+            };
+            self.note_failure(&failure, &mut session, sent);
+            let is_condemned = !session.is_open();
+            // Given back before another is taken.
+            drop(session);
+            match (failure.cause, failure.effect) {
+                (Cause::EndedIdle, _) if idle_ends_left > 0 => idle_ends_left -= 1,
+                (Cause::ReadOnly, _) if may_repeat && is_condemned => may_repeat = false,
+                (Cause::Lost, Effect::NotApplied) if may_repeat => may_repeat = false,
+                (Cause::Lost, Effect::MaybeApplied) if may_repeat && sql.kind == Kind::Read => {
+                    may_repeat = false;
+                }
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    /// Draws the conclusions of a failure for the other sessions.
+    fn note_failure(&self, failure: &Failure, session: &mut Session, sent: Instant) {
+        match failure.cause {
+            Cause::Statement => self.note_answer(),
+            Cause::EndedIdle => {}
+            Cause::ReadOnly => {
+                self.note_answer();
+                // A session that was just opened says so of the only server there is.
+                if session.opened().elapsed() > READ_ONLY_INTERVAL {
+                    self.writes.distrust();
+                    session.condemn();
+                }
+            }
+            Cause::Lost => self.distrust_all(),
+            Cause::Hung => {
+                if !self.has_answered_since(sent) {
+                    self.distrust_all();
+                }
+            }
+        }
+    }
+
+    /// The server of the sessions that are open now is gone or frozen.
+    pub fn distrust_all(&self) {
+        self.reads.distrust();
+        self.writes.distrust();
+    }
+
+    /// Notes that the server answers.
+    pub fn note_answer(&self) {
+        self.last_answer
+            .store(self.to_millis(Instant::now()), Ordering::Relaxed);
+    }
+
+    /// Whether the server has answered any statement since then.
+    pub fn has_answered_since(&self, instant: Instant) -> bool {
+        self.last_answer.load(Ordering::Relaxed) > self.to_millis(instant)
+    }
+
+    fn to_millis(&self, instant: Instant) -> u64 {
+        let millis = instant.saturating_duration_since(self.started).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX)
+    }
+
+    /// The two pools together.
+    pub fn pool_state(&self) -> PoolState {
+        let (reads, writes) = (self.reads.state(), self.writes.state());
+        PoolState {
+            size: reads.size + writes.size,
+            open: reads.open + writes.open,
+            idle: reads.idle + writes.idle,
+        }
+    }
+
+    /// Writes that the server has not answered for too long.
+    pub fn stalled_writes(&self) -> usize {
+        self.write_limit.stalled(self.writes.trusted_since())
+    }
+
+    /// Sessions whose statement nobody waits for any longer.
+    pub fn abandoned_sessions(&self) -> usize {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// The count to give to a session of one's own.
+    pub fn abandoned_count(&self) -> &AbandonedCount {
+        &self.abandoned
+    }
+}
