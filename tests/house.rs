@@ -21,7 +21,7 @@ const ARROWS: &str = "
     settings     -> api/mod, logging, store/mod
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
     api/mod      -> api/cors, api/docs, api/exchange, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
-    api/exchange -> api/mod, api/cors, api/error, api/probes, api/proxy, logging, metrics, trace
+    api/exchange -> api/mod, api/cors, api/error, api/proxy, logging, metrics, trace
     api/cors     -> api/proxy
     api/docs     -> api/error
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
@@ -57,18 +57,21 @@ const ARROWS: &str = "
     store/users  -> store/mod, store/session
     password     -> text, metrics
     trace        -> metrics
-    server/mod        -> server/body, server/refusal, server/request, server/connection, server/counters
-    server/mod        -> server/charge, server/desk, server/limits, server/listener, server/poller, server/queue
+    server/mod        -> server/body, server/refusal, server/request, server/class, server/connection, server/counters
+    server/mod        -> server/desk, server/limits, server/lines, server/listener, server/memory, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers
-    server/workers    -> server/mod, server/connection, server/counters, server/limits, server/listener
-    server/workers    -> server/pace, server/poller, server/queue, server/refusal, server/response, server/seats, server/socket
-    server/workers    -> server/desk, server/table
-    server/connection -> server/body, server/charge, server/counters, server/desk, server/limits, server/refusal, server/request
-    server/connection -> server/response, server/socket, server/table
-    server/charge     -> server/counters, server/limits, server/refusal
+    server/workers    -> server/class, server/connection, server/counters, server/desk, server/limits, server/lines
+    server/workers    -> server/listener, server/memory, server/pace, server/poller, server/queue, server/refusal
+    server/workers    -> server/response, server/seats, server/socket, server/table
+    server/connection -> server/body, server/counters, server/desk, server/limits, server/memory, server/refusal
+    server/connection -> server/request, server/response, server/socket, server/table
+    server/limits     -> server/class, server/mod
+    server/memory     -> server/counters, server/limits, server/refusal
     server/desk       -> server/counters, server/limits, server/response
     server/table      -> server/connection
-    server/queue      -> server/counters, server/pace, server/table
+    server/lines      -> server/class, server/limits, server/table
+    server/queue      -> server/class, server/counters, server/limits, server/lines, server/pace
+    server/class      -> server/mod
     server/listener   -> server/counters, server/poller, server/refusal, server/response
     server/request    -> server/limits, server/refusal, server/target
     server/target     -> server/refusal

@@ -7,14 +7,32 @@ mod support;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use movies_api::server::Limits;
+use movies_api::server::{ClassLimits, Limits};
 use rouille::{Request, Response};
-use support::{Client, Gate, limits, serve, wait_until};
+use support::{Client, Gate, PATIENCE, limits, serve, serve_by_deadline, wait_until};
 
 fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
+}
+
+/// No request is shed while a test waits, nor given up.
+fn patient() -> Limits {
+    let class = |limits: ClassLimits| ClassLimits {
+        shed_after: PATIENCE * 3,
+        ..limits
+    };
+    let defaults = limits();
+    Limits {
+        ordinary: class(defaults.ordinary),
+        heavy: class(defaults.heavy),
+        write: class(defaults.write),
+        sign_in: class(defaults.sign_in),
+        queue_timeout: PATIENCE * 3,
+        request_timeout: PATIENCE * 3,
+        ..defaults
+    }
 }
 
 /// Answers what it was asked; under /stuck, only once the gate is open.
@@ -45,7 +63,7 @@ fn a_handler_past_its_deadline_is_503_and_its_late_answer_reaches_nobody() {
     let gate = Gate::new();
     let limits = Limits {
         workers: 2,
-        handler_deadline: Duration::from_millis(200),
+        request_timeout: Duration::from_millis(200),
         ..limits()
     };
     let server = serve(limits, stuck_behind(&gate));
@@ -159,7 +177,7 @@ fn a_request_is_shed_in_the_end_even_if_it_is_the_oldest() {
     let gate = Gate::new();
     let limits = Limits {
         workers: 1,
-        shed_after: Duration::from_millis(50),
+        queue_timeout: Duration::from_millis(250),
         ..limits()
     };
     let server = serve(limits, stuck_behind(&gate));
@@ -178,8 +196,7 @@ fn however_many_wait_they_are_answered_if_it_is_not_for_long() {
     let gate = Gate::new();
     let limits = Limits {
         workers: 1,
-        shed_after: support::PATIENCE,
-        ..limits()
+        ..patient()
     };
     let server = serve(limits, stuck_behind(&gate));
     let mut stuck = server.connect();
@@ -199,8 +216,7 @@ fn handlers_that_wait_all_begin_beside_each_other() {
     let count = 16 * thread::available_parallelism().unwrap().get();
     let limits = Limits {
         workers: count,
-        shed_after: Duration::from_secs(60),
-        ..limits()
+        ..patient()
     };
     let server = serve(limits, stuck_behind(&gate));
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
@@ -217,36 +233,70 @@ fn handlers_that_wait_all_begin_beside_each_other() {
 }
 
 #[test]
-fn costly_handlers_that_hang_leave_workers_for_all_others() {
-    let gate = Gate::new();
-    let limits = Limits {
-        costly: 2,
-        shed_after: Duration::from_secs(60),
-        ..limits()
-    };
-    let server = serve(limits, stuck_behind(&gate));
-    let mut costly: Vec<Client> = (0..2 * limits.workers).map(|_| server.connect()).collect();
-    for client in &mut costly {
-        client.send(&get("/stuck/costly"));
-    }
-    let waiting = costly.len() as u64 - 2;
-    wait_until("as many as may to hang", || {
-        read(&server.counters.queued) == waiting && read(&server.counters.in_flight) == 2
-    });
-    let mut other = server.connect();
-    for number in 0..100 {
-        other.send(&get(&format!("/{number}")));
-        assert_eq!(other.receive().text(), format!("/{number}"));
-    }
-    assert_eq!(read(&server.counters.queued), waiting);
-    gate.open();
-    for client in &mut costly {
-        assert_eq!(client.receive().text(), "/stuck/costly");
+fn handlers_of_one_class_that_hang_leave_workers_for_all_others() {
+    for (path, max_in_flight) in [
+        ("/stuck/heavy", 2),
+        ("/stuck/write", 4),
+        ("/stuck/sign-in", 3),
+    ] {
+        let gate = Gate::new();
+        let mut limits = Limits {
+            workers: 8,
+            write: Limits::for_workers(8).write,
+            sign_in: Limits::for_workers(8).sign_in,
+            ..patient()
+        };
+        limits.heavy.max_in_flight = 2;
+        limits.write.shed_after = PATIENCE * 3;
+        limits.sign_in.shed_after = PATIENCE * 3;
+        let server = serve(limits, stuck_behind(&gate));
+        let mut stuck: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+        for client in &mut stuck {
+            client.send(&get(path));
+        }
+        let waiting = stuck.len() as u64 - max_in_flight;
+        wait_until("as many as may to hang", || {
+            read(&server.counters.queued) == waiting
+                && read(&server.counters.in_flight) == max_in_flight
+        });
+        let mut other = server.connect();
+        for number in 0..100 {
+            other.send(&get(&format!("/{number}")));
+            assert_eq!(other.receive().text(), format!("/{number}"));
+        }
+        assert_eq!(read(&server.counters.queued), waiting);
+        gate.open();
+        for client in &mut stuck {
+            assert_eq!(client.receive().text(), path);
+        }
     }
 }
 
 #[test]
-fn the_liveness_path_is_answered_while_every_worker_is_stuck() {
+fn writes_and_sign_ins_that_hang_together_leave_workers_for_reads() {
+    for workers in [2, 3, 8] {
+        let gate = Gate::new();
+        let limits = Limits {
+            drain_deadline: limits().drain_deadline,
+            ..Limits::for_workers(workers)
+        };
+        let server = serve(limits, stuck_behind(&gate));
+        let mut stuck: Vec<Client> = (0..4 * workers).map(|_| server.connect()).collect();
+        for (number, client) in stuck.iter_mut().enumerate() {
+            client.send(&get(["/stuck/write", "/stuck/sign-in"][number % 2]));
+        }
+        let mut reader = server.connect();
+        // Through the whole time in which those that wait are shed, one after the other.
+        while read(&server.counters.queued) > 0 || read(&server.counters.shed) == 0 {
+            reader.send(&get("/read"));
+            assert_eq!(reader.receive().text(), "/read");
+        }
+        gate.open();
+    }
+}
+
+#[test]
+fn immediate_requests_are_answered_while_every_worker_is_stuck() {
     let gate = Gate::new();
     let server = serve(limits(), stuck_behind(&gate));
     let mut stuck: Vec<_> = (0..limits().workers).map(|_| server.connect()).collect();
@@ -257,13 +307,116 @@ fn the_liveness_path_is_answered_while_every_worker_is_stuck() {
     let mut probe = server.connect();
     for _ in 0..100 {
         probe.send(&get("/alive?now"));
-        assert_eq!(probe.receive().text(), "alive");
+        assert_eq!(probe.receive().text(), "/alive?now");
     }
     probe.send(b"HEAD /alive HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(probe.receive_for(true).unwrap().status, 200);
     gate.open();
     for client in &mut stuck {
         assert_eq!(client.receive().text(), "/stuck");
+    }
+}
+
+#[test]
+fn a_panic_in_the_classification_is_a_500_and_costs_no_worker() {
+    let limits = Limits {
+        workers: 1,
+        ..limits()
+    };
+    let server = serve(limits, stuck_behind(&Gate::new()));
+    let mut client = server.connect();
+    // More often than there are workers.
+    for _ in 0..5 {
+        client.send(&get("/panic"));
+        assert_eq!(client.receive().status, 500);
+        client.send(&get("/good"));
+        assert_eq!(client.receive().text(), "/good");
+    }
+    assert_eq!(read(&server.counters.panics), 5);
+}
+
+#[test]
+fn the_time_of_a_request_runs_from_its_arrival_through_the_queue() {
+    let gate = Gate::new();
+    let request_timeout = Duration::from_millis(2_500);
+    let limits = Limits {
+        workers: 1,
+        request_timeout,
+        ..patient()
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let server = serve_by_deadline(limits, {
+        let (gate, told) = (Arc::clone(&gate), Arc::clone(&told));
+        move |request, deadline| {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            told.lock().unwrap().push(rest);
+            match request.raw_url() {
+                "/first" => gate.pass(),
+                _ => thread::sleep(PATIENCE),
+            }
+            Response::text("late")
+        }
+    });
+    let mut first = server.connect();
+    first.send(&get("/first"));
+    wait_until("begun", || read(&server.counters.in_flight) == 1);
+    let mut second = server.connect();
+    let sent = Instant::now();
+    second.send(&get("/second"));
+    wait_until("queued", || read(&server.counters.queued) == 1);
+    let waited = Duration::from_millis(1_500);
+    thread::sleep(waited); // in the queue
+    gate.open();
+    assert_eq!(first.receive().text(), "late");
+    check_unavailable(&mut second);
+    // The server's own grace and its tick are a third of a second.
+    let most = request_timeout + Duration::from_millis(1_200);
+    assert!((request_timeout..most).contains(&sent.elapsed()));
+    let told = told.lock().unwrap();
+    assert!(told[0] > request_timeout - waited && told[1] <= request_timeout - waited);
+}
+
+#[test]
+fn a_request_is_not_left_in_the_queue_while_all_workers_wait_for_events() {
+    let cores = thread::available_parallelism().unwrap().get();
+    let hanging = 8 * cores; // as many as begin at once
+    for _ in 0..20 {
+        let gate = Gate::new();
+        let begun = Arc::new(AtomicU64::new(0));
+        let limits = Limits {
+            workers: 2 * hanging,
+            ..patient()
+        };
+        let mut server = serve(limits, {
+            let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
+            move |request| {
+                match request.raw_url() {
+                    "/first" => {
+                        // Until it counts no longer among those that began a moment ago, but all others do.
+                        thread::sleep(Duration::from_millis(15));
+                        begun.store(1, Ordering::SeqCst);
+                        wait_until("others", || begun.load(Ordering::SeqCst) > hanging as u64);
+                    }
+                    "/second" => {}
+                    _ => {
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        gate.pass();
+                    }
+                }
+                Response::text(request.raw_url().to_owned())
+            }
+        });
+        let mut others: Vec<Client> = (0..hanging).map(|_| server.connect()).collect();
+        let mut ahead = server.connect();
+        ahead.send(&[get("/first"), get("/second")].concat());
+        wait_until("the first to be old", || begun.load(Ordering::SeqCst) == 1);
+        for client in &mut others {
+            client.send(&get("/other"));
+        }
+        assert_eq!(ahead.receive().text(), "/first");
+        assert_eq!(ahead.receive().text(), "/second");
+        gate.open();
+        server.stop();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response, ResponseBody};
 
 use super::error::Error;
-use super::{App, Context, cors, probes, proxy, route};
+use super::{App, Context, cors, proxy, route};
 use crate::logging::RequestLine;
 use crate::{metrics, trace};
 
@@ -67,13 +67,6 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
     response
         .headers
         .push(("X-Request-Id".into(), request_id.into()));
-    response
-}
-
-/// `GET /healthz` as the server itself answers it, whatever handlers do: without a request id, and not logged.
-pub fn answer_liveness() -> Response {
-    let mut response = probes::check_liveness();
-    response.headers.extend(security_headers());
     response
 }
 

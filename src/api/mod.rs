@@ -29,12 +29,11 @@ use serde::Serialize;
 
 pub use self::cors::Origin;
 use self::error::Error;
-pub use self::exchange::{answer_liveness, handle};
+pub use self::exchange::handle;
 use self::movies::MovieId;
-pub use self::movies::is_costly;
 use crate::metrics::Route;
 use crate::password::Hasher;
-use crate::server::Counters;
+use crate::server::{Class, Counters};
 use crate::store::{self, Access, Readiness, Store};
 use crate::throttle::Throttle;
 use crate::token::{Keys, Subject};
@@ -91,6 +90,27 @@ impl Context<'_> {
     /// The database, until the request's deadline.
     fn store(&self) -> Access<'_> {
         self.app.store.until(self.deadline)
+    }
+}
+
+/// The class that a request is admitted under; what none of the others takes is `Ordinary`, also if no route takes it.
+pub fn classify(request: &Request, visibility: Visibility) -> Class {
+    let path = request.raw_url().split('?').next().unwrap_or_default();
+    let is_read = matches!(request.method(), "GET" | "HEAD");
+    if is_read && matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        return Class::Immediate;
+    }
+    let path = decode_unreserved(path);
+    match (request.method(), &*path) {
+        ("GET" | "HEAD", movies::LIST_PATH) if movies::is_heavy_list(request, visibility) => {
+            Class::Heavy
+        }
+        ("POST" | "PUT" | "PATCH" | "DELETE", path) if path.starts_with(movies::LIST_PATH) => {
+            Class::Write
+        }
+        ("POST", "/api/v1/auth/register/") => Class::Write,
+        ("POST", "/api/v1/auth/token/") => Class::SignIn,
+        _ => Class::Ordinary,
     }
 }
 
@@ -316,5 +336,60 @@ mod tests {
             "/movies/1%2f%2F%00%zz%4"
         );
         assert_eq!(decode_unreserved("/a%2531%é"), "/a%2531%é");
+    }
+    fn classify_as(method: &str, target: &str, visibility: Visibility) -> Class {
+        let peer = ([127, 0, 0, 1], 1).into();
+        let request = Request::fake_http_from(peer, method, target, vec![], vec![]);
+        classify(&request, visibility)
+    }
+
+    #[test]
+    fn lists_are_heavy_but_the_first_page_of_ones_own() {
+        let first_pages = ["", "?", "?page=1", "?page_size=50&page=1", "?title=", "?x"];
+        let others = ["?page=2", "?page=last", "?page=1&title=a", "?y%65ar=1990"];
+        for query in first_pages.into_iter().chain(others) {
+            let target = format!("/api/v1/movies/{query}");
+            let own = match others.contains(&query) {
+                true => Class::Heavy,
+                false => Class::Ordinary,
+            };
+            for method in ["GET", "HEAD"] {
+                assert_eq!(
+                    classify_as(method, &target, Visibility::Own),
+                    own,
+                    "{query}"
+                );
+            }
+            let shared = classify_as("GET", &target, Visibility::Shared);
+            assert_eq!(shared, Class::Heavy, "{query}");
+        }
+        let encoded = classify_as("GET", "/api/v1/mov%69es/?page=2", Visibility::Own);
+        assert_eq!(encoded, Class::Heavy);
+    }
+
+    #[test]
+    fn each_route_has_its_class() {
+        for (method, target, class) in [
+            ("GET", "/healthz", Class::Immediate),
+            ("HEAD", "/readyz?now", Class::Immediate),
+            ("GET", "/metrics", Class::Immediate),
+            ("OPTIONS", "/healthz", Class::Ordinary),
+            ("GET", "/healthz/", Class::Ordinary),
+            ("POST", "/api/v1/movies/", Class::Write),
+            ("POST", "/api/v1/movies/?page=2", Class::Write),
+            ("PUT", "/api/v1/movies/1/", Class::Write),
+            ("PATCH", "/api/v1/mov%69es/1/", Class::Write),
+            ("DELETE", "/api/v1/movies/1/", Class::Write),
+            ("POST", "/api/v1/auth/register/", Class::Write),
+            ("POST", "/api/v1/auth/%74oken/", Class::SignIn),
+            ("POST", "/api/v1/auth/token/refresh/", Class::Ordinary),
+            ("POST", "/api/v1/auth/refresh/", Class::Ordinary),
+            ("GET", "/api/v1/auth/token/?page=2", Class::Ordinary),
+            ("GET", "/api/v1/movies/1/?title=a", Class::Ordinary),
+            ("OPTIONS", "/api/v1/movies/", Class::Ordinary),
+        ] {
+            let found = classify_as(method, target, Visibility::Shared);
+            assert_eq!(found, class, "{method} {target}");
+        }
     }
 }

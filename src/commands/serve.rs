@@ -3,7 +3,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -15,14 +15,14 @@ use crate::api::{self, App};
 use crate::command_line::InForce;
 use crate::logging;
 use crate::password::{Cost, Hasher};
-use crate::server::{self, Limits, Liveness, Server, Stopper};
+use crate::server::{self, ClassLimits, Limits, Server, Stopper};
 use crate::settings::Settings;
 use crate::store::{self, MAX_BATCH, Options, Store, Timeouts};
 use crate::throttle::Throttle;
 
-/// Costly requests have this part of the pool's connections at the most, so that all others soon find one: a fourth.
+/// Heavy requests have this part of the pool's connections at the most, so that all others soon find one: a fourth.
 /// Measured on two cores, eight searches at once are answered faster than sixteen, and than four.
-const COSTLY_SHARE: u32 = 4;
+const HEAVY_SHARE: u32 = 4;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
@@ -71,27 +71,22 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         );
     }
     let app = Arc::new(open_app(&settings, MAX_BATCH)?);
+    let defaults = Limits::for_workers(workers);
     let limits = Limits {
-        workers,
-        costly: usize::try_from(settings.db_pool_size / COSTLY_SHARE)?,
+        heavy: ClassLimits {
+            max_in_flight: usize::try_from(settings.db_pool_size / HEAVY_SHARE)?.max(1),
+            ..defaults.heavy
+        },
         connections,
-        // The database's client has no deadline of its own: a statement that hangs in a frozen server keeps its thread,
-        // and whoever asked is told by then.
-        handler_deadline: Duration::from_secs(9),
-        ..Limits::default()
-    };
-    let liveness = Liveness {
-        path: "/healthz",
-        answer: api::answer_liveness,
+        ..defaults
     };
     let visibility = settings.movies_visibility;
     let handled = Arc::clone(&app);
     let server = Server::bind(
         settings.bind,
         limits,
-        Some(liveness),
-        move |request| api::is_costly(request, visibility),
-        move |request| api::handle(request, &handled, Instant::now() + Duration::from_secs(9)),
+        move |request| api::classify(request, visibility),
+        move |request, deadline| api::handle(request, &handled, deadline),
     )
     .with_context(|| format!("listening on {}", settings.bind))?;
     app.counters.get_or_init(|| server.counters());

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response};
 
 use super::body::Decoder;
-use super::charge::Charge;
 use super::counters::{Counters, count};
 use super::desk::Desk;
 use super::limits::Limits;
+use super::memory::Reservation;
 use super::refusal::Refusal;
 use super::request::{self, Head, parse_head};
 use super::response::{Answering, write_refusal, write_response};
@@ -36,8 +36,8 @@ pub struct Connection {
     input: Vec<u8>,
     /// So many bytes of `input` were looked at without finding a head's end.
     judged_bytes: usize,
-    /// What its body, or the rest of its answer, has of the memory for all bodies.
-    charge: Charge,
+    /// Holds the bytes of its body, or of the rest of its answer.
+    memory: Reservation,
     /// Nothing more was in the socket when it was last read.
     is_drained: bool,
     /// The client will send nothing more; what it sent is still answered.
@@ -83,7 +83,13 @@ pub enum Step {
 
 impl Connection {
     /// One that has just been accepted.
-    pub fn new(key: Key, socket: Socket, peer: SocketAddr, limits: &Limits) -> Connection {
+    pub fn new(
+        key: Key,
+        socket: Socket,
+        peer: SocketAddr,
+        limits: &Limits,
+        memory: Reservation,
+    ) -> Connection {
         Connection {
             key,
             deadline: Instant::now() + limits.idle_deadline,
@@ -92,15 +98,10 @@ impl Connection {
             stage: Stage::Head { begun: false },
             input: Vec::new(),
             judged_bytes: 0,
-            charge: Charge::default(),
+            memory,
             is_drained: false,
             is_hung_up: false,
         }
-    }
-
-    /// Gives back what it has of what all share, before it ends.
-    pub fn release(&mut self, counters: &Counters) {
-        self.charge.release(counters);
     }
 
     /// Notes that something happened on the socket.
@@ -137,7 +138,7 @@ impl Connection {
                     match self.socket.send(rest, sent) {
                         Ok(true) if next == Next::Close => return Step::Close,
                         Ok(true) => {
-                            self.charge.release(&desk.counters);
+                            self.memory.release();
                             self.go_on(next, &desk.limits);
                         }
                         Ok(false) => return Step::Wait,
@@ -166,7 +167,7 @@ impl Connection {
         let Stage::Answering(answering) = self.stage else {
             return false;
         };
-        self.charge.release(&desk.counters);
+        self.memory.release();
         let has_more = || !self.input.is_empty() || self.socket.has_more();
         let is_last = taken_until.is_some_and(|until| Instant::now() > until || !has_more());
         let closes = is_last || !answering.keeps_alive;
@@ -195,7 +196,7 @@ impl Connection {
             _ => request::begins_with_head(&self.input),
         };
         self.input = Vec::new();
-        self.charge.release(&desk.counters);
+        self.memory.release();
         let Desk { output, clock, .. } = desk;
         write_refusal(output, refusal, is_head, clock);
         self.send(output, Next::Linger, &desk.limits, &desk.counters)
@@ -238,7 +239,7 @@ impl Connection {
         self.input = Vec::new();
         loop {
             let bytes = desk.input.get(..filled).unwrap_or_default();
-            match self.understand(bytes, judged, &desk.limits, &desk.counters) {
+            match self.understand(bytes, judged, &desk.limits) {
                 Ok((taken, Some(request))) => {
                     count(&desk.counters.requests);
                     self.input = bytes.get(taken..).unwrap_or_default().to_vec();
@@ -285,7 +286,6 @@ impl Connection {
         bytes: &[u8],
         judged: usize,
         limits: &Limits,
-        counters: &Counters,
     ) -> Result<(usize, Option<Request>), Refusal> {
         let mut taken = 0;
         if let Stage::Head { .. } = self.stage {
@@ -309,13 +309,13 @@ impl Connection {
             if head.awaits_continue && taken == bytes.len() && taken == head_bytes {
                 self.tell_to_continue();
             }
-            self.charge.raise(decoder.held_bytes(), limits, counters)?;
+            self.memory.grow_to(decoder.held_bytes())?;
             self.stage = Stage::Body(Box::new((head, decoder)));
             return Ok((taken, None));
         }
         if let Stage::Body(body) = &mut self.stage {
             taken = body.1.decode(bytes)?;
-            self.charge.raise(body.1.held_bytes(), limits, counters)?;
+            self.memory.grow_to(body.1.held_bytes())?;
             if body.1.is_complete() {
                 let stage = std::mem::replace(&mut self.stage, Stage::Head { begun: false });
                 if let Stage::Body(body) = stage {
@@ -355,7 +355,7 @@ impl Connection {
             Ok(true) => self.go_on(next, limits),
             Ok(false) => {
                 let rest = bytes.get(sent..).unwrap_or_default().to_vec();
-                if self.charge.raise(rest.len(), limits, counters).is_err() {
+                if self.memory.grow_to(rest.len()).is_err() {
                     count(&counters.cut_writes);
                     return false;
                 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::class::ClassLimits;
+
 /// More connections than this are never the default: each costs the kernel some kilobytes.
 const MOST_CONNECTIONS: u64 = 65_536;
 
@@ -20,8 +22,14 @@ const FILES_OF_OTHER: u64 = 4;
 pub struct Limits {
     /// Handlers that run at once; there is one thread more than that. 64.
     pub workers: usize,
-    /// Costly ones among these; all other requests pass by one that waits for its like. At least 1. 8.
-    pub costly: usize,
+    /// Those of [`Class::Ordinary`](super::Class::Ordinary): none but `workers`, 1 s.
+    pub ordinary: ClassLimits,
+    /// Those of [`Class::Heavy`](super::Class::Heavy): 8, 1 s.
+    pub heavy: ClassLimits,
+    /// Those of [`Class::Write`](super::Class::Write): half of the workers, 1 s.
+    pub write: ClassLimits,
+    /// Those of [`Class::SignIn`](super::Class::SignIn): three eighths of the workers, 4 s.
+    pub sign_in: ClassLimits,
     /// Connections open at once; one more is answered 503 and closed. 1,024.
     pub connections: usize,
     /// Bytes of a request's head, from its first to the end of its empty line; past it 431. 16 KiB.
@@ -45,10 +53,12 @@ pub struct Limits {
     /// From an answer's first byte to its last, when the client does not take it at once; then the connection is
     /// closed. 30 s.
     pub write_deadline: Duration,
-    /// How long a handler may take; then 503 in its place, and its late answer is dropped. 30 s.
-    pub handler_deadline: Duration,
-    /// How long a request may wait for a free worker before the newest are answered 503. 1 s.
-    pub shed_after: Duration,
+    /// From a request's last byte to its answer, the wait for a permit included. The handler is told the instant at
+    /// which it ends; if it has not answered shortly after, the server answers 503 in its place, and drops its late
+    /// answer. 9 s.
+    pub request_timeout: Duration,
+    /// How long any request may wait for a permit; then 503. 5 s.
+    pub queue_timeout: Duration,
     /// From the stop to the return of `run`, whatever is still in flight. 8 s.
     pub drain_deadline: Duration,
 }
@@ -56,13 +66,24 @@ pub struct Limits {
 impl Limits {
     /// No more fields than this are read, whatever `head_fields` says.
     pub const MOST_FIELDS: usize = 128;
-}
 
-impl Default for Limits {
-    fn default() -> Limits {
+    /// The defaults for this many workers. Writes and sign-ins that hang leave an eighth of them to reads.
+    #[must_use]
+    pub fn for_workers(workers: usize) -> Limits {
+        let class = |max_in_flight: usize| ClassLimits {
+            max_in_flight: max_in_flight.max(1),
+            shed_after: Duration::from_secs(1),
+        };
         Limits {
-            workers: 64,
-            costly: 8,
+            workers,
+            ordinary: class(usize::MAX),
+            heavy: class(8),
+            write: class(workers / 2),
+            sign_in: ClassLimits {
+                // A password takes long to verify, so those who wait for it are many before anything is wrong.
+                shed_after: Duration::from_secs(4),
+                ..class(workers * 3 / 8)
+            },
             connections: 1024,
             head_bytes: 16 * 1024,
             head_fields: 100,
@@ -73,10 +94,16 @@ impl Default for Limits {
             body_deadline: Duration::from_secs(30),
             idle_deadline: Duration::from_secs(75),
             write_deadline: Duration::from_secs(30),
-            handler_deadline: Duration::from_secs(30),
-            shed_after: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(9),
+            queue_timeout: Duration::from_secs(5),
             drain_deadline: Duration::from_secs(8),
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::for_workers(64)
     }
 }
 

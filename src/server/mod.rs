@@ -18,12 +18,14 @@ pub mod body;
 pub mod refusal;
 pub mod request;
 
-mod charge;
+mod class;
 mod connection;
 mod counters;
 mod desk;
 mod limits;
+mod lines;
 mod listener;
+mod memory;
 mod pace;
 mod poller;
 mod queue;
@@ -37,26 +39,29 @@ mod workers;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
 
+pub use self::class::{Class, ClassLimits};
 use self::connection::Connection;
 pub use self::counters::Counters;
 use self::desk::Desk;
 pub use self::limits::{Limits, files_for, raise_limit};
 use self::listener::Listener;
+use self::memory::MemoryBudget;
 use self::poller::Poller;
-use self::queue::{Bounds, Queue};
+use self::queue::AdmissionQueue;
 use self::seats::Seats;
 use self::table::Table;
 use self::workers::Crew;
 
 /// Handlers for each core that began a moment ago, at the most. Measured with 32 clients on two cores: four leave the
 /// cores idle while handlers wait for the database, and sixteen cost a tenth of the requests.
-const YOUNG_PER_CORE: usize = 8;
+const RECENT_STARTS_PER_CORE: usize = 8;
 
 /// How often deadlines are looked at, and so how late one may be.
 const TICK: Duration = Duration::from_millis(100);
@@ -67,15 +72,6 @@ const DRAINING_TICK: Duration = Duration::from_millis(10);
 /// So long a connection is silent before a drain closes it: one that was just opened, or answered, has a request on its
 /// way, which a proxy would not dare to send to another instance.
 const DRAINING_GRACE: Duration = Duration::from_millis(500);
-
-/// A path that the server answers itself, however busy the handlers are: GET and HEAD of exactly this path.
-#[derive(Clone, Copy, Debug)]
-pub struct Liveness {
-    /// Without a query.
-    pub path: &'static str,
-    /// The answer. It may not block.
-    pub answer: fn() -> Response,
-}
 
 /// A server that listens and, once it runs, answers.
 pub struct Server {
@@ -106,17 +102,17 @@ impl Stopper {
 }
 
 impl Server {
-    /// Listens on the address; clients wait until the server runs. Of the handlers, those whose requests `is_costly`
-    /// tells are bounded by [`Limits::costly`].
+    /// Listens on the address; clients wait until the server runs. `classify` says which limits a request's handler
+    /// is admitted under, and may not block. The handler also takes the request's deadline: the instant at which the
+    /// request was read whole, and [`Limits::request_timeout`] later.
     ///
     /// # Errors
     /// If the address is taken or not ours, or descriptors are missing.
     pub fn bind(
         address: SocketAddr,
         limits: Limits,
-        liveness: Option<Liveness>,
-        is_costly: impl Fn(&Request) -> bool + Send + Sync + 'static,
-        handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
+        classify: impl Fn(&Request) -> Class + Send + Sync + 'static,
+        handler: impl Fn(&Request, Instant) -> Response + Send + Sync + 'static,
     ) -> io::Result<Server> {
         let listener = Listener::bind(address)?;
         let address = listener.local_address()?;
@@ -124,20 +120,17 @@ impl Server {
         listener.watch(&poller)?;
         let counters = Arc::new(Counters::default());
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let bounds = Bounds {
-            permits: limits.workers,
-            young: cores * YOUNG_PER_CORE,
-            costly: limits.costly.max(1),
-        };
+        let max_recent_starts = cores * RECENT_STARTS_PER_CORE;
         let crew = Crew {
             limits,
             poller,
             seats: Seats::new(cores),
+            queue_watchers: AtomicUsize::new(0),
             listener: Mutex::new(Some(Arc::new(listener))),
             table: Table::default(),
-            queue: Queue::new(bounds, limits.shed_after, Arc::clone(&counters)),
-            liveness,
-            is_costly: Box::new(is_costly),
+            queue: AdmissionQueue::new(&limits, max_recent_starts, Arc::clone(&counters)),
+            memory: Arc::new(MemoryBudget::new(&limits, Arc::clone(&counters))),
+            classify: Box::new(classify),
             handler: Box::new(handler),
             taken_until: OnceLock::new(),
             counters,
@@ -204,8 +197,8 @@ impl Crew {
             let is_open = connection.expire(desk);
             self.settle(connection, is_open, desk);
         }
-        for ready in self.queue.shed(now) {
-            self.shed(&ready, desk);
+        for pending in self.queue.shed(now) {
+            self.shed(&pending, desk);
         }
         if let Some(listener) = self.listener() {
             listener.retry(&self.poller);

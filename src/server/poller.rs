@@ -12,6 +12,9 @@ use rustix::io::Errno;
 /// The name of the end among the events. No connection has it: their places do not reach so far.
 const END: u64 = u64::MAX;
 
+/// The name of [`Poller::wake_one`] among the events.
+const WAKE: u64 = u64::MAX - 2;
+
 /// Tells any number of waiting threads, each event to one of them: the kernel itself chooses which, so that no mutex
 /// and no hand-over between them is needed. A socket is registered once, edge-triggered, and leaves with its closing, so
 /// that no request costs a call for its registration. The crate `polling` would let one thread wait at a time and
@@ -19,13 +22,14 @@ const END: u64 = u64::MAX;
 pub struct Poller {
     epoll: OwnedFd,
     end: OwnedFd,
+    wake: OwnedFd,
 }
 
 /// What came of waiting.
 pub enum Waited {
     /// A socket is ready.
     Event(Readiness),
-    /// The time is over.
+    /// The time is over, or another thread asked for a look at the queue.
     Nothing,
     /// All waiting is.
     End,
@@ -49,7 +53,11 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let end = eventfd(0, EventfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &end, EventData::new_u64(END), EventFlags::IN)?;
-        Ok(Poller { epoll, end })
+        // Edge-triggered: each write is told to one thread, and is never read.
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), flags)?;
+        Ok(Poller { epoll, end, wake })
     }
 
     /// Tells of each time that something comes from the socket, until it is closed.
@@ -124,14 +132,23 @@ impl Poller {
             return Ok(Waited::Nothing);
         };
         let (name, flags) = (event.data.u64(), event.flags);
-        if name == END {
-            return Ok(Waited::End);
+        match name {
+            END => return Ok(Waited::End),
+            WAKE => return Ok(Waited::Nothing),
+            _ => {}
         }
         let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
         Ok(Waited::Event(Readiness {
             name,
             is_hung_up: flags.intersects(hang_up),
         }))
+    }
+
+    /// Ends the waiting of one thread, or of the next one that would wait.
+    pub fn wake_one(&self) {
+        if let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
+            log::error!("a worker could not be woken: {error}");
+        }
     }
 
     /// Ends all waiting, now and later.

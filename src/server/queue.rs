@@ -1,38 +1,22 @@
-//! The permits of handlers, and the requests that wait for one. Knows no sockets.
-use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+//! Admission of requests to handlers: the permits, and the requests that wait for one.
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rouille::Request;
-
+use super::class::Class;
 use super::counters::{Counters, show};
+use super::limits::Limits;
+use super::lines::{Lines, PendingRequest};
 use super::pace::{Beginning, Pace};
-use super::table::Key;
 
-/// A request waits at most this many times `shed_after` itself.
-const LONGEST_WAIT: u32 = 5;
-
-/// A request that was read whole.
-pub struct Ready {
-    /// The connection to answer on, which is held in the table.
-    pub key: Key,
-    /// What to answer.
-    pub request: Request,
-    /// When it was read.
-    pub since: Instant,
-    /// Whether its handler is one of those that are bounded by themselves.
-    pub is_costly: bool,
-}
-
-/// The right to run one handler, and since when.
+/// The right to run one handler.
 pub struct Permit {
     beginning: Beginning,
-    is_costly: bool,
+    class: Class,
 }
 
 /// A request whose handler is to run now.
-pub type Turn = (Ready, Permit);
+pub type Turn = (PendingRequest, Permit);
 
 /// What becomes of a request.
 pub enum Admission {
@@ -40,117 +24,69 @@ pub enum Admission {
     Run(Turn),
     /// It waits; the worker that has time for it takes it.
     Queued,
-    /// Others wait too long already.
-    Shed(Ready),
+    /// Others of its class have waited too long already.
+    Shed(PendingRequest),
 }
 
-/// How many handlers run at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// At the most.
-    pub permits: usize,
-    /// Of those, the ones that began a moment ago.
-    pub young: usize,
-    /// Of those, the costly ones.
-    pub costly: usize,
-}
-
-/// Handlers run within the bounds; the other requests wait in the order in which they came, but none behind costly
-/// ones that wait for their like.
+/// Handlers run within the limits of all and of their class. The other requests wait in the line of their class.
 ///
 /// A worker that ends a quick handler goes on with the next request at once. To begin that one on another thread
 /// instead would cost two switches between threads, and whatever the handlers share (the cores' caches, the database's
 /// processes) serves few at a time better than many. A handler that is slow waits for something else, as a rule, and no
-/// longer counts among the young: then others begin beside it.
-pub struct Queue {
-    bounds: Bounds,
-    shed_after: Duration,
+/// longer counts among the recent starts: then others begin beside it.
+pub struct AdmissionQueue {
+    max_recent_starts: usize,
+    /// The longest wait of any request in its line.
+    queue_timeout: Duration,
     counters: Arc<Counters>,
+    /// Whether a request waits for nothing but recent starts to become old; written under the lock of `state`. All
+    /// others wait for a handler's end, and the worker that ends it takes them.
+    has_startable: AtomicBool,
     state: Mutex<State>,
 }
 
 struct State {
-    running: usize,
-    running_costly: usize,
+    lines: Lines,
     pace: Pace,
-    waiting: VecDeque<Ready>,
-    waiting_costly: VecDeque<Ready>,
 }
 
 impl State {
     fn release(&mut self, permit: &Permit) {
-        self.running -= 1;
-        self.running_costly -= usize::from(permit.is_costly);
+        self.lines.end(permit.class);
         self.pace.end(&permit.beginning);
-    }
-
-    /// Where such a request waits.
-    fn line(&mut self, is_costly: bool) -> &mut VecDeque<Ready> {
-        if is_costly {
-            &mut self.waiting_costly
-        } else {
-            &mut self.waiting
-        }
-    }
-
-    fn push(&mut self, ready: Ready) {
-        self.line(ready.is_costly).push_back(ready);
-    }
-
-    /// The request that waited longest of those that the bounds let run.
-    fn pop(&mut self, bounds: Bounds, now: Instant) -> Option<Ready> {
-        if self.running >= bounds.permits || self.pace.young(now) >= bounds.young {
-            return None;
-        }
-        let oldest = self.waiting.front();
-        let costly = self.waiting_costly.front();
-        let is_costly = costly.is_some_and(|costly| {
-            self.running_costly < bounds.costly
-                && oldest.is_none_or(|oldest| costly.since < oldest.since)
-        });
-        self.line(is_costly).pop_front()
-    }
-
-    fn waiting(&self) -> usize {
-        self.waiting.len() + self.waiting_costly.len()
     }
 }
 
-impl Queue {
-    /// An empty one.
-    pub fn new(bounds: Bounds, shed_after: Duration, counters: Arc<Counters>) -> Queue {
-        Queue {
-            bounds,
-            shed_after,
+impl AdmissionQueue {
+    /// An empty queue; at most `max_recent_starts` of the handlers that run began a moment ago.
+    pub fn new(limits: &Limits, max_recent_starts: usize, counters: Arc<Counters>) -> Self {
+        AdmissionQueue {
+            max_recent_starts,
+            queue_timeout: limits.queue_timeout.min(limits.request_timeout),
             counters,
+            has_startable: AtomicBool::new(false),
             state: Mutex::new(State {
-                running: 0,
-                running_costly: 0,
+                lines: Lines::new(limits),
                 pace: Pace::new(Instant::now()),
-                waiting: VecDeque::new(),
-                waiting_costly: VecDeque::new(),
             }),
         }
     }
 
     /// Asks for a permit.
-    pub fn admit(&self, ready: Ready) -> Admission {
+    pub fn admit(&self, pending: PendingRequest) -> Admission {
         let mut state = self.lock();
-        let now = ready.since;
-        let oldest = state.line(ready.is_costly).front();
-        if oldest
-            .is_some_and(|oldest| now.saturating_duration_since(oldest.since) > self.shed_after)
-        {
-            return Admission::Shed(ready);
+        let now = pending.received;
+        if state.lines.sheds(&pending) {
+            return Admission::Shed(pending);
         }
-        state.push(ready);
+        state.lines.push(pending);
         match self.begin(state, now) {
             Some(turn) => Admission::Run(turn),
             None => Admission::Queued,
         }
     }
 
-    /// The request that waited longest, if its handler may run.
+    /// The next request whose handler may start, if there is one.
     pub fn next(&self, now: Instant) -> Option<Turn> {
         self.begin(self.lock(), now)
     }
@@ -162,67 +98,55 @@ impl Queue {
         self.begin(state, now)
     }
 
-    /// The same behind a request that came on the same connection. It goes to the end of the queue: a client that sends
+    /// The same behind a request that came on the same connection. It goes to the end of its line: a client that sends
     /// ahead gets no more than its turn.
-    pub fn exchange(&self, permit: Permit, ready: Ready) -> Option<Turn> {
+    pub fn exchange(&self, permit: Permit, pending: PendingRequest) -> Option<Turn> {
         let mut state = self.lock();
         state.release(&permit);
-        let now = ready.since;
-        state.push(ready);
+        let now = pending.received;
+        state.lines.push(pending);
         self.begin(state, now)
     }
 
-    /// Whether a request waits.
-    pub fn is_crowded(&self) -> bool {
-        self.counters.queued.load(Ordering::Relaxed) > 0
+    /// Whether a request waits for nothing but recent starts to become old, so that somebody has to look again.
+    pub fn has_startable(&self) -> bool {
+        self.has_startable.load(Ordering::SeqCst)
     }
 
     fn begin(&self, mut state: MutexGuard<State>, now: Instant) -> Option<Turn> {
-        let turn = state.pop(self.bounds, now).map(|ready| {
-            let is_costly = ready.is_costly;
-            state.running += 1;
-            state.running_costly += usize::from(is_costly);
+        let mut turn = None;
+        if let Some(class) = state.lines.next_class()
+            && state.pace.young(now) < self.max_recent_starts
+            && let Some(pending) = state.lines.start(class)
+        {
             let beginning = state.pace.begin();
-            let permit = Permit {
-                beginning,
-                is_costly,
-            };
-            (ready, permit)
-        });
-        show(&self.counters.in_flight, state.running);
-        show(&self.counters.queued, state.waiting());
+            turn = Some((pending, Permit { beginning, class }));
+        }
+        self.publish(&state);
         turn
     }
 
-    /// Takes those out that nobody should let wait any longer: the newer half once the oldest has waited too long,
-    /// and each that has waited much too long itself.
-    pub fn shed(&self, now: Instant) -> Vec<Ready> {
+    /// Takes out the requests that have waited too long, to be answered 503.
+    pub fn shed(&self, now: Instant) -> Vec<PendingRequest> {
         let mut state = self.lock();
-        let is_past =
-            |ready: &Ready, wait: Duration| now.saturating_duration_since(ready.since) > wait;
-        let longest = self.shed_after.saturating_mul(LONGEST_WAIT);
-        let mut shed = Vec::new();
-        for is_costly in [false, true] {
-            let line = state.line(is_costly);
-            let stale = line
-                .iter()
-                .take_while(|ready| is_past(ready, longest))
-                .count();
-            shed.extend(line.drain(..stale));
-            let oldest = line.front();
-            if oldest.is_some_and(|oldest| is_past(oldest, self.shed_after)) {
-                let kept = line.len().div_ceil(2);
-                shed.extend(line.drain(kept..));
-            }
-        }
-        show(&self.counters.queued, state.waiting());
+        let shed = state.lines.shed(self.queue_timeout, now);
+        self.publish(&state);
         shed
     }
 
     /// Whether no handler runs and no request waits.
     pub fn is_empty(&self) -> bool {
         let state = self.lock();
-        state.running == 0 && state.waiting() == 0
+        state.lines.in_flight() == 0 && state.lines.waiting() == 0
+    }
+
+    fn publish(&self, state: &State) {
+        let has_startable = state.lines.next_class().is_some();
+        if self.has_startable.load(Ordering::Relaxed) != has_startable {
+            self.has_startable.store(has_startable, Ordering::SeqCst);
+        }
+        show(&self.counters.in_flight, state.lines.in_flight());
+        show(&self.counters.queued, state.lines.waiting());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -232,139 +156,201 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use rouille::Request;
+
     use super::super::pace::SLICE;
+    use super::super::table::Key;
     use super::*;
 
     const SHED_AFTER: Duration = Duration::from_secs(1);
 
     /// A queue, and the moment at which its first slice began.
-    fn make_queue(permits: usize, young: usize, costly: usize) -> (Queue, Instant) {
-        let bounds = Bounds {
-            permits,
-            young,
-            costly,
-        };
-        let queue = Queue::new(bounds, SHED_AFTER, Arc::default());
+    fn make_queue(limits: Limits, max_recent_starts: usize) -> (AdmissionQueue, Instant) {
+        let queue = AdmissionQueue::new(&limits, max_recent_starts, Arc::default());
         let began = Instant::now();
         queue.lock().pace = Pace::new(began);
         (queue, began)
     }
 
-    fn request(number: u64, since: Instant, is_costly: bool) -> Ready {
+    fn limits(workers: usize, max_heavy: usize) -> Limits {
+        let mut limits = Limits::for_workers(workers);
+        limits.heavy.max_in_flight = max_heavy;
+        limits
+    }
+
+    fn pending(number: u64, received: Instant, class: Class) -> PendingRequest {
         let peer = ([127, 0, 0, 1], 1).into();
-        Ready {
+        PendingRequest {
             key: Key::from(number),
             request: Request::fake_http_from(peer, "GET", "/", vec![], vec![]),
-            since,
-            is_costly,
+            received,
+            class,
         }
     }
 
     /// The number of the request that runs, if one does.
-    fn admit(queue: &Queue, number: u64, since: Instant) -> Option<(u64, Permit)> {
-        begin(queue, request(number, since, false))
+    fn admit(queue: &AdmissionQueue, number: u64, received: Instant) -> Option<(u64, Permit)> {
+        admit_as(Class::Ordinary, queue, number, received)
     }
 
-    fn admit_costly(queue: &Queue, number: u64, since: Instant) -> Option<(u64, Permit)> {
-        begin(queue, request(number, since, true))
-    }
-
-    fn begin(queue: &Queue, ready: Ready) -> Option<(u64, Permit)> {
-        let number: u64 = ready.key.into();
-        match queue.admit(ready) {
-            Admission::Run((ready, permit)) => Some((ready.key.into(), permit)),
+    fn admit_as(
+        class: Class,
+        queue: &AdmissionQueue,
+        number: u64,
+        received: Instant,
+    ) -> Option<(u64, Permit)> {
+        match queue.admit(pending(number, received, class)) {
+            Admission::Run((pending, permit)) => Some((pending.key.into(), permit)),
             Admission::Queued => None,
             Admission::Shed(_) => panic!("{number} was shed"),
         }
     }
 
     fn number(turn: Option<Turn>) -> Option<u64> {
-        turn.map(|(ready, _)| ready.key.into())
+        turn.map(|(pending, _)| pending.key.into())
+    }
+
+    fn shed(queue: &AdmissionQueue, now: Instant) -> Vec<u64> {
+        let shed = queue.shed(now);
+        shed.iter().map(|pending| pending.key.into()).collect()
     }
 
     #[test]
-    fn one_more_than_the_young_waits_for_one_of_them_to_end() {
-        let (queue, began) = make_queue(4, 2, 4);
+    fn one_more_than_the_recent_starts_waits_for_one_of_them_to_end() {
+        let (queue, began) = make_queue(limits(4, 4), 2);
         let (_, permit) = admit(&queue, 1, began).unwrap();
         assert!(admit(&queue, 2, began).is_some());
         assert!(admit(&queue, 3, began).is_none());
+        assert!(queue.has_startable());
         assert!(number(queue.next(began)).is_none());
         assert_eq!(number(queue.finish(permit, began)), Some(3));
+        assert!(!queue.has_startable());
     }
 
     #[test]
     fn handlers_that_prove_slow_make_room_until_the_permits_are_gone() {
-        let (queue, began) = make_queue(3, 2, 3);
+        let (queue, began) = make_queue(limits(3, 3), 2);
         assert!(admit(&queue, 1, began).is_some() && admit(&queue, 2, began).is_some());
         assert!(admit(&queue, 3, began).is_none());
-        // Still young, though of the slice before.
+        // Still recent, though of the slice before.
         assert!(admit(&queue, 4, began + SLICE).is_none());
         // The one that waited longest begins.
         assert_eq!(admit(&queue, 5, began + 2 * SLICE).unwrap().0, 3);
         assert!(admit(&queue, 6, began + 5 * SLICE).is_none());
+        // Nobody has to look before a handler ends.
+        assert!(!queue.has_startable());
     }
 
     #[test]
-    fn a_slow_handler_s_end_gives_no_turn_while_there_are_enough_young_ones() {
-        let (queue, began) = make_queue(4, 1, 4);
+    fn a_slow_handler_s_end_gives_no_turn_while_there_are_enough_recent_starts() {
+        let (queue, began) = make_queue(limits(4, 4), 1);
         let (_, slow) = admit(&queue, 1, began).unwrap();
         let later = began + 3 * SLICE;
-        let (_, young) = admit(&queue, 2, later).unwrap();
+        let (_, recent) = admit(&queue, 2, later).unwrap();
         assert!(admit(&queue, 3, later).is_none());
         assert!(number(queue.finish(slow, later)).is_none());
-        assert_eq!(number(queue.finish(young, later)), Some(3));
+        assert!(queue.has_startable());
+        assert_eq!(number(queue.finish(recent, later)), Some(3));
     }
 
     #[test]
     fn who_sends_ahead_has_the_last_turn() {
-        let (queue, began) = make_queue(1, 1, 1);
+        let (queue, began) = make_queue(limits(1, 1), 1);
         let (_, permit) = admit(&queue, 1, began).unwrap();
         assert!(admit(&queue, 2, began).is_none());
-        let ahead = request(1, began, false);
+        let ahead = pending(1, began, Class::Ordinary);
         assert_eq!(number(queue.exchange(permit, ahead)), Some(2));
     }
 
     #[test]
-    fn who_waits_for_a_costly_handler_s_end_is_passed_by_all_but_its_like() {
-        let (queue, began) = make_queue(4, 4, 1);
-        let (_, costly) = admit_costly(&queue, 1, began).unwrap();
-        // However slow it proves.
-        let later = began + 9 * SLICE;
-        assert!(admit_costly(&queue, 2, later).is_none());
-        assert!(admit_costly(&queue, 3, later).is_none());
-        let (passing, permit) = admit(&queue, 4, later).unwrap();
-        assert_eq!(passing, 4);
-        assert!(number(queue.finish(permit, later)).is_none());
-        assert_eq!(number(queue.finish(costly, later)), Some(2));
+    fn a_full_class_lets_requests_of_other_classes_pass() {
+        for class in [Class::Heavy, Class::Write, Class::SignIn] {
+            let (queue, began) = make_queue(limits(8, 3), 8);
+            let max = match class {
+                Class::Write => 4,
+                _ => 3,
+            };
+            let permits: Vec<_> = (0..max)
+                .map(|number| admit_as(class, &queue, number, began).unwrap().1)
+                .collect();
+            // However slow they prove.
+            let later = began + 9 * SLICE;
+            assert!(admit_as(class, &queue, 10, later).is_none());
+            assert!(admit_as(class, &queue, 11, later).is_none());
+            assert!(!queue.has_startable(), "{class:?}");
+            let (passing, permit) = admit(&queue, 12, later).unwrap();
+            assert_eq!(passing, 12, "{class:?}");
+            assert!(number(queue.finish(permit, later)).is_none());
+            let ends = permits
+                .into_iter()
+                .map(|permit| queue.finish(permit, later));
+            let begun: Vec<_> = ends.filter_map(number).collect();
+            assert_eq!(begun, [10, 11], "{class:?}");
+        }
     }
 
     #[test]
-    fn where_both_may_run_the_one_that_came_first_does() {
-        let (queue, began) = make_queue(1, 1, 1);
+    fn writes_and_sign_ins_that_hang_leave_an_eighth_of_the_permits_to_reads() {
+        for workers in [2, 3, 8, 9, 16, 96, 1024] {
+            let (queue, began) = make_queue(limits(workers, 1), 2 * workers);
+            let mut held = Vec::new();
+            for number in 0..1024 {
+                held.extend(admit_as(Class::Write, &queue, number, began));
+                held.extend(admit_as(Class::SignIn, &queue, number, began));
+            }
+            let left = workers - held.len();
+            assert!(left >= 1 && left * 8 >= workers, "{left} of {workers}");
+            for number in 0..left {
+                let number = u64::try_from(number).unwrap();
+                assert!(admit(&queue, number, began).is_some());
+            }
+            assert!(admit(&queue, 0, began).is_none());
+        }
+    }
+
+    #[test]
+    fn where_several_classes_may_run_the_request_that_came_first_does() {
+        let (queue, began) = make_queue(limits(1, 1), 1);
         let (_, permit) = admit(&queue, 1, began).unwrap();
         let moment = |milliseconds| began + Duration::from_millis(milliseconds);
-        assert!(admit_costly(&queue, 2, moment(1)).is_none());
-        assert!(admit(&queue, 3, moment(2)).is_none());
-        assert!(admit_costly(&queue, 4, moment(3)).is_none());
-        let (second, permit) = queue.finish(permit, moment(4)).unwrap();
-        assert_eq!(u64::from(second.key), 2);
-        let (third, permit) = queue.finish(permit, moment(4)).unwrap();
-        assert_eq!(u64::from(third.key), 3);
-        assert_eq!(number(queue.finish(permit, moment(4))), Some(4));
+        assert!(admit_as(Class::Heavy, &queue, 2, moment(1)).is_none());
+        assert!(admit_as(Class::SignIn, &queue, 3, moment(2)).is_none());
+        assert!(admit(&queue, 4, moment(3)).is_none());
+        assert!(admit_as(Class::Write, &queue, 5, moment(4)).is_none());
+        let mut permit = Some(permit);
+        let mut begun = Vec::new();
+        while let Some(ended) = permit.take() {
+            if let Some((pending, next)) = queue.finish(ended, moment(5)) {
+                begun.push(u64::from(pending.key));
+                permit = Some(next);
+            }
+        }
+        assert_eq!(begun, [2, 3, 4, 5]);
     }
 
     #[test]
     fn only_those_are_shed_whose_like_wait_too_long() {
-        let (queue, began) = make_queue(1, 1, 1);
+        let (queue, began) = make_queue(limits(1, 1), 1);
         assert!(admit(&queue, 1, began).is_some());
-        assert!(admit_costly(&queue, 2, began).is_none());
-        assert!(admit_costly(&queue, 3, began).is_none());
+        assert!(admit_as(Class::Heavy, &queue, 2, began).is_none());
+        assert!(admit_as(Class::Heavy, &queue, 3, began).is_none());
         let late = began + SHED_AFTER + SLICE;
         assert!(admit(&queue, 4, late).is_none());
-        let turned_away = queue.admit(request(5, late, true));
+        let turned_away = queue.admit(pending(5, late, Class::Heavy));
         assert!(matches!(turned_away, Admission::Shed(_)));
-        let shed = queue.shed(late);
-        let shed: Vec<u64> = shed.iter().map(|ready| ready.key.into()).collect();
-        assert_eq!(shed, [3]);
+        assert_eq!(shed(&queue, late), [3]);
+    }
+
+    #[test]
+    fn sign_ins_are_shed_after_four_seconds_and_none_waits_longer_than_five() {
+        let (queue, began) = make_queue(limits(1, 1), 1);
+        assert!(admit(&queue, 1, began).is_some());
+        assert!(admit_as(Class::SignIn, &queue, 2, began).is_none());
+        assert!(admit_as(Class::SignIn, &queue, 3, began).is_none());
+        let moment = |milliseconds| began + Duration::from_millis(milliseconds);
+        assert!(admit_as(Class::SignIn, &queue, 4, moment(3_990)).is_none());
+        assert!(shed(&queue, moment(4_000)).is_empty());
+        assert_eq!(shed(&queue, moment(4_010)), [4]);
+        assert_eq!(shed(&queue, moment(5_010)), [2, 3]);
     }
 }

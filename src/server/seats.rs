@@ -27,6 +27,14 @@ impl Seats {
         }
     }
 
+    /// Takes a seat if one is free now.
+    pub fn try_take(&self) -> bool {
+        let mut state = self.lock();
+        let is_free = state.taken < self.seats && !state.is_over;
+        state.taken += usize::from(is_free);
+        is_free
+    }
+
     /// Takes a seat as soon as there is one; false once all is over.
     pub fn take(&self) -> bool {
         let me = thread::current();
@@ -45,18 +53,21 @@ impl Seats {
         !state.is_over
     }
 
-    /// Leaves the seat; to a follower if nobody else sits, or if somebody has to look after what waits.
-    pub fn leave(&self, is_needed: bool) {
+    /// Leaves the seat; to a follower if nobody else sits, or if somebody has to look after what waits. Says whether
+    /// there was a follower for it.
+    pub fn leave(&self, is_needed: bool) -> bool {
         let mut state = self.lock();
         state.taken -= 1;
         if state.taken > 0 && !is_needed {
-            return;
+            return false;
         }
-        if let Some(follower) = state.followers.pop() {
-            state.taken += 1;
-            drop(state);
-            follower.unpark();
-        }
+        let Some(follower) = state.followers.pop() else {
+            return false;
+        };
+        state.taken += 1;
+        drop(state);
+        follower.unpark();
+        true
     }
 
     /// Sends all away.

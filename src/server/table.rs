@@ -138,21 +138,14 @@ impl Table {
         None
     }
 
-    /// Lets a connection wait for a worker and its handler.
-    pub fn hold(&self, connection: Box<Connection>) {
+    /// Lets a connection wait for a worker and its handler, until the deadline.
+    pub fn hold(&self, connection: Box<Connection>, deadline: Instant) {
         let mut table = self.lock();
         if let Some(entry) = table.entry(connection.key) {
             entry.state = State::Held;
-            entry.deadline = None;
+            entry.deadline = Some(deadline);
             entry.connection = Some(connection);
         }
-    }
-
-    /// Lets the handler of a held connection take until the deadline. False if the connection is no more.
-    pub fn begin(&self, key: Key, deadline: Instant) -> bool {
-        let mut table = self.lock();
-        let held = table.entry(key).filter(|entry| entry.state == State::Held);
-        held.map(|entry| entry.deadline = Some(deadline)).is_some()
     }
 
     /// The held connection, unless its deadline was faster.

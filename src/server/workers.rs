@@ -1,21 +1,23 @@
 //! The workers: each waits for an event, goes with its connection as far as it can, and runs the handler of what it
 //! read. Knows no framing.
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
 
-use super::Liveness;
+use super::class::Class;
 use super::connection::{Connection, Step};
 use super::counters::{Counters, count};
 use super::desk::Desk;
 use super::limits::Limits;
+use super::lines::PendingRequest;
 use super::listener::{self, Listener};
+use super::memory::{MemoryBudget, Reservation};
 use super::pace::SLICE;
 use super::poller::{Poller, Waited};
-use super::queue::{Admission, Queue, Ready, Turn};
+use super::queue::{Admission, AdmissionQueue, Turn};
 use super::refusal::Refusal;
 use super::response;
 use super::seats::Seats;
@@ -28,11 +30,15 @@ const REFUSED_AT_ONCE: usize = 32;
 /// How many answers the server gives of itself on one connection before others have their turn.
 const ANSWERED_AT_ONCE: usize = 32;
 
-/// What answers requests.
-pub type Handler = dyn Fn(&Request) -> Response + Send + Sync;
+/// How long after a request's deadline the server answers in place of its handler. With the tick that looks at
+/// deadlines, an answer is late by a third of a second at most.
+const HANDLER_GRACE: Duration = Duration::from_millis(200);
 
-/// What tells the costly ones.
-pub type Judge = dyn Fn(&Request) -> bool + Send + Sync;
+/// Answers a request, by its deadline.
+pub type Handler = dyn Fn(&Request, Instant) -> Response + Send + Sync;
+
+/// Says which limits a request is admitted under.
+pub type Classify = dyn Fn(&Request) -> Class + Send + Sync;
 
 /// What a worker has for itself.
 struct Worker {
@@ -56,12 +62,14 @@ pub struct Crew {
     /// The connections.
     pub table: Table,
     /// The requests that wait, and the permits.
-    pub queue: Queue,
-    /// What the server answers itself.
-    pub liveness: Option<Liveness>,
-    /// Whether a request's handler is costly.
-    pub is_costly: Box<Judge>,
-    /// What answers all else.
+    pub queue: AdmissionQueue,
+    /// Workers at the poller that look at the queue every few milliseconds. Written by them alone.
+    pub queue_watchers: AtomicUsize,
+    /// The memory that all connections share.
+    pub memory: Arc<MemoryBudget>,
+    /// Says which limits a request is admitted under.
+    pub classify: Box<Classify>,
+    /// Answers requests.
     pub handler: Box<Handler>,
     /// Set once the server drains: how long requests sent ahead are still taken.
     pub taken_until: OnceLock<Instant>,
@@ -77,21 +85,28 @@ impl Crew {
         let mut events = Vec::with_capacity(1);
         loop {
             if !worker.is_seated {
+                worker.is_seated = self.seats.try_take();
+            }
+            if !worker.is_seated {
+                self.ensure_queue_is_watched();
                 worker.is_seated = self.seats.take();
             }
             if !worker.is_seated {
                 return;
             }
-            // Requests that wait for handlers to end, or to prove slow, are looked after by whoever waits for events.
-            let mut patience = None;
-            if self.queue.is_crowded() {
+            let waited = if self.queue.has_startable() {
                 if let Some(turn) = self.queue.next(Instant::now()) {
                     self.run(turn, &mut worker);
                     continue;
                 }
-                patience = Some(SLICE);
-            }
-            let event = match self.poller.wait(&mut events, patience) {
+                self.queue_watchers.fetch_add(1, Ordering::SeqCst);
+                let waited = self.poller.wait(&mut events, Some(SLICE));
+                self.queue_watchers.fetch_sub(1, Ordering::SeqCst);
+                waited
+            } else {
+                self.poller.wait(&mut events, None)
+            };
+            let event = match waited {
                 Ok(Waited::Event(event)) => event,
                 Ok(Waited::Nothing) => continue,
                 Ok(Waited::End) => return,
@@ -130,6 +145,7 @@ impl Crew {
             Socket::new(stream),
             peer,
             &self.limits,
+            Reservation::new(Arc::clone(&self.memory)),
         ));
         if let Err(error) = self.poller.watch(&connection.socket, key.into()) {
             log::error!("a connection is not watched, and closed: {error}");
@@ -147,24 +163,23 @@ impl Crew {
     pub fn settle(&self, connection: Box<Connection>, is_open: bool, desk: &mut Desk) {
         if !is_open {
             self.close(connection);
-        } else if let Some(ready) = self.drive(connection, desk) {
-            self.shed(&ready, desk);
+        } else if let Some(pending) = self.drive(connection, desk) {
+            self.shed(&pending, desk);
         }
     }
 
     /// Answers 503 in a handler's place.
-    pub fn shed(&self, ready: &Ready, desk: &mut Desk) {
+    pub fn shed(&self, pending: &PendingRequest, desk: &mut Desk) {
         count(&self.counters.shed);
-        if let Some(mut connection) = self.table.reclaim(ready.key) {
+        if let Some(mut connection) = self.table.reclaim(pending.key) {
             let is_open = connection.refuse(Refusal::Busy, desk);
             self.settle(connection, is_open, desk);
         }
     }
 
     /// Ends a connection.
-    pub fn close(&self, mut connection: Box<Connection>) {
+    pub fn close(&self, connection: Box<Connection>) {
         let key = connection.key;
-        connection.release(&self.counters);
         // The socket first: once its place is free, another may have it.
         drop(connection);
         self.table.release(key);
@@ -184,58 +199,81 @@ impl Crew {
 
     /// Goes with a connection, and runs the handler of what it reads.
     fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
-        let Some(ready) = self.drive(connection, &mut worker.desk) else {
+        let Some(pending) = self.drive(connection, &mut worker.desk) else {
             return;
         };
-        match self.queue.admit(ready) {
+        match self.queue.admit(pending) {
             Admission::Run(turn) => self.run(turn, worker),
             Admission::Queued => {}
-            Admission::Shed(ready) => self.shed(&ready, &mut worker.desk),
+            Admission::Shed(pending) => self.shed(&pending, &mut worker.desk),
         }
     }
 
     /// Runs a handler; and then the next one, while there is a turn.
     fn run(&self, turn: Turn, worker: &mut Worker) {
         if worker.is_seated {
-            self.seats.leave(self.queue.is_crowded());
             worker.is_seated = false;
+            let is_needed = self.queue.has_startable();
+            if !self.seats.leave(is_needed) && is_needed {
+                self.ensure_queue_is_watched();
+            }
         }
         let mut turn = Some(turn);
-        while let Some((ready, permit)) = turn {
-            let connection = self.handle(ready, worker);
+        while let Some((pending, permit)) = turn {
+            let connection = self.handle(pending, worker);
             let next = connection.and_then(|connection| self.drive(connection, &mut worker.desk));
             turn = match next {
-                Some(ready) => self.queue.exchange(permit, ready),
+                Some(pending) => {
+                    let had_startable = self.queue.has_startable();
+                    let turn = self.queue.exchange(permit, pending);
+                    if turn.is_some() && !had_startable {
+                        self.ensure_queue_is_watched();
+                    }
+                    turn
+                }
                 None => self.queue.finish(permit, Instant::now()),
             };
         }
     }
 
+    /// Has a worker at the poller look at the queue, if a request waits there for time to pass and no worker looks.
+    /// Whoever is about to block, and leaves such a request behind, calls it.
+    fn ensure_queue_is_watched(&self) {
+        if self.queue.has_startable() && self.queue_watchers.load(Ordering::SeqCst) == 0 {
+            self.poller.wake_one();
+        }
+    }
+
     /// Reads on until the connection waits or ends, or a handler is to begin.
-    fn drive(&self, mut connection: Box<Connection>, desk: &mut Desk) -> Option<Ready> {
+    fn drive(&self, mut connection: Box<Connection>, desk: &mut Desk) -> Option<PendingRequest> {
         let mut answered = 0;
         loop {
             match connection.advance(desk) {
-                Step::Answer(request) => match self.answer_liveness(&request) {
-                    Some(response) => {
-                        let taken_until = self.taken_until.get().copied();
-                        if !connection.answer(response, desk, taken_until) {
-                            self.close(connection);
-                            return None;
+                Step::Answer(request) => {
+                    let received = Instant::now();
+                    let deadline = received + self.limits.request_timeout;
+                    let class = self.guard(&request, || (self.classify)(&request));
+                    let response = match class {
+                        Ok(Class::Immediate) => self.respond(&request, deadline),
+                        Ok(class) => {
+                            let key = connection.key;
+                            self.table.hold(connection, deadline + HANDLER_GRACE);
+                            return Some(PendingRequest {
+                                key,
+                                request,
+                                received,
+                                class,
+                            });
                         }
-                        answered += 1;
+                        Err(response) => response,
+                    };
+                    let taken_until = self.taken_until.get().copied();
+                    if !connection.answer(response, desk, taken_until) {
+                        self.close(connection);
+                        return None;
                     }
-                    None => {
-                        let key = connection.key;
-                        self.table.hold(connection);
-                        return Some(Ready {
-                            key,
-                            since: Instant::now(),
-                            is_costly: (self.is_costly)(&request),
-                            request,
-                        });
-                    }
-                },
+                    answered += 1;
+                }
                 Step::Wait => connection = self.park(connection)?,
                 Step::Close => {
                     self.close(connection);
@@ -251,28 +289,37 @@ impl Crew {
     }
 
     /// Runs the handler, and sends its answer. The connection, if it goes on.
-    fn handle(&self, ready: Ready, worker: &mut Worker) -> Option<Box<Connection>> {
-        let deadline = Instant::now() + self.limits.handler_deadline;
-        if !self.table.begin(ready.key, deadline) {
+    fn handle(&self, pending: PendingRequest, worker: &mut Worker) -> Option<Box<Connection>> {
+        let deadline = pending.received + self.limits.request_timeout;
+        if Instant::now() >= deadline {
+            self.shed(&pending, &mut worker.desk);
             return None;
         }
-        let request = &ready.request;
-        let response = catch_unwind(AssertUnwindSafe(|| (self.handler)(request)));
-        let response = response.unwrap_or_else(|_| {
-            count(&self.counters.panics);
-            // A query may hold a secret.
-            let path = request.raw_url().split('?').next().unwrap_or_default();
-            log::error!("a handler panicked: {} {path:?}", request.method());
-            response::fault()
-        });
-        // Past the deadline it is gone, and the answer is dropped.
-        let mut connection = self.table.reclaim(ready.key)?;
+        let response = self.respond(&pending.request, deadline);
+        // Well past the deadline it is gone, and the answer is dropped.
+        let mut connection = self.table.reclaim(pending.key)?;
         let taken_until = self.taken_until.get().copied();
         if connection.answer(response, &mut worker.desk, taken_until) {
             return Some(connection);
         }
         self.close(connection);
         None
+    }
+
+    fn respond(&self, request: &Request, deadline: Instant) -> Response {
+        let response = self.guard(request, || (self.handler)(request, deadline));
+        response.unwrap_or_else(|response| response)
+    }
+
+    /// Runs code of the application; if it panics, logs that, and gives the response 500.
+    fn guard<T>(&self, request: &Request, run: impl FnOnce() -> T) -> Result<T, Response> {
+        catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+            count(&self.counters.panics);
+            // A query may hold a secret.
+            let path = request.raw_url().split('?').next().unwrap_or_default();
+            log::error!("a handler panicked: {} {path:?}", request.method());
+            response::fault()
+        })
     }
 
     /// None if the connection waits; itself if something happened on it in the meantime.
@@ -293,13 +340,5 @@ impl Crew {
             return None;
         }
         self.table.park(connection)
-    }
-
-    /// The server's own answer to who asks whether it lives.
-    fn answer_liveness(&self, request: &Request) -> Option<Response> {
-        let liveness = self.liveness.as_ref()?;
-        let path = request.raw_url().split('?').next();
-        let is_asked = path == Some(liveness.path) && matches!(request.method(), "GET" | "HEAD");
-        is_asked.then(liveness.answer)
     }
 }

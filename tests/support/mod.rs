@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use movies_api::server::{Counters, Limits, Liveness, Server, Stopper};
+use movies_api::server::{Class, Counters, Limits, Server, Stopper};
 use rouille::{Request, Response};
 
 /// How long a test waits for what has to come.
@@ -27,29 +27,37 @@ pub struct Running {
 /// Few workers, and a drain that no client of a test can hold up for long.
 pub fn limits() -> Limits {
     Limits {
-        workers: 4,
         drain_deadline: Duration::from_secs(2),
-        ..Limits::default()
+        ..Limits::for_workers(4)
     }
 }
 
-/// Handlers are costly whose path begins with /stuck/costly.
+/// The class of a test's request, by its path: /alive, or what begins with /stuck/heavy, /stuck/write, /stuck/sign-in;
+/// all else is ordinary. /panic panics.
+fn classify(request: &Request) -> Class {
+    match request.raw_url() {
+        path if path.starts_with("/alive") => Class::Immediate,
+        path if path.starts_with("/stuck/heavy") => Class::Heavy,
+        path if path.starts_with("/stuck/write") => Class::Write,
+        path if path.starts_with("/stuck/sign-in") => Class::SignIn,
+        "/panic" => panic!("on purpose"),
+        _ => Class::Ordinary,
+    }
+}
+
 pub fn serve(
     limits: Limits,
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
 ) -> Running {
-    let liveness = Liveness {
-        path: "/alive",
-        answer: || Response::text("alive"),
-    };
-    let server = Server::bind(
-        "127.0.0.1:0".parse().unwrap(),
-        limits,
-        Some(liveness),
-        |request| request.raw_url().starts_with("/stuck/costly"),
-        handler,
-    )
-    .unwrap();
+    serve_by_deadline(limits, move |request, _| handler(request))
+}
+
+pub fn serve_by_deadline(
+    limits: Limits,
+    handler: impl Fn(&Request, Instant) -> Response + Send + Sync + 'static,
+) -> Running {
+    let address = "127.0.0.1:0".parse().unwrap();
+    let server = Server::bind(address, limits, classify, handler).unwrap();
     Running {
         address: server.local_address(),
         counters: server.counters(),

@@ -2,12 +2,13 @@
 //! server, and the two servers alone, with an answer that costs nothing. Where the library's face changes, this file
 //! follows.
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::Parser;
 use movies_api::api;
 use movies_api::commands::open_app;
-use movies_api::server::{Limits, Server};
+use movies_api::server::{Class, Limits, Server};
 use movies_api::settings::Settings;
 use movies_api::store::BATCH_SIZE;
 use rouille::{Request, Response};
@@ -17,7 +18,10 @@ pub fn serve_handler_by_rouille() -> anyhow::Result<()> {
     let settings = Settings::try_parse_from(["movies-api"])?;
     let address = settings.bind;
     let app = open_app(&settings, BATCH_SIZE)?;
-    serve_by_rouille(address, move |request| api::handle(request, &app))
+    serve_by_rouille(address, move |request| {
+        let deadline = Instant::now() + Limits::default().request_timeout;
+        api::handle(request, &app, deadline)
+    })
 }
 
 /// The product with each request answered by a statement of its own.
@@ -29,16 +33,20 @@ pub fn serve_unbatched() -> anyhow::Result<()> {
     let server = Server::bind(
         address,
         Limits::default(),
-        None,
-        move |request| api::is_costly(request, visibility),
-        move |request| api::handle(request, &app),
+        move |request| api::classify(request, visibility),
+        move |request, deadline| api::handle(request, &app, deadline),
     )?;
     Ok(server.run()?)
 }
 
 /// The answer of fixed size under the product's server.
 pub fn serve_alone() -> anyhow::Result<()> {
-    let server = Server::bind(address()?, Limits::default(), None, |_| false, answer_alone)?;
+    let server = Server::bind(
+        address()?,
+        Limits::default(),
+        |_| Class::Ordinary,
+        |request, _| answer_alone(request),
+    )?;
     Ok(server.run()?)
 }
 
