@@ -1,7 +1,7 @@
 //! The listening socket: accepts one client at a time, and outlives every error of it. Knows no connections.
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -133,6 +133,15 @@ pub fn turn_away(mut stream: TcpStream) {
     _ = stream.set_nonblocking(true);
     _ = stream.read(&mut [0; 4096]);
     _ = stream.write(&answer);
+    _ = stream.shutdown(Shutdown::Both);
+}
+
+impl Drop for Listener {
+    /// Stops listening at once, where closing alone would wait for threads inside epoll_wait.
+    fn drop(&mut self) {
+        // An error means that it does not listen any more.
+        _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
 }
 
 fn open_spare() -> io::Result<File> {

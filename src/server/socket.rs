@@ -67,6 +67,15 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    /// Ends the connection at once. Closing alone does not: a thread inside epoll_wait may still hold a reference to
+    /// the file, and the kernel sends no FIN before that thread returns.
+    fn drop(&mut self) {
+        // An error means that the client is gone.
+        _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
