@@ -41,6 +41,11 @@ pub struct Settings {
     #[arg(long, env, hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<16, 1_000_000>)]
     pub max_connections: Option<u32>,
 
+    /// How long a connection may be silent between requests before it is closed, in seconds, 1 to 86400; longer than a
+    /// proxy keeps its connections to this service
+    #[arg(long, env, default_value = "75", hide_env_values = true, value_name = "SECONDS", value_parser = parse_seconds_of_a_day)]
+    pub idle_timeout: Duration,
+
     /// Connections to PostgreSQL, 1 to 1000
     #[arg(long, env, default_value = "32", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,
@@ -148,6 +153,13 @@ fn parse_between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, S
         Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
         _ => Err(format!("it is a whole number, {LEAST} to {MOST}")),
     }
+}
+
+fn parse_seconds_of_a_day(text: &str) -> Result<Duration, String> {
+    const DAY: u32 = 86_400;
+    parse_between::<1, DAY>(text)
+        .map(|seconds| Duration::from_secs(seconds.into()))
+        .map_err(|_| format!("it is a whole number of seconds, 1 to {DAY}"))
 }
 
 fn parse_lifetime(text: &str) -> Result<Duration, String> {

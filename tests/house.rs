@@ -58,14 +58,15 @@ const ARROWS: &str = "
     password     -> text, metrics
     trace        -> metrics
     server/mod        -> server/body, server/refusal, server/request, server/class, server/connection, server/counters
-    server/mod        -> server/desk, server/limits, server/lines, server/listener, server/memory, server/poller, server/queue
+    server/mod        -> server/desk, server/limits, server/lines, server/lingering, server/listener, server/memory, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers
     server/workers    -> server/class, server/connection, server/counters, server/desk, server/limits, server/lines
     server/workers    -> server/listener, server/memory, server/pace, server/poller, server/queue, server/refusal
     server/workers    -> server/response, server/seats, server/socket, server/table
-    server/connection -> server/body, server/counters, server/desk, server/limits, server/memory, server/refusal
+    server/connection -> server/body, server/counters, server/desk, server/limits, server/lingering, server/memory, server/refusal
     server/connection -> server/request, server/response, server/socket, server/table
     server/limits     -> server/class, server/mod
+    server/lingering  -> server/socket
     server/memory     -> server/counters, server/limits, server/refusal
     server/desk       -> server/counters, server/limits, server/response
     server/table      -> server/connection

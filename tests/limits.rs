@@ -5,7 +5,7 @@
 #![allow(clippy::indexing_slicing)]
 mod support;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -334,4 +334,133 @@ fn a_connection_that_ends_with_its_answer_is_closed_at_once() {
         }
     });
     assert_eq!(late.into_inner(), 0);
+}
+
+/// What became of a request that was sent as its connection's idle time ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Answered,
+    /// The server had ended the connection before, and said so.
+    Ended,
+    Reset,
+    /// The client had no time on a core before the connection was long gone.
+    TooLate,
+}
+
+fn send_at(client: &mut Client, moment: Instant) -> Outcome {
+    thread::sleep(moment.saturating_duration_since(Instant::now()));
+    if moment.elapsed() > Duration::from_millis(300) {
+        return Outcome::TooLate;
+    }
+    let mut room = [0; 4096];
+    let sent = client.socket.write_all(&get("/", ""));
+    match sent.and_then(|()| client.socket.read(&mut room)) {
+        // After its FIN the server may not reset what was under way.
+        Ok(0) if client.socket.take_error().unwrap().is_none() => Outcome::Ended,
+        Ok(0) => Outcome::Reset,
+        Ok(_) => Outcome::Answered,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("nothing came"),
+        Err(_) => Outcome::Reset,
+    }
+}
+
+#[test]
+fn a_request_that_arrives_as_its_connection_s_idle_time_ends_is_not_reset() {
+    const CONNECTIONS: usize = 1_000;
+    const THREADS: usize = 20;
+    let limits = Limits {
+        connections: 2 * CONNECTIONS,
+        idle_deadline: Duration::from_secs(2),
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&get("/", ""));
+    }
+    for client in &mut clients {
+        assert_eq!(client.receive().status, 200);
+    }
+    // Their times end within one tick or two.
+    let end = Instant::now() + limits.idle_deadline;
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .chunks_mut(CONNECTIONS / THREADS)
+            .map(|clients| {
+                scope.spawn(move || {
+                    let step = Duration::from_millis(200) / u32::try_from(clients.len()).unwrap();
+                    let mut moment = end - Duration::from_millis(100);
+                    let outcomes = clients.iter_mut().map(|client| {
+                        moment += step;
+                        send_at(client, moment)
+                    });
+                    outcomes.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap());
+        ended.flatten().collect()
+    });
+    let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count();
+    let counts = [
+        Outcome::Answered,
+        Outcome::Ended,
+        Outcome::Reset,
+        Outcome::TooLate,
+    ]
+    .map(|outcome| (outcome, count(outcome)));
+    println!("{counts:?}");
+    assert_eq!(count(Outcome::Reset), 0, "{counts:?}");
+    assert!(count(Outcome::Answered) > 0, "{counts:?}");
+}
+
+#[test]
+fn a_client_that_reads_only_after_writing_all_sees_its_413() {
+    const BYTES: usize = 10 << 20;
+    let server = serve(limits(), echo);
+    let body = vec![b'x'; BYTES];
+    for _ in 0..30 {
+        let mut client = server.connect();
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n");
+        client.socket.write_all(head.as_bytes()).unwrap();
+        client.socket.write_all(&body).unwrap();
+        check_refusal(&mut client, 413);
+    }
+}
+
+#[test]
+fn refused_uploads_that_never_cease_hold_no_worker() {
+    let limits = Limits {
+        workers: 1,
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut client = server.connect();
+            let is_over = &is_over;
+            scope.spawn(move || {
+                client.send(
+                    b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffff\r\n",
+                );
+                let mut sent = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    client.socket.write_all(&[b'x'; 65_536]).unwrap();
+                    sent += 65_536;
+                    thread::sleep(Duration::from_millis(2)); // less than the server drops of one connection at most
+                }
+                assert!(sent > 8 << 20, "only {sent} bytes");
+                assert_eq!(client.receive().status, 413);
+            });
+        }
+        let mut other = server.connect();
+        let begun = Instant::now();
+        // Longer than silence would be let last.
+        while begun.elapsed() < Duration::from_secs(4) {
+            other.send(&get("/", ""));
+            assert_eq!(other.receive().status, 200);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }

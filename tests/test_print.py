@@ -57,6 +57,9 @@ def test_each_file_holds_the_settings_of_this_installation():
         text = printed(proxy, "--host", "films.example.org", **settings)
         assert set(wanted) <= set(text.splitlines()) and "names this proxy: 10.0.0.0/8\n" in text
     assert "    server 127.0.0.1:8000;\n" in printed("nginx")
+    for proxy in ("nginx", "caddy"):
+        assert re.search(r"Below the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
+        assert re.search(r"Below the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
     assert "    server [::1]:81;\n" in printed("nginx", BIND="[::]:81")
 
 

@@ -2,6 +2,7 @@
 use std::env;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
@@ -46,6 +47,7 @@ enum File {
 #[derive(Debug)]
 struct Given {
     bind: SocketAddr,
+    idle_timeout: Duration,
     /// What LimitNOFILE and its likes have to leave for all connections.
     files: u64,
     /// Name and value of each that was set and is no secret.
@@ -82,6 +84,7 @@ impl FromArgMatches for Given {
         let number = |name| matches.get_one::<u32>(name).copied().map(u64::from);
         Ok(Given {
             bind: *matches.get_one("bind").ok_or_else(missing)?,
+            idle_timeout: *matches.get_one("idle_timeout").ok_or_else(missing)?,
             files: server::files_for(
                 number("max_connections"),
                 number("db_pool_size").ok_or_else(missing)?,
@@ -108,6 +111,11 @@ impl Given {
             ip => ip,
         };
         SocketAddr::new(ip, self.bind.port())
+    }
+
+    /// How long a proxy may keep an idle connection to the service: less than the service itself does.
+    fn keepalive_seconds(&self) -> u64 {
+        (self.idle_timeout.as_secs() * 4 / 5).max(1)
     }
 
     fn trusted_proxies(&self) -> String {
@@ -148,6 +156,8 @@ pub fn print(asked: &Print) -> anyhow::Result<()> {
         ("@address@", given.address().to_string()),
         ("@proxies@", given.trusted_proxies()),
         ("@files@", given.files.to_string()),
+        ("@idle_timeout@", given.idle_timeout.as_secs().to_string()),
+        ("@keepalive@", given.keepalive_seconds().to_string()),
         ("@settings@\n", settings),
     ]
     .iter()

@@ -78,6 +78,7 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
             ..defaults.heavy
         },
         connections,
+        idle_deadline: settings.idle_timeout,
         ..defaults
     };
     let visibility = settings.movies_visibility;

@@ -9,6 +9,7 @@ use super::body::Decoder;
 use super::counters::{Counters, count};
 use super::desk::Desk;
 use super::limits::Limits;
+use super::lingering::{Dropped, Lingering};
 use super::memory::Reservation;
 use super::refusal::Refusal;
 use super::request::{self, Head, parse_head};
@@ -16,11 +17,8 @@ use super::response::{Answering, write_refusal, write_response};
 use super::socket::{Received, Socket};
 use super::table::Key;
 
-/// What a refused client may still send before the connection is reset, so that it reads the refusal first.
-const LINGERING_BYTES: usize = 4 * 1024 * 1024;
-
-/// How long it may take for that.
-const LINGERING_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a request may take to be found on a connection whose idle time is over.
+const LAST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 pub struct Connection {
@@ -57,8 +55,8 @@ enum Stage {
         sent: usize,
         next: Next,
     },
-    /// Nothing more is said; what the client still sends is dropped, so many bytes by now.
-    Lingering(usize),
+    /// Nothing more is sent, and what the client still sends is dropped.
+    Lingering(Lingering),
 }
 
 /// What follows an answer.
@@ -77,8 +75,20 @@ pub enum Step {
     Answer(Request),
     /// Its socket, until its deadline.
     Wait,
+    /// Its next turn, behind others.
+    Yield,
     /// Its end.
     Close,
+}
+
+/// What becomes of a connection at its deadline.
+pub enum Expired {
+    /// It goes on, with nothing that a handler would have to begin for.
+    Open,
+    /// Its idle time is over, but something came in the last moment, and is read as usual.
+    Readable,
+    /// It ends.
+    Closed,
 }
 
 impl Connection {
@@ -145,13 +155,15 @@ impl Connection {
                         Err(_) => return Step::Close,
                     }
                 }
-                Stage::Lingering(dropped_bytes) => match self.socket.receive(&mut desk.input) {
-                    Received::Bytes(read) if *dropped_bytes < LINGERING_BYTES => {
-                        *dropped_bytes += read
-                    }
-                    Received::Nothing => return Step::Wait,
-                    _ => return Step::Close,
-                },
+                Stage::Lingering(lingering) => {
+                    let dropped = lingering.drop_input(&self.socket, &mut desk.input);
+                    self.deadline = lingering.deadline();
+                    return match dropped {
+                        Dropped::All => Step::Wait,
+                        Dropped::Some => Step::Yield,
+                        Dropped::Enough => Step::Close,
+                    };
+                }
             }
         }
     }
@@ -202,13 +214,14 @@ impl Connection {
         self.send(output, Next::Linger, &desk.limits, &desk.counters)
     }
 
-    /// Does what the deadline means in the stage that it found; false if the connection ends.
-    pub fn expire(&mut self, desk: &mut Desk) -> bool {
+    /// Does what the deadline means in the stage that it found.
+    pub fn expire(&mut self, desk: &mut Desk) -> Expired {
         let refusal = match &self.stage {
-            Stage::Head { begun: false } | Stage::Lingering(_) => return false,
+            Stage::Head { begun: false } => return self.end_idle(),
+            Stage::Lingering(_) => return Expired::Closed,
             Stage::Sending { .. } => {
                 count(&desk.counters.cut_writes);
-                return false;
+                return Expired::Closed;
             }
             Stage::Head { begun: true } => {
                 count(&desk.counters.cut_heads);
@@ -226,7 +239,22 @@ impl Connection {
         if refusal == Refusal::Slow {
             count(&desk.counters.refusals);
         }
-        self.refuse(refusal, desk)
+        match self.refuse(refusal, desk) {
+            true => Expired::Open,
+            false => Expired::Closed,
+        }
+    }
+
+    /// Ends an idle connection, unless something has come that nobody has read yet. The FIN goes first, so that the
+    /// client learns of the end, and what crosses it on the way meets no reset.
+    pub fn end_idle(&mut self) -> Expired {
+        if self.socket.has_more() {
+            self.is_drained = false;
+            self.deadline = Instant::now() + LAST_LOOK_TIMEOUT;
+            return Expired::Readable;
+        }
+        self.linger(Lingering::after_silence());
+        Expired::Open
     }
 
     /// Reads and understands until there is a request, or nothing more to read. None if a refusal was sent.
@@ -373,12 +401,16 @@ impl Connection {
 
     fn go_on(&mut self, next: Next, limits: &Limits) {
         if next == Next::Linger {
-            self.socket.end();
-            self.stage = Stage::Lingering(0);
-            self.deadline = Instant::now() + LINGERING_DEADLINE;
+            self.linger(Lingering::after_response());
         } else {
             self.stage = Stage::Head { begun: false };
             self.deadline = Instant::now() + limits.idle_deadline;
         }
+    }
+
+    fn linger(&mut self, lingering: Lingering) {
+        self.socket.end();
+        self.deadline = lingering.deadline();
+        self.stage = Stage::Lingering(lingering);
     }
 }

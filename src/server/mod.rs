@@ -24,6 +24,7 @@ mod counters;
 mod desk;
 mod limits;
 mod lines;
+mod lingering;
 mod listener;
 mod memory;
 mod pace;
@@ -47,7 +48,7 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response};
 
 pub use self::class::{Class, ClassLimits};
-use self::connection::Connection;
+use self::connection::{Connection, Expired};
 pub use self::counters::Counters;
 use self::desk::Desk;
 pub use self::limits::{Limits, files_for, raise_limit};
@@ -194,14 +195,22 @@ impl Crew {
     fn sweep(&self, desk: &mut Desk) {
         let now = Instant::now();
         for mut connection in self.table.take_expired(now) {
-            let is_open = connection.expire(desk);
-            self.settle(connection, is_open, desk);
+            let expired = connection.expire(desk);
+            self.go_on_expired(connection, expired, desk);
         }
         for pending in self.queue.shed(now) {
             self.shed(&pending, desk);
         }
         if let Some(listener) = self.listener() {
             listener.retry(&self.poller);
+        }
+    }
+
+    fn go_on_expired(&self, connection: Box<Connection>, expired: Expired, desk: &mut Desk) {
+        match expired {
+            Expired::Open => self.settle(connection, true, desk),
+            Expired::Readable => self.hand_over(connection),
+            Expired::Closed => self.close(connection),
         }
     }
 
@@ -222,8 +231,9 @@ impl Crew {
             thread::sleep(DRAINING_TICK);
             let idle_until =
                 Instant::now() + self.limits.idle_deadline.saturating_sub(DRAINING_GRACE);
-            for connection in self.table.take_parked(Some(idle_until)) {
-                self.close(connection);
+            for mut connection in self.table.take_parked(Some(idle_until)) {
+                let expired = connection.end_idle();
+                self.go_on_expired(connection, expired, desk);
             }
             self.sweep(desk);
             if self.table.len() == 0 && self.queue.is_empty() {

@@ -275,6 +275,7 @@ impl Crew {
                     answered += 1;
                 }
                 Step::Wait => connection = self.park(connection)?,
+                Step::Yield => connection = self.park_for_writing(connection)?,
                 Step::Close => {
                     self.close(connection);
                     return None;
