@@ -8,12 +8,15 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::commands::Command;
-use crate::settings::{SECRET, Settings};
+use crate::settings::{Settings, is_shown};
+
+/// In place of a value that may be a secret.
+const HIDDEN: &str = "(hidden)";
 
 /// Keeps movies for signed-in users: a REST service on PostgreSQL.
 ///
-/// Each setting is an environment variable or a flag of the same name; the flag wins, and an empty variable
-/// counts as unset. Without a command it serves; each command takes those settings that it uses.
+/// Each setting is an environment variable or a flag of the same name; the flag wins, and an empty variable or
+/// flag counts as unset. Without a command it serves; each command takes those settings that it uses.
 #[derive(Parser)]
 #[command(
     name = "movies-api",
@@ -61,12 +64,14 @@ pub fn read(mut arguments: Vec<OsString>) -> Result<CommandLine, String> {
             Flags::command()
         }
     };
-    let matches = without_empty_variables(command)
-        .try_get_matches_from(arguments)
-        .map_err(describe)?;
+    let mut command = without_empty_variables(command);
+    let arguments = without_empty_flags(&command, arguments);
+    let matches = command.try_get_matches_from_mut(arguments);
+    let matches = matches.map_err(|error| describe(&error, &command))?;
+    let read = Flags::from_arg_matches(&matches).map_err(|error| describe(&error, &command))?;
     Ok(CommandLine {
-        in_force: list_in_force(&matches),
-        command: Flags::from_arg_matches(&matches).map_err(describe)?.command,
+        in_force: list_in_force(&command, &matches),
+        command: read.command,
     })
 }
 
@@ -83,6 +88,8 @@ pub fn describe_commands() -> clap::Command {
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|argument| {
         let variable = argument.get_env().and_then(std::env::var_os);
+        // `--help` shows no variable's value, whatever the setting's declaration says.
+        let argument = argument.hide_env_values(true);
         if variable.is_some_and(|value| value.is_empty()) {
             argument.env(Resettable::Reset)
         } else {
@@ -92,34 +99,74 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
     command.mut_subcommands(without_empty_variables)
 }
 
-fn list_in_force(matches: &ArgMatches) -> Vec<InForce> {
-    let mut matches = matches;
-    while let Some((_, inner)) = matches.subcommand() {
-        matches = inner;
+/// The arguments without the flags of settings whose value is empty: `--name=`, and `--name` before an empty argument.
+fn without_empty_flags(command: &clap::Command, arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut command = command;
+    let mut arguments = arguments.into_iter().peekable();
+    // The program's own name.
+    let mut kept: Vec<_> = arguments.next().into_iter().collect();
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            kept.push(argument);
+            break;
+        }
+        if let Some(inner) = command.find_subcommand(&argument) {
+            command = inner;
+        }
+        let flag = argument.to_str().and_then(|text| text.strip_prefix("--"));
+        let (name, value) = match flag.map(|flag| flag.split_once('=').ok_or(flag)) {
+            Some(Ok((name, value))) => (Some(name), Some(value)),
+            Some(Err(name)) => (Some(name), None),
+            None => (None, None),
+        };
+        let is_setting = command
+            .get_arguments()
+            .any(|known| name.is_some() && known.get_long() == name && known.get_env().is_some());
+        let is_empty = match value {
+            Some(value) => value.is_empty(),
+            None => is_setting && arguments.next_if(|value| value.is_empty()).is_some(),
+        };
+        if !(is_setting && is_empty) {
+            kept.push(argument);
+        }
     }
-    let ids = matches.ids().map(|id| id.as_str());
-    // Beside the settings stand their groups, named as their structs.
-    ids.filter(|id| !id.starts_with(char::is_uppercase))
-        .map(|id| InForce {
-            name: id.to_uppercase(),
-            value: if SECRET.contains(&id) {
-                "(hidden)".to_owned()
-            } else {
-                let values = matches.get_raw(id).into_iter().flatten();
+    kept.extend(arguments);
+    kept
+}
+
+fn list_in_force(command: &clap::Command, matches: &ArgMatches) -> Vec<InForce> {
+    let (mut command, mut matches) = (command, matches);
+    while let Some((name, inner)) = matches.subcommand() {
+        matches = inner;
+        command = command.find_subcommand(name).unwrap_or(command);
+    }
+    // An argument without a value and a default has no source.
+    let given = command
+        .get_arguments()
+        .filter_map(|argument| Some((argument, matches.value_source(argument.get_id().as_str())?)));
+    given
+        .map(|(argument, source)| InForce {
+            name: argument.get_id().as_str().to_uppercase(),
+            value: if is_shown(argument) {
+                let values = matches.get_raw(argument.get_id().as_str());
+                let values = values.into_iter().flatten();
                 let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
                 values.join(",")
+            } else {
+                HIDDEN.to_owned()
             },
-            source: match matches.value_source(id) {
-                Some(ValueSource::CommandLine) => "flag",
-                Some(ValueSource::EnvVariable) => "environment",
+            source: match source {
+                ValueSource::CommandLine => "flag",
+                ValueSource::EnvVariable => "environment",
                 _ => "default",
             },
         })
         .collect()
 }
 
-/// The parser's error as one line. Help and version are printed, and end the process.
-fn describe(error: clap::Error) -> String {
+/// The parser's error as one line, which repeats no value that may be a secret. Help and version are printed, and end the
+/// process.
+fn describe(error: &clap::Error, command: &clap::Command) -> String {
     let context = |kind| {
         let value = error.get(kind).map(ToString::to_string);
         value.unwrap_or_default()
@@ -132,10 +179,9 @@ fn describe(error: clap::Error) -> String {
         .unwrap_or_default()
         .replace('-', "_")
         .to_lowercase();
-    let value = if SECRET.contains(&name.as_str()) {
-        "(hidden)".to_owned()
-    } else {
-        context(ContextKind::InvalidValue)
+    let value = match context(ContextKind::InvalidValue) {
+        value if is_shown_everywhere(command, &name) => value,
+        _ => HIDDEN.to_owned(),
     };
     let variable = name.to_uppercase();
     match error.kind() {
@@ -143,23 +189,58 @@ fn describe(error: clap::Error) -> String {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         ErrorKind::ValueValidation => {
-            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            let reason = std::error::Error::source(error).map(ToString::to_string);
             format!(
                 "{variable}={value} is not allowed: {}",
                 reason.unwrap_or_default()
             )
+        }
+        ErrorKind::InvalidValue if context(ContextKind::InvalidValue).is_empty() => {
+            format!("{argument} has no value (see --help)")
         }
         ErrorKind::InvalidValue => {
             let allowed = context(ContextKind::ValidValue);
             format!("{variable}={value} is not allowed: it is one of {allowed}")
         }
         ErrorKind::MissingRequiredArgument => describe_missing(&argument),
+        ErrorKind::TooManyValues => format!("{argument} takes no further value (see --help)"),
+        ErrorKind::UnknownArgument => match argument.strip_prefix("--") {
+            Some(flag) if is_word(flag) => format!("unexpected argument '{argument}' found"),
+            _ => "an argument is one too many, or an unknown flag (see --help)".to_owned(),
+        },
+        ErrorKind::InvalidSubcommand => match context(ContextKind::InvalidSubcommand) {
+            given if is_word(&given) => format!("unrecognized subcommand '{given}'"),
+            _ => "the first argument is no command (see --help)".to_owned(),
+        },
+        // The others' first line names arguments and no values.
         _ => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
             line.trim_start_matches("error: ").to_owned()
         }
     }
+}
+
+/// Whether every argument of this name, whatever the command, may be shown, and there is one.
+fn is_shown_everywhere(command: &clap::Command, name: &str) -> bool {
+    fn collect<'a>(command: &'a clap::Command, name: &str, found: &mut Vec<&'a clap::Arg>) {
+        let arguments = command.get_arguments();
+        found.extend(arguments.filter(|argument| argument.get_id() == name));
+        for inner in command.get_subcommands() {
+            collect(inner, name, found);
+        }
+    }
+    let mut found = Vec::new();
+    collect(command, name, &mut found);
+    !found.is_empty() && found.into_iter().all(is_shown)
+}
+
+/// Whether it can be a command's or a flag's name that was misspelt; a password or an address of a database seldom is.
+fn is_word(text: &str) -> bool {
+    text.len() <= 24
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_')
 }
 
 /// `missing` is the parser's list, such as `--database-url <DATABASE_URL>, <USERNAME>`.
@@ -187,13 +268,15 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
+    const KEY: &str = "--secret-key=opensesame-opensesame-opensesame";
+
     fn read_flags(flags: &[&str]) -> Result<CommandLine, String> {
         let program = ["movies-api"].iter();
         read(program.chain(flags).map(OsString::from).collect())
     }
 
     fn serve(flags: &[&str]) -> Result<(Settings, Vec<InForce>), String> {
-        let always = ["--database-url=host=/tmp", "--secret-key=opensesame"];
+        let always = ["--database-url=host=/tmp", KEY];
         match read_flags(&[&always, flags].concat())? {
             CommandLine {
                 command: Command::Serve(settings),
@@ -238,21 +321,126 @@ mod tests {
 
     #[test]
     fn secrets_are_neither_shown_in_force_nor_in_an_error() {
-        let (settings, in_force) = serve(&["--secret-key-fallbacks=old,older"]).unwrap();
-        assert_eq!(settings.tokens.secret_key_fallbacks, ["old", "older"]);
-        for setting in &in_force {
-            assert!(!setting.value.contains("old") && !setting.value.contains("sesame"));
-        }
-        let flags = [
-            "--secret-key=x",
-            "--database-url=postgresql://me:hunter2@host:port/db",
-        ];
-        let told = read_flags(&flags).map(|_| ()).unwrap_err();
-        assert!(
-            told.starts_with("DATABASE_URL=(hidden) is not allowed"),
-            "{told}"
+        let fallbacks = "--secret-key-fallbacks=, old-hunter2-old-hunter2-old-hunter2,, older-hunter2-older-hunter2-older,";
+        let (settings, in_force) = serve(&[fallbacks]).unwrap();
+        let keys = settings.tokens.secret_key_fallbacks.iter().flatten();
+        let keys: Vec<_> = keys.map(|key| key.as_bytes()).collect();
+        assert_eq!(
+            keys,
+            [
+                &b"old-hunter2-old-hunter2-old-hunter2"[..],
+                b"older-hunter2-older-hunter2-older"
+            ]
         );
-        assert!(!told.contains("hunter2"), "{told}");
+        for setting in &in_force {
+            assert!(!setting.value.contains("hunter2") && !setting.value.contains("sesame"));
+        }
+        assert!(!format!("{settings:?}").contains("hunter2"));
+        let weak = "is not allowed: a key is 32 bytes or longer";
+        let no_address = "is not allowed: it is postgresql://user:password@host:port/database";
+        for (flag, expected) in [
+            (
+                "--database-url=postgresql://me:hunter2@host:port/db",
+                format!("DATABASE_URL=(hidden) {no_address}"),
+            ),
+            (
+                "--secret-key=hunter2",
+                format!("SECRET_KEY=(hidden) {weak}"),
+            ),
+            ("--secret-key=  ", format!("SECRET_KEY=(hidden) {weak}")),
+            (
+                "--secret-key-fallbacks=hunter2",
+                format!("SECRET_KEY_FALLBACKS=(hidden) {weak}"),
+            ),
+            (
+                "--secret-key-fallbacks=a-key-that-is-long-enough-for-hs256,hunter2",
+                format!("SECRET_KEY_FALLBACKS=(hidden) {weak}"),
+            ),
+        ] {
+            let error = read_flags(&[flag]).map(|_| ()).unwrap_err();
+            assert!(error.starts_with(&expected), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_argument_without_a_place_is_not_repeated() {
+        for arguments in [
+            &["serve", "hunter2"][..],
+            &["serve", "--secret-key", KEY, "hunter2"],
+            &["serve", "-hunter2"],
+            &["serve", "--hunter2"],
+            &["serve", "--database-url", "host=/x", "password=hunter2"],
+            &["postgres://u:hunter2@host/db"],
+            &["hunter2"],
+            &["migrate", "postgres://u:hunter2@host/db"],
+            &["migrate", "--json=hunter2"],
+            &["users", "hunter2"],
+            &["import-django", "host=/x", "password=hunter2"],
+            &["import-django", "hunter2"],
+        ] {
+            let error = read_flags(arguments).map(|_| ()).unwrap_err();
+            assert!(!error.contains("hunter2") && !error.is_empty(), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn only_known_types_are_shown() {
+        let mut shown = Vec::new();
+        for argument in Settings::command().get_arguments() {
+            if !is_shown(argument) {
+                shown.push(argument.get_id().to_string());
+            }
+        }
+        assert_eq!(
+            shown,
+            ["database_url", "secret_key", "secret_key_fallbacks"]
+        );
+        assert!(!is_shown(&clap::Arg::new("text").long("text")));
+    }
+
+    #[test]
+    fn an_empty_flag_counts_as_unset() {
+        let (settings, in_force) = serve(&[
+            "--bind=",
+            "--workers",
+            "",
+            "--secret-key-fallbacks=",
+            "--log-format=",
+            "--bcrypt-cost",
+            "7",
+        ])
+        .unwrap();
+        assert_eq!((settings.workers, settings.passwords.bcrypt_cost), (96, 7));
+        assert!(settings.tokens.secret_key_fallbacks.is_empty());
+        let source = |name: &str| {
+            let setting = in_force.iter().find(|setting| setting.name == name);
+            setting.map(|setting| setting.source)
+        };
+        assert_eq!(source("BIND"), Some("default"));
+        assert_eq!(source("SECRET_KEY_FALLBACKS"), None);
+        for (arguments, expected) in [
+            (
+                &["--secret-key=", "--database-url="][..],
+                "DATABASE_URL and SECRET_KEY are not set, without a default (see --help)",
+            ),
+            (
+                &["migrate", "--database-url", ""],
+                "DATABASE_URL is not set, without a default (see --help)",
+            ),
+            // A flag that the command does not have stays unexpected, and an argument that is no setting keeps its value.
+            (
+                &["migrate", "--secret-key="],
+                "unexpected argument '--secret-key' found",
+            ),
+            (
+                &["serve", "--bind"],
+                "--bind <BIND> has no value (see --help)",
+            ),
+        ] {
+            assert_eq!(read_flags(arguments).map(|_| ()), Err(expected.to_owned()));
+        }
     }
 
     #[test]

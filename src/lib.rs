@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod password;
 pub mod server;
 pub mod settings;
+pub mod signing_key;
 pub mod store;
 pub mod text;
 pub mod throttle;

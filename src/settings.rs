@@ -1,5 +1,6 @@
 //! Every setting: its flag and variable, default, unit, bounds; in groups, since a command asks for no more than it
-//! uses.
+//! uses. And which of them may be shown.
+use std::any::TypeId;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::api::{Origin, Visibility};
 use crate::logging::{Format, Levels};
+use crate::signing_key::{SigningKey, WeakKey};
 use crate::store::Database;
 
 /// What the service is set to.
@@ -99,13 +101,13 @@ pub struct DatabaseSettings {
 /// What signs tokens, and how long they live.
 #[derive(Args, Debug)]
 pub struct TokenSettings {
-    /// Secret that signs the tokens; 32 bytes or more are advised
-    #[arg(long, env, hide_env_values = true)]
-    pub secret_key: String,
+    /// Secret that signs the tokens; 32 bytes or more are required
+    #[arg(long, env, hide_env_values = true, value_parser = str::parse::<SigningKey>)]
+    pub secret_key: SigningKey,
 
-    /// Former secrets whose tokens are still accepted, separated by commas
-    #[arg(long, env, hide_env_values = true, value_delimiter = ',')]
-    pub secret_key_fallbacks: Vec<String>,
+    /// Former secrets whose tokens are still accepted, separated by commas; 32 bytes or more are required of each
+    #[arg(long, env, hide_env_values = true, value_delimiter = ',', value_parser = parse_fallback)]
+    pub secret_key_fallbacks: Vec<Option<SigningKey>>,
 
     /// How long an access token is good, in seconds
     #[arg(long, env, default_value = "3600", hide_env_values = true, value_name = "SECONDS", value_parser = parse_lifetime)]
@@ -124,19 +126,35 @@ pub struct PasswordSettings {
     pub bcrypt_cost: u32,
 }
 
-/// Secrets, and what may hold one: never shown, neither in force nor in an error.
-pub const SECRET: [&str; 4] = [
-    "database_url",
-    "django_database_url",
-    "secret_key",
-    "secret_key_fallbacks",
-];
+/// Whether the argument's value may be logged, printed and repeated in an error. It follows from the type: a fixed choice
+/// of words may, and the types that are listed here. Any other, such as text, an address of a database or a key, may hold
+/// a secret, so a setting of a new type is hidden until its type is added.
+pub fn is_shown(argument: &clap::Arg) -> bool {
+    let shown = [
+        TypeId::of::<SocketAddr>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<Duration>(),
+        TypeId::of::<IpNet>(),
+        TypeId::of::<Origin>(),
+        TypeId::of::<Levels>(),
+    ];
+    let value_type = argument.get_value_parser().type_id();
+    shown.iter().any(|shown| value_type == *shown) || !argument.get_possible_values().is_empty()
+}
 
 /// As libpq reads it.
 pub fn parse_database_url(text: &str) -> Result<Database, String> {
     text.parse().map_err(|reason: String| {
         format!("it is postgresql://user:password@host:port/database or key=value pairs ({reason})")
     })
+}
+
+/// One of the former keys; nothing where there is nothing between two commas.
+fn parse_fallback(text: &str) -> Result<Option<SigningKey>, WeakKey> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some)
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {

@@ -12,6 +12,8 @@ use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
+use crate::signing_key::SigningKey;
+
 /// What a token is for; the claim `token_type` says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -118,11 +120,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Tokens are signed with `secret`; those signed with one of `fallbacks` are accepted too, so that a key
+    /// Tokens are signed with `key`; those signed with one of `fallbacks` are accepted too, so that a key
     /// can be replaced without signing everyone out.
-    pub fn new(
-        secret: &str,
-        fallbacks: &[String],
+    pub fn new<'a>(
+        key: &'a SigningKey,
+        fallbacks: impl IntoIterator<Item = &'a SigningKey>,
         access_lifetime: Duration,
         refresh_lifetime: Duration,
     ) -> Keys {
@@ -134,11 +136,11 @@ impl Keys {
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
-        let secrets = std::iter::once(secret).chain(fallbacks.iter().map(String::as_str));
+        let keys = std::iter::once(key).chain(fallbacks);
         Keys {
-            signing: EncodingKey::from_secret(secret.as_bytes()),
-            checking: secrets
-                .map(|secret| DecodingKey::from_secret(secret.as_bytes()))
+            signing: EncodingKey::from_secret(key.as_bytes()),
+            checking: keys
+                .map(|key| DecodingKey::from_secret(key.as_bytes()))
                 .collect(),
             validation,
             access_lifetime,
@@ -341,12 +343,8 @@ mod tests {
     use super::*;
 
     fn keys(lifetime: Duration) -> Keys {
-        Keys::new(
-            "a-key-of-the-tests-alone-0123456789",
-            &[],
-            lifetime,
-            lifetime,
-        )
+        let key = "a-key-of-the-tests-alone-0123456789".parse().unwrap();
+        Keys::new(&key, [], lifetime, lifetime)
     }
 
     #[test]

@@ -18,7 +18,8 @@ const ARROWS: &str = "
     commands/migrate -> commands/mod, settings, store/mod
     commands/print   -> settings, server/mod
     commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
-    settings     -> api/mod, logging, store/mod
+    settings     -> api/mod, logging, signing_key, store/mod
+    token        -> signing_key
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
     api/mod      -> api/cors, api/docs, api/exchange, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
     api/exchange -> api/mod, api/cors, api/error, api/proxy, logging, metrics, trace

@@ -23,9 +23,6 @@ struct Checked {
 /// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
 pub fn check(settings: &Settings, output: &Output) -> anyhow::Result<()> {
     let mut notes = Vec::new();
-    if settings.tokens.secret_key.len() < 32 {
-        notes.push("SECRET_KEY is shorter than the 32 bytes that are advised".to_owned());
-    }
     let found = store::inspect(&settings.database.database_url, START_DEADLINE);
     let mut lines = vec!["settings    good".to_owned()];
     let (problems, database) = match found {

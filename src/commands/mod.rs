@@ -164,7 +164,7 @@ fn now(store: &Store) -> Access<'_> {
 fn make_keys(settings: &TokenSettings) -> Keys {
     Keys::new(
         &settings.secret_key,
-        &settings.secret_key_fallbacks,
+        settings.secret_key_fallbacks.iter().flatten(),
         settings.access_token_lifetime,
         settings.refresh_token_lifetime,
     )

@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use crate::server;
-use crate::settings::{SECRET, Settings};
+use crate::settings::{Settings, is_shown};
 
 /// What is printed, and for whom.
 #[derive(Args, Debug)]
@@ -68,13 +68,13 @@ impl FromArgMatches for Given {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Given, clap::Error> {
         let missing = || clap::Error::new(ErrorKind::MissingRequiredArgument);
         let settings = Settings::augment_args(clap::Command::new("settings"));
-        let names = settings
+        let shown = settings
             .get_arguments()
-            .map(|argument| argument.get_id().as_str());
+            .filter(|argument| is_shown(argument));
+        let names = shown.map(|argument| argument.get_id().as_str());
         let is_set = |name: &&str| {
             let source = matches.value_source(name);
-            !SECRET.contains(name)
-                && source.is_some_and(|source| source != ValueSource::DefaultValue)
+            source.is_some_and(|source| source != ValueSource::DefaultValue)
         };
         let value_of = |name: &str| {
             let values = matches.get_raw(name).into_iter().flatten();

@@ -31,9 +31,6 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
     for setting in in_force {
         log::info!("{}={} ({})", setting.name, setting.value, setting.source);
     }
-    if settings.tokens.secret_key.len() < 32 {
-        log::warn!("SECRET_KEY is shorter than the 32 bytes that HS256 asks for (RFC 7518 3.2)");
-    }
     // A second signal ends the process at once; the first one is told to the server once there is one.
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {

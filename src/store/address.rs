@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use postgres::Config;
 use postgres::config::{Host, SslMode};
+use secrecy::{ExposeSecret, SecretString};
 
-use super::connection_string::{parse, split};
+use super::connection_string::{Invalid, parse, rule_for, to_config};
 
 /// Where the database is, and whom to take for it.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub enum Trust {
     Host,
 }
 
-/// The words that are taken out of the string before the client library reads it.
+/// The parameters that the client library does not know, or reads in another way.
 const OURS: [&str; 4] = ["sslmode", "sslrootcert", "passfile", "tcp_user_timeout"];
 
 /// A server that vanished is noticed within about ten seconds: by its silence towards what was sent to it, and towards
@@ -52,26 +53,18 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 const SOCKETS: &str = "/var/run/postgresql";
 
 impl FromStr for Address {
-    type Err = String;
+    type Err = Invalid;
 
-    fn from_str(text: &str) -> Result<Address, String> {
-        let (mut words, base) = split(text)?;
-        for (name, _) in &mut words {
-            // Where libpq and the client library differ, libpq's name counts.
-            if name == "keepalives_count" {
-                *name = "keepalives_retries".to_owned();
-            }
-        }
-        let mut taken = |name: &str| {
-            let given = words.iter().rev().find(|(given, _)| given == name);
-            let value = given.map(|(_, value)| value.clone());
-            words.retain(|(given, _)| given != name);
-            value.filter(|value| !value.is_empty())
+    fn from_str(text: &str) -> Result<Address, Invalid> {
+        let mut pairs = parse(text)?;
+        let mut take = |name: &str| {
+            let position = pairs.iter().position(|(given, _)| *given == name);
+            position.map(|position| pairs.remove(position).1)
         };
-        let [mode, authorities, passfile, user_timeout] = OURS.map(&mut taken);
+        let [mode, authorities, passfile, user_timeout] = OURS.map(&mut take);
         for (name, value) in DEFAULTS {
-            if words.iter().all(|(given, _)| given != name) {
-                words.push((name.to_owned(), value.to_owned()));
+            if pairs.iter().all(|(given, _)| *given != name) {
+                pairs.push((name, value.to_owned()));
             }
         }
         let authorities = authorities.filter(|path| path != "system");
@@ -81,29 +74,26 @@ impl FromStr for Address {
             Some("require") if authorities.is_none() => (SslMode::Require, Trust::Anybody),
             Some("require" | "verify-ca") => (SslMode::Require, Trust::Authority),
             Some("verify-full") => (SslMode::Require, Trust::Host),
-            Some(_) => {
-                return Err("sslmode is disable, prefer, require, verify-ca or verify-full".into());
-            }
+            Some(_) => return Err(rule_for("sslmode")),
         };
         let user_timeout = match user_timeout.map(|value| value.parse()) {
             None => TCP_USER_TIMEOUT,
             Some(Ok(milliseconds)) => Duration::from_millis(milliseconds),
-            Some(Err(_)) => return Err("tcp_user_timeout is a number of milliseconds".into()),
+            Some(Err(_)) => return Err(rule_for("tcp_user_timeout")),
         };
-        let mut whole = parse(&base, &words)?;
+        let mut whole = to_config(&pairs)?;
         whole.ssl_mode(mode).tcp_user_timeout(user_timeout);
         if whole.get_hosts().is_empty() && whole.get_hostaddrs().is_empty() {
             whole.host(SOCKETS);
         }
         let passwords = match passfile {
-            Some(path) if whole.get_password().is_none() => std::fs::read_to_string(&path)
-                .map_err(|error| format!("passfile {path} cannot be read: {error}"))?,
-            _ => String::new(),
+            Some(path) if whole.get_password().is_none() => read_passwords(path.into())?,
+            _ => SecretString::default(),
         };
         let deadline = whole.get_connect_timeout().copied();
         Ok(Address {
             options: whole.get_options().unwrap_or_default().to_owned(),
-            servers: servers_of(&whole, &passwords)?,
+            servers: servers_of(&whole, passwords.expose_secret())?,
             connect_deadline: deadline.unwrap_or(Duration::from_secs(3)),
             trust,
             authorities: authorities.map(PathBuf::from),
@@ -111,13 +101,26 @@ impl FromStr for Address {
     }
 }
 
+fn read_passwords(path: PathBuf) -> Result<SecretString, Invalid> {
+    match std::fs::read_to_string(&path) {
+        Ok(passwords) => Ok(passwords.into()),
+        Err(error) => Err(Invalid::File {
+            name: "passfile",
+            path,
+            reason: error.to_string(),
+        }),
+    }
+}
+
 /// One configuration for each server of the whole, so that each can be tried by itself, with a password of its own.
-fn servers_of(whole: &Config, passwords: &str) -> Result<Vec<Config>, String> {
+fn servers_of(whole: &Config, passwords: &str) -> Result<Vec<Config>, Invalid> {
     let (hosts, addresses, ports) = (whole.get_hosts(), whole.get_hostaddrs(), whole.get_ports());
     let count = hosts.len().max(addresses.len());
     let fits = |given: usize| given == 0 || given == count;
     if !fits(hosts.len()) || !fits(addresses.len()) || (ports.len() > 1 && ports.len() != count) {
-        return Err("there are not as many ports or addresses as hosts".into());
+        return Err(Invalid::Rule(
+            "there are not as many ports or addresses as hosts",
+        ));
     }
     let mut servers = Vec::new();
     for place in 0..count {
@@ -272,19 +275,168 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_without_a_secret() {
-        for text in [
-            "host=a sslmode=maybe password=hunter2",
-            "postgresql://me:hunter2@host:port/db",
-            "host=a password='hunter2",
-            "host=a,b port=1,2,3 password=hunter2",
-            "host=a surprise=1 password=hunter2",
-            "host=a tcp_user_timeout=soon password=hunter2",
-            "host=a passfile=/nowhere/at/all",
+    fn an_error_names_the_rule_and_repeats_nothing_of_the_string() {
+        for (text, rule) in [
+            ("", "blank"),
+            ("  ", "blank"),
+            ("hunter2", "a name has no =value"),
+            (
+                "'postgres://u:hunter2@host/db?sslmode=require'",
+                "quotation mark",
+            ),
+            (
+                "\"postgres://u:hunter2@host/db?sslmode=require\"",
+                "quotation mark",
+            ),
+            ("\"host=a password=hunter2\"", "quotation mark"),
+            (
+                "POSTGRES://u:hunter2@host/db",
+                "begin a URL with postgresql://",
+            ),
+            (
+                "postgres:/u:hunter2@host/db",
+                "begin a URL with postgresql://",
+            ),
+            (
+                "postgresql+psycopg://u:hunter2@host/db",
+                "begin a URL with postgresql://",
+            ),
+            (
+                "jdbc:postgresql://host/db?user=u&password=hunter2",
+                "parameter 1 is none of host, ",
+            ),
+            (
+                "postgresql//u:hunter2@host/db?sslmode=require",
+                "parameter 1 is none of host, ",
+            ),
+            (
+                "DATABASE_URL=postgres://u:hunter2@host/db",
+                "parameter 1 is none of host, ",
+            ),
+            // A password whose marks are not encoded.
+            ("postgres://u:a@hunter2@host/db", "write %40 for @"),
+            ("postgres://u:a@hunter2/b@host/db", "write %40 for @"),
+            ("postgres://u:hunter2/x@host/db", "write %40 for @"),
+            ("postgres://u:12/hunter2@host/db", "write %40 for @"),
+            (
+                "postgres://u:a@b?hunter2@host/db",
+                "after the ? has no value",
+            ),
+            (
+                "postgres://u:a@b?hunter2=x@host/db",
+                "parameter 1 is none of host, ",
+            ),
+            ("postgres://u:a@b#hunter2/x", "host is a name"),
+            ("postgres://u:a@[hunter2/x", "IPv6"),
+            ("postgres://u:a@b,c:hunter2/x", "port is a number"),
+            ("postgres://u:100%hunter2@host/db", "write %25 for %"),
+            ("postgres://u:hunter2%@host/db", "write %25 for %"),
+            ("postgres://u:hunter2%FF@host/db", "not UTF-8"),
+            ("postgres://u:hunter2%00@host/db", "write %25 for %"),
+            // The marks between the parts are missing, or encoded.
+            ("postgres://u:hunter2", "port is a number"),
+            ("postgres://u:hunter2/db", "port is a number"),
+            ("postgres://u:hunter2%40host/db", "port is a number"),
+            ("postgres://u%3Ahunter2%40host/db", "host is a name"),
+            ("postgres://u%3Ahunter2@host/db", "user is a name"),
+            ("postgres://host?password=hunter2@x", "user is a name"),
+            ("postgres://u@host:hunter2/db", "port is a number"),
+            ("postgres://u@host:5432:hunter2/db", "port is a number"),
+            (
+                "postgres://u@host:0/db?password=hunter2",
+                "port is a number",
+            ),
+            (
+                "postgres://u@host/db&password=hunter2",
+                "dbname is the name",
+            ),
+            (
+                "postgres://u@host/db;password=hunter2",
+                "dbname is the name",
+            ),
+            (
+                "postgres://u@host/db password=hunter2",
+                "dbname is the name",
+            ),
+            (
+                "postgres://u@host/db?pass=hunter2",
+                "parameter 1 is none of host, ",
+            ),
+            (
+                "postgres://u@host/db?sslmode=require&hunter2=x",
+                "parameter 2 is none of host, ",
+            ),
+            (
+                "postgres://u@host/db?sslmode=require password=hunter2",
+                "sslmode is disable, ",
+            ),
+            (
+                "postgres://u@host/db?sslmode=require?password=hunter2",
+                "sslmode is disable, ",
+            ),
+            // Pairs whose quotes are missing or in the wrong place.
+            ("host=a password=my hunter2", "a name has no =value"),
+            (
+                "host=a password=my hunter2 dbname=b",
+                "parameter 3 is none of host, ",
+            ),
+            ("host=a password='hunter2", "a quote is not closed"),
+            (
+                "password='my'hunter2' host=a",
+                "parameter 2 is none of host, ",
+            ),
+            ("host=a pasword=hunter2", "parameter 2 is none of host, "),
+            ("host=a password = = hunter2", "a name has no =value"),
+            ("host=a port=hunter2", "port is a number"),
+            ("host=a hostaddr=hunter2", "hostaddr is an IP address"),
+            ("host=u:hunter2@a", "host is a name"),
+            ("host=postgres://u:hunter2@a/db", "host is a name"),
+            (
+                "host=a dbname=postgres://u:hunter2@a/db",
+                "dbname is the name",
+            ),
+            ("host=a dbname=u:hunter2@a/db", "dbname is the name"),
+            ("dbname='host=a password=hunter2'", "dbname is the name"),
+            ("host=a user='u password=hunter2'", "user is a name"),
+            ("host=a user=u:hunter2", "user is a name"),
+            (
+                "host=a options='-c b=c password=hunter2'",
+                "options are settings",
+            ),
+            ("host=a options=hunter2", "options are settings"),
+            ("host=a sslmode=hunter2", "sslmode is disable, "),
+            (
+                "host=a connect_timeout=hunter2",
+                "connect_timeout is a number",
+            ),
+            (
+                "host=a tcp_user_timeout=hunter2",
+                "tcp_user_timeout is a number",
+            ),
+            (
+                "host=a keepalives_count=hunter2",
+                "keepalives_count is a number",
+            ),
+            (
+                "host=a target_session_attrs=hunter2",
+                "target_session_attrs is any, ",
+            ),
+            ("host=a,b port=1,2,3 password=hunter2", "not as many ports"),
+            (
+                "host=a passfile=/nowhere/at/all",
+                "passfile /nowhere/at/all: No such file",
+            ),
         ] {
-            let told = text.parse::<Address>().map(|_| ()).unwrap_err();
-            assert!(!told.contains("hunter2"), "{told}");
+            let error = text.parse::<Address>().map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(rule), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn no_type_of_an_address_shows_the_password() {
+        let address: Address = "postgres://u:hunter2@host/db".parse().unwrap();
+        assert!(!format!("{address:?} {address:#?}").contains("hunter2"));
     }
 
     #[test]
