@@ -20,6 +20,7 @@
 //! tests/house.rs holds who may use whom.
 
 pub mod api;
+pub mod bcrypt_cost;
 pub mod command_line;
 pub mod commands;
 pub mod logging;

@@ -18,7 +18,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::tell_end(format_args!("{error:#}"));
-            ExitCode::FAILURE
+            match error.is::<commands::BadSetting>() {
+                true => ExitCode::from(BAD_USAGE),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -29,6 +29,13 @@ const PBKDF2_PREFIX: &str = "pbkdf2_sha256$";
 /// hold a core. The import's statement find_locked_out knows the same bound.
 const MOST_ITERATIONS: u32 = 5_000_000;
 
+/// How long a request may wait for a core and its hash. A request has 9 s in all.
+pub const HASH_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Stored hashes of a higher cost, unless it is the configured one, match nothing: one of cost 31, in a row that somebody
+/// tampered with, would hold a core for days. On the machine where it was measured cost 16 takes 7 s.
+const MAX_STORED_COST: u32 = 16;
+
 /// Hashing failed or could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,8 +54,6 @@ pub struct Cost {
     pub rounds_log2: u32,
     /// How many requests may wait for a free core before further ones are refused.
     pub waiting_limit: usize,
-    /// How long one may wait.
-    pub waiting_deadline: Duration,
 }
 
 /// Hashes and verifies passwords, at most as many at once as there are cores, so that sign-ins never starve
@@ -58,6 +63,7 @@ pub struct Hasher {
     cores: usize,
     queue: Mutex<Queue>,
     freed: Condvar,
+    /// What the password of an unknown user is verified against: a well-formed hash that was never computed.
     nobody: String,
 }
 
@@ -69,44 +75,52 @@ struct Queue {
 
 impl Hasher {
     /// A hasher of the given cost.
-    ///
-    /// # Errors
-    /// If bcrypt refuses the cost.
-    pub fn new(cost: Cost) -> Result<Hasher, Error> {
+    pub fn new(cost: Cost) -> Hasher {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Hasher {
+        // Salt and key of zeros: verifying against it takes as long as against any other hash of this cost.
+        let zeros = ".".repeat(53);
+        Hasher {
             cost,
             cores,
             queue: Mutex::default(),
             freed: Condvar::new(),
-            nobody: bcrypt::hash(digest("nobody's password"), cost.rounds_log2)?,
-        })
+            nobody: format!("$2b${:02}${zeros}", cost.rounds_log2),
+        }
     }
 
     /// The password's hash in the form that Django stores: `bcrypt_sha256$$2b$10$...`.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full.
-    pub fn hash(&self, password: &str) -> Result<String, Error> {
-        let _core = self.take_core()?;
-        let hash = bcrypt::hash(digest(password), self.cost.rounds_log2)?;
-        Ok(format!("{PREFIX}{hash}"))
+    /// [`Error::Busy`] if the queue is full, or no core was free until the deadline.
+    pub fn hash(&self, password: &str, deadline: Instant) -> Result<String, Error> {
+        self.acquire_core(deadline)?.hash(password)
     }
 
-    /// Whether the password has this stored hash. Without one (an unknown user) the answer is no, after as much
-    /// work as for a wrong password.
+    /// As [`Core::verify`], on a core of its own.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full.
-    pub fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool, Error> {
-        let _core = self.take_core()?;
-        if let Some(foreign) = stored.and_then(|stored| stored.strip_prefix(PBKDF2_PREFIX)) {
-            return Ok(verify_pbkdf2(password, foreign).unwrap_or(false));
+    /// [`Error::Busy`] if the queue is full, or no core was free until the deadline.
+    pub fn verify(
+        &self,
+        password: &str,
+        stored: Option<&str>,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        Ok(self.acquire_core(deadline)?.verify(password, stored))
+    }
+
+    /// Waits until the deadline for a core to hash on, for a caller that hashes more than once. Counts how that went.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the queue is full, or no core was free until the deadline.
+    pub fn acquire_core(&self, deadline: Instant) -> Result<Core<'_>, Error> {
+        let asked = Instant::now();
+        let core = self.wait_for_core(deadline);
+        match core {
+            Ok(_) => metrics::count_hash_wait(asked.elapsed()),
+            Err(_) => metrics::count_hash_refusal(),
         }
-        let known = stored.and_then(|stored| stored.strip_prefix(PREFIX));
-        let matches = bcrypt::verify(digest(password), known.unwrap_or(&self.nobody));
-        // A stored text that is no hash (Django's "!" for an unusable password) matches nothing.
-        Ok(matches.unwrap_or(false) && known.is_some())
+        core
     }
 
     /// How many passwords are hashed now, and how many wait for that.
@@ -115,20 +129,12 @@ impl Hasher {
         (queue.running, queue.waiting)
     }
 
-    /// Waits for a free core, and counts how that went.
-    fn take_core(&self) -> Result<Core<'_>, Error> {
-        let asked = Instant::now();
-        let core = self.wait_for_core(asked + self.cost.waiting_deadline);
-        match core {
-            Ok(_) => metrics::count_hash_wait(asked.elapsed()),
-            Err(_) => metrics::count_hash_refusal(),
-        }
-        core
-    }
-
     fn wait_for_core(&self, deadline: Instant) -> Result<Core<'_>, Error> {
         // The counters are whole at every step, so a lock poisoned elsewhere is still good.
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if deadline <= Instant::now() {
+            return Err(Error::Busy);
+        }
         if queue.running >= self.cores {
             if queue.waiting >= self.cost.waiting_limit {
                 return Err(Error::Busy);
@@ -150,8 +156,38 @@ impl Hasher {
     }
 }
 
-/// A core taken for one hash; dropping it frees the core.
-struct Core<'a>(&'a Hasher);
+/// A core that is reserved for hashing until this is dropped.
+pub struct Core<'a>(&'a Hasher);
+
+impl Core<'_> {
+    /// As [`Hasher::hash`].
+    ///
+    /// # Errors
+    /// If bcrypt fails, as without randomness.
+    pub fn hash(&self, password: &str) -> Result<String, Error> {
+        let hash = bcrypt::hash(digest(password), self.0.cost.rounds_log2)?;
+        Ok(format!("{PREFIX}{hash}"))
+    }
+
+    /// Whether the password has this stored hash. Without one (an unknown user) the answer is no, after as much work as
+    /// for a wrong password.
+    pub fn verify(&self, password: &str, stored: Option<&str>) -> bool {
+        if let Some(foreign) = stored.and_then(|stored| stored.strip_prefix(PBKDF2_PREFIX)) {
+            return verify_pbkdf2(password, foreign).unwrap_or(false);
+        }
+        let known = stored.and_then(|stored| stored.strip_prefix(PREFIX));
+        let known = known.filter(|hash| self.is_affordable(hash));
+        let matches = bcrypt::verify(digest(password), known.unwrap_or(&self.0.nobody));
+        // A stored text that is no hash (Django's "!" for an unusable password) matches nothing.
+        matches.unwrap_or(false) && known.is_some()
+    }
+
+    /// `hash` is bcrypt's, such as `$2b$10$...`; what is none is left to bcrypt itself.
+    fn is_affordable(&self, hash: &str) -> bool {
+        let cost = hash.get(4..6).and_then(|cost| cost.parse().ok());
+        cost.is_none_or(|cost: u32| cost <= MAX_STORED_COST.max(self.0.cost.rounds_log2))
+    }
+}
 
 impl Drop for Core<'_> {
     fn drop(&mut self) {
@@ -215,21 +251,47 @@ mod tests {
         Hasher::new(Cost {
             rounds_log2: 4,
             waiting_limit,
-            waiting_deadline: Duration::from_millis(20),
         })
-        .unwrap()
+    }
+
+    fn later() -> Instant {
+        Instant::now() + HASH_TIMEOUT
     }
 
     #[test]
     fn a_hash_verifies_its_own_password_alone() {
-        let hasher = hasher(1);
+        let core = hasher(1);
+        let core = core.acquire_core(later()).unwrap();
         let long = "x".repeat(72);
-        let stored = hasher.hash(&format!("{long}a")).unwrap();
+        let stored = core.hash(&format!("{long}a")).unwrap();
         assert!(stored.starts_with("bcrypt_sha256$$2b$04$"));
-        assert!(hasher.verify(&format!("{long}a"), Some(&stored)).unwrap());
-        assert!(!hasher.verify(&format!("{long}b"), Some(&stored)).unwrap());
-        assert!(!hasher.verify("nobody's password", None).unwrap());
-        assert!(!hasher.verify("x", Some("!unusable")).unwrap());
+        assert!(core.verify(&format!("{long}a"), Some(&stored)));
+        assert!(!core.verify(&format!("{long}b"), Some(&stored)));
+        assert!(!core.verify("x", None));
+        assert!(!core.verify("x", Some("!unusable")));
+    }
+
+    #[test]
+    fn the_hash_of_an_unknown_user_is_one_that_bcrypt_computes() {
+        for cost in [4, 5] {
+            let hasher = Hasher::new(Cost {
+                rounds_log2: cost,
+                waiting_limit: 0,
+            });
+            let parts: bcrypt::HashParts = hasher.nobody.parse().unwrap();
+            assert_eq!(parts.get_cost(), cost);
+            assert!(!bcrypt::verify(digest("x"), &hasher.nobody).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_stored_hash_of_a_cost_past_the_bound_matches_nothing() {
+        let hasher = hasher(0);
+        let core = hasher.acquire_core(later()).unwrap();
+        let stored = core.hash("x").unwrap();
+        assert!(core.is_affordable(stored.strip_prefix(PREFIX).unwrap()));
+        // Computing this one would take months.
+        assert!(!core.verify("x", Some(&stored.replace("$04$", "$31$"))));
     }
 
     /// By Django 5.2: `PBKDF2PasswordHasher().encode("naïve password", "saltsalt", 1000)`.
@@ -239,11 +301,16 @@ mod tests {
     #[test]
     fn a_hash_by_django_s_pbkdf2_verifies_and_is_to_be_replaced() {
         let hasher = hasher(1);
-        let verify = |password, stored: &str| hasher.verify(password, Some(stored)).unwrap();
+        let verify = |password, stored: &str| {
+            let verified = hasher.verify(password, Some(stored), later());
+            verified.unwrap()
+        };
         assert!(verify("naïve password", DJANGO_S));
         assert!(!verify("naive password", DJANGO_S));
         assert!(is_foreign(DJANGO_S));
-        assert!(!is_foreign(&hasher.hash("naïve password").unwrap()));
+        assert!(!is_foreign(
+            &hasher.hash("naïve password", later()).unwrap()
+        ));
     }
 
     #[test]
@@ -262,31 +329,47 @@ mod tests {
             "pbkdf2_sha256$1000$a$",
         ] {
             assert!(
-                !hasher.verify("naïve password", Some(stored)).unwrap(),
+                !hasher
+                    .verify("naïve password", Some(stored), later())
+                    .unwrap(),
                 "{stored}"
             );
         }
     }
 
-    #[test]
-    fn a_full_queue_refuses_and_a_freed_core_is_given_on() {
-        let hasher = hasher(0);
-        let cores: Vec<_> = (0..hasher.cores)
-            .map(|_| hasher.take_core().unwrap())
-            .collect();
-        assert!(matches!(hasher.take_core(), Err(Error::Busy)));
-        drop(cores);
-        assert!(hasher.take_core().is_ok());
+    fn take_all_cores(hasher: &Hasher) -> Vec<Core<'_>> {
+        let cores = (0..hasher.cores).map(|_| hasher.acquire_core(later()).unwrap());
+        cores.collect()
     }
 
     #[test]
-    fn one_that_waits_too_long_is_refused() {
+    fn a_full_queue_refuses_and_a_freed_core_is_given_on() {
+        let hasher = hasher(0);
+        let cores = take_all_cores(&hasher);
+        assert!(matches!(hasher.acquire_core(later()), Err(Error::Busy)));
+        drop(cores);
+        assert!(hasher.acquire_core(later()).is_ok());
+    }
+
+    #[test]
+    fn one_core_verifies_and_hashes_without_a_second_wait() {
+        let hasher = hasher(0);
+        let cores = take_all_cores(&hasher);
+        let core = cores.first().unwrap();
+        assert!(core.verify("naïve password", Some(DJANGO_S)));
+        assert!(!is_foreign(&core.hash("naïve password").unwrap()));
+    }
+
+    #[test]
+    fn one_that_waits_past_its_deadline_is_refused() {
         let hasher = hasher(1);
-        let _cores: Vec<_> = (0..hasher.cores)
-            .map(|_| hasher.take_core().unwrap())
-            .collect();
-        assert!(matches!(hasher.take_core(), Err(Error::Busy)));
+        let cores = take_all_cores(&hasher);
+        let soon = Instant::now() + Duration::from_millis(20);
+        assert!(matches!(hasher.acquire_core(soon), Err(Error::Busy)));
         assert_eq!(hasher.queue.lock().unwrap().waiting, 0);
+        drop(cores);
+        // One whose time is up hashes nothing, even if a core is free.
+        assert!(matches!(hasher.hash("x", soon), Err(Error::Busy)));
     }
 
     #[test]

@@ -10,35 +10,35 @@ const ARROWS: &str = "
     main         -> command_line, commands/mod, logging
     command_line -> commands/mod, settings
     commands/mod -> commands/check, commands/import, commands/migrate, commands/print, commands/serve, commands/token, commands/users
-    commands/mod -> command_line, logging, settings, store/mod, token
+    commands/mod -> bcrypt_cost, command_line, logging, settings, store/mod, token
     commands/token   -> commands/mod, settings, store/mod
-    commands/users   -> commands/mod, settings, store/mod, api/mod, password
-    commands/check   -> commands/mod, settings, store/mod
+    commands/users   -> commands/mod, settings, store/mod, api/mod, bcrypt_cost, password
+    commands/check   -> commands/mod, settings, store/mod, bcrypt_cost
     commands/import  -> commands/mod, settings, store/mod
     commands/migrate -> commands/mod, settings, store/mod
     commands/print   -> settings, server/mod
-    commands/serve   -> commands/mod, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
+    commands/serve   -> commands/mod, bcrypt_cost, command_line, settings, logging, store/mod, api/mod, server/mod, throttle, password
     settings     -> api/mod, logging, signing_key, store/mod
     token        -> signing_key
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
-    api/mod      -> api/cors, api/docs, api/exchange, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
+    api/mod      -> api/cors, api/docs, api/exchange, api/headers, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
     api/exchange -> api/mod, api/cors, api/error, api/proxy, logging, metrics, trace
-    api/cors     -> api/proxy
+    api/cors     -> api/headers, api/proxy
     api/docs     -> api/error
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
     api/bodies   -> api/account, api/fields, api/movies, api/operations, api/query, password
     api/operations -> api/error, server/mod, throttle, token
-    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, password, store/mod, token
+    api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, bcrypt_cost, password, store/mod, token
     api/registration -> api/account, api/body, api/error, api/fields, password, store/mod
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod
     api/probes   -> api/mod, api/error, store/mod, metrics, server/mod
-    api/body     -> api/error, api/query
+    api/body     -> api/error, api/headers, api/query
     api/fields   -> api/body, api/error, text
     api/account  -> api/fields, password, text
     api/query    -> api/error, store/mod, text
     api/page     -> api/error, api/query, store/mod
     api/error    -> api/mod, store/mod, throttle, token, password
-    api/proxy    -> api/error
+    api/proxy    -> api/error, api/headers
     store/mod    -> store/coalescer, store/database, store/error, store/executor, store/import, store/lists, store/movies
     store/mod    -> store/pool, store/readiness, store/schema, store/session, store/users, store/write_limit, metrics, trace
     store/coalescer -> trace

@@ -10,6 +10,8 @@ use super::error::Error;
 use super::fields::{Presence, Reader};
 use super::registration::{create_user, judge_fields};
 use super::{Context, answer_json, authenticate_if_present, body, proxy};
+use crate::bcrypt_cost::MAX_HASH_DURATION;
+use crate::password::Core;
 use crate::store::users::{self, Credentials};
 use crate::token::{Kind, Subject};
 use crate::{password, store};
@@ -57,14 +59,17 @@ pub fn obtain_token(request: &Request, context: &Context) -> Result<Response, Er
     let stored = credentials
         .as_ref()
         .map(|known| known.password_hash.as_str());
-    let is_right = context.app.hasher.verify(&password, stored)?;
+    let core = context.app.hasher.acquire_core(context.deadline)?;
+    let is_right = core.verify(&password, stored);
     let now = Instant::now();
     match credentials {
         Some(user) if is_right && user.is_active => {
             context.app.address_failures.check(client, now)?;
             context.app.account_failures.forget(account, now)?;
-            if password::is_foreign(&user.password_hash) {
-                keep_own_hash(context, &user, &password);
+            let hash = replace_foreign_hash(&core, &user, &password, context.deadline);
+            drop(core);
+            if let Some(hash) = hash {
+                store_hash(context, &user, &hash);
             }
             let (refresh, access) = context
                 .app
@@ -81,22 +86,33 @@ pub fn obtain_token(request: &Request, context: &Context) -> Result<Response, Er
     }
 }
 
-/// An imported hash gives way to one of ours, now that the password is at hand. The sign-in itself never fails by this:
-/// the next one tries again.
-fn keep_own_hash(context: &Context, user: &Credentials, password: &str) {
-    let kept = context.app.hasher.hash(password).map_err(Error::from);
-    let kept = kept.and_then(|hash| {
-        let former = Some(user.password_hash.as_str());
-        Ok(users::set_password_hash(
-            context.store(),
-            user.id,
-            &hash,
-            former,
-        )?)
-    });
-    if let Err(error) = kept {
-        log::warn!("the imported hash of user {} stays: {error}", user.id);
+/// A hash of ours in place of an imported one, now that the password is at hand, on the core that verified it. None where
+/// too little time is left for it: the next sign-in tries again.
+fn replace_foreign_hash(
+    core: &Core,
+    user: &Credentials,
+    password: &str,
+    deadline: Instant,
+) -> Option<String> {
+    let has_time = Instant::now() + MAX_HASH_DURATION < deadline;
+    if !has_time || !password::is_foreign(&user.password_hash) {
+        return None;
     }
+    let hash = core.hash(password);
+    hash.inspect_err(|error| warn_of_kept_hash(user, error))
+        .ok()
+}
+
+/// The sign-in itself does not fail by this: the next one tries again.
+fn store_hash(context: &Context, user: &Credentials, hash: &str) {
+    let former = Some(user.password_hash.as_str());
+    if let Err(error) = users::set_password_hash(context.store(), user.id, hash, former) {
+        warn_of_kept_hash(user, &error);
+    }
+}
+
+fn warn_of_kept_hash(user: &Credentials, error: &dyn std::error::Error) {
+    log::warn!("the imported hash of user {} stays: {error}", user.id);
 }
 
 #[derive(Serialize, ToSchema)]

@@ -7,7 +7,7 @@ use rouille::Request;
 use serde_json::value::RawValue;
 
 use super::error::Error;
-use super::query;
+use super::{headers, query};
 
 /// How deep a body may be nested. The framework gives up near 1,000 levels with a fault of its own.
 const DEPTH_LIMIT: usize = 900;
@@ -44,7 +44,13 @@ pub fn read_fields(request: &Request) -> Result<Fields, Error> {
     if bytes.is_empty() {
         return Ok(Fields::new());
     }
-    let content_type = request.header("Content-Type").unwrap_or_default();
+    let mut types = headers::find_all(request, "Content-Type");
+    let content_type = types.next().unwrap_or_default();
+    if types.any(|other| other != content_type) {
+        // Readers differ in which of them counts, so neither does.
+        let joined = headers::find_joined(request, "Content-Type").unwrap_or_default();
+        return Err(Error::UnsupportedMediaType(joined.into_owned()));
+    }
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") {
         parse_json(&bytes)

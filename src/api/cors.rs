@@ -2,6 +2,7 @@
 //! default. Credentials of the browser's own, such as cookies, are never allowed: a token is sent by the script.
 use rouille::{Request, Response};
 
+use super::headers::find_single;
 use super::proxy::is_host;
 
 /// What a script may read beside the headers that the standard allows.
@@ -38,7 +39,7 @@ pub fn add_headers(request: &Request, origins: &[Origin], response: &mut Respons
     }
     // Also where there is no Origin: a cache must not give that answer to one who has it.
     response.headers.push(("Vary".into(), "Origin".into()));
-    let Some(origin) = request.header("Origin") else {
+    let Some(origin) = find_single(request, "Origin") else {
         return;
     };
     if !origins.iter().any(|Origin(named)| named == origin) {

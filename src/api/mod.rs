@@ -9,6 +9,7 @@ mod docs;
 mod error;
 mod exchange;
 mod fields;
+mod headers;
 mod movies;
 mod operations;
 mod page;
@@ -271,12 +272,8 @@ fn decode_unreserved(path: &str) -> Cow<'_, str> {
 /// statement that follows, in the same round trip.
 fn authenticate(request: &Request, context: &Context) -> Result<i64, Error> {
     let token = find_bearer_token(request)?.ok_or(Error::NotAuthenticated)?;
-    match context
-        .app
-        .keys
-        .identify(token)
-        .map_err(Error::AccessToken)?
-    {
+    let subject = context.app.keys.identify(&token);
+    match subject.map_err(Error::AccessToken)? {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Nobody | Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
@@ -295,10 +292,20 @@ fn authenticate_if_present(request: &Request, context: &Context) -> Result<(), E
     Ok(store::users::find_active(context.store(), user_id)?)
 }
 
-/// The token of an Authorization header of scheme Bearer; none under another scheme. Any run of white space
-/// separates (SimpleJWT's JWTAuthentication, on Python's bytes.split).
-fn find_bearer_token(request: &Request) -> Result<Option<&str>, Error> {
-    let header = request.header("Authorization").unwrap_or_default();
+/// The token of an Authorization header of scheme Bearer; none under another scheme. Of two such headers the rule is that of
+/// the framework behind a WSGI server, which joins them: two tokens are malformed, and a token after another scheme is none.
+fn find_bearer_token(request: &Request) -> Result<Option<Cow<'_, str>>, Error> {
+    Ok(match headers::find_joined(request, "Authorization") {
+        None => None,
+        Some(Cow::Borrowed(header)) => parse_bearer_token(header)?.map(Cow::Borrowed),
+        Some(Cow::Owned(header)) => {
+            parse_bearer_token(&header)?.map(|token| token.to_owned().into())
+        }
+    })
+}
+
+/// Any run of white space separates (SimpleJWT's JWTAuthentication, on Python's bytes.split).
+fn parse_bearer_token(header: &str) -> Result<Option<&str>, Error> {
     let is_space = |character: char| character.is_ascii_whitespace() || character == '\u{b}';
     let mut words = header.split(is_space).filter(|word| !word.is_empty());
     if words.next() != Some("Bearer") {

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use rouille::Request;
 
 use super::error::Error;
+use super::headers::find_all;
 
 /// Scheme and host under which the client reached the service, such as `http://example.com:8000`: the Host header,
 /// or what a proxy inside `trusted` forwards.
@@ -43,7 +44,11 @@ pub fn find_client(request: &Request, trusted: &[IpNet]) -> IpAddr {
 
 /// A header's value, if the peer is a proxy inside `trusted`. Of several the last counts, the one that this proxy itself
 /// added.
-pub fn find_forwarded<'a>(request: &'a Request, name: &str, trusted: &[IpNet]) -> Option<&'a str> {
+pub fn find_forwarded<'a>(
+    request: &'a Request,
+    name: &'a str,
+    trusted: &[IpNet],
+) -> Option<&'a str> {
     let is_trusted = is_inside(trusted, find_peer(request));
     values_from_last(request, name)
         .next()
@@ -59,10 +64,8 @@ fn is_inside(networks: &[IpNet], address: IpAddr) -> bool {
 }
 
 /// A header's values from the last to the first, over all of its lines: some proxies add a line, others to the line.
-fn values_from_last<'a>(request: &'a Request, name: &str) -> impl Iterator<Item = &'a str> {
-    let lines = request.headers();
-    let lines = lines.filter(|(line, _)| line.eq_ignore_ascii_case(name));
-    let lines: Vec<_> = lines.map(|(_, value)| value).collect();
+fn values_from_last<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines: Vec<_> = find_all(request, name).collect();
     let values = lines.into_iter().rev().flat_map(|line| line.rsplit(','));
     values.map(str::trim)
 }

@@ -1,5 +1,8 @@
 //! A registration: its fields judged, those that are taken named, the account made. For the endpoint, and for operators,
 //! who are held to the same rules in the same words.
+use std::time::Instant;
+
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -7,7 +10,7 @@ use super::account::{EMAIL, FIRST_NAME, LAST_NAME, PASSWORD, PASSWORD_AGAIN, USE
 use super::body::{Fields, Value};
 use super::error::{Error, FieldErrors};
 use super::fields::{Presence, Reader};
-use crate::password::Hasher;
+use crate::password::{HASH_TIMEOUT, Hasher};
 use crate::store::Access;
 use crate::store::users::{self, NewUser, Taken};
 
@@ -24,7 +27,7 @@ const REGISTER_FIELDS: [&str; 6] = [
 /// Fields that are good, and were free when they were judged.
 pub(super) struct Registration {
     username: String,
-    password: String,
+    password: SecretString,
     email: String,
     first_name: String,
     last_name: String,
@@ -62,12 +65,12 @@ pub fn register_account(
 ///
 /// # Errors
 /// [`Error::Fields`] with its weaknesses.
-pub fn judge_password(password: &str) -> Result<String, Error> {
+pub fn judge_password(password: &str) -> Result<SecretString, Error> {
     let fields = fields_of(&[("password", password)]);
     let mut reader = Reader::new(&fields);
     let judged = reader.text(&PASSWORD, Presence::Required);
     reader.errors.into_result()?;
-    Ok(judged.unwrap_or_default())
+    Ok(judged.unwrap_or_default().into())
 }
 
 fn fields_of(texts: &[(&str, &str)]) -> Fields {
@@ -93,7 +96,7 @@ pub(super) fn judge_fields(fields: &Fields, access: Access) -> Result<Registrati
     match (username, password, email) {
         (Some(username), Some(password), Some(email)) if is_whole => Ok(Registration {
             username,
-            password,
+            password: password.into(),
             email,
             first_name: first_name.unwrap_or_default(),
             last_name: last_name.unwrap_or_default(),
@@ -119,7 +122,10 @@ pub(super) fn create_user(
     let user = NewUser {
         username: &asked.username,
         email: &asked.email,
-        password_hash: &hasher.hash(&asked.password)?,
+        password_hash: &hasher.hash(
+            asked.password.expose_secret(),
+            Instant::now() + HASH_TIMEOUT,
+        )?,
         first_name: &asked.first_name,
         last_name: &asked.last_name,
     };

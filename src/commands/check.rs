@@ -2,7 +2,8 @@
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{Output, START_DEADLINE};
+use super::{BadSetting, Output, START_DEADLINE};
+use crate::bcrypt_cost::check_cost;
 use crate::settings::Settings;
 use crate::store::{self, State};
 
@@ -22,6 +23,7 @@ struct Checked {
 
 /// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
 pub fn check(settings: &Settings, output: &Output) -> anyhow::Result<()> {
+    check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
     let mut notes = Vec::new();
     let found = store::inspect(&settings.database.database_url, START_DEADLINE);
     let mut lines = vec!["settings    good".to_owned()];

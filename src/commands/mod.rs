@@ -19,6 +19,7 @@ use serde::Serialize;
 
 pub use self::serve::open_app;
 use self::users::Users;
+use crate::bcrypt_cost::UnmetCost;
 use crate::command_line::{InForce, describe_commands};
 use crate::logging::{self, Format};
 use crate::settings::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
@@ -107,6 +108,11 @@ pub struct Output {
     #[arg(long)]
     json: bool,
 }
+
+/// A setting that is well formed and cannot be met on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BadSetting(#[from] UnmetCost);
 
 /// Runs the command to its end.
 ///

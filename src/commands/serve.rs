@@ -10,8 +10,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::{START_DEADLINE, make_keys};
+use super::{BadSetting, START_DEADLINE, make_keys};
 use crate::api::{self, App};
+use crate::bcrypt_cost::check_cost;
 use crate::command_line::InForce;
 use crate::logging;
 use crate::password::{Cost, Hasher};
@@ -26,6 +27,7 @@ const HEAVY_SHARE: u32 = 4;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
 pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
+    check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
     logging::start(settings.log_level.clone(), settings.log_format).context("the log")?;
     log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
     for setting in in_force {
@@ -121,8 +123,7 @@ pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
             rounds_log2: settings.passwords.bcrypt_cost,
             // Some workers are left for readers however many sign in at once.
             waiting_limit: usize::try_from(settings.workers)? * 7 / 8,
-            waiting_deadline: Duration::from_secs(8),
-        })?,
+        }),
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies.clone(),
         account_failures: Throttle::new(settings.login_failures, settings.login_wait),

@@ -1,14 +1,16 @@
 //! `users`: who there is, and what operators change of them. It is in force at once, on a service that runs too.
 use std::io::{self, BufRead, IsTerminal};
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::{Output, find_user, now, open_store};
+use super::{BadSetting, Output, find_user, now, open_store};
 use crate::api::registration::{judge_password, register_account};
-use crate::password::{self, Cost, Hasher};
+use crate::bcrypt_cost::check_cost;
+use crate::password::{Cost, HASH_TIMEOUT, Hasher};
 use crate::settings::{DatabaseSettings, PasswordSettings};
 use crate::store::users::{self, Listed};
 
@@ -104,13 +106,11 @@ fn create(user: NewUser) -> anyhow::Result<()> {
         ("first_name", &user.first_name),
         ("last_name", &user.last_name),
     ];
+    let hasher = make_hasher(&user.passwords)?;
     let password = read_password()?;
-    let passwords = [("password", password.as_str()), ("password2", &password)];
-    let made = register_account(
-        &[&fields[..], &passwords].concat(),
-        now(&store),
-        &make_hasher(&user.passwords)?,
-    )?;
+    let password = password.expose_secret();
+    let passwords = [("password", password), ("password2", password)];
+    let made = register_account(&[&fields[..], &passwords].concat(), now(&store), &hasher)?;
     let line = format!("user {} made: {}", made.id, user.username.trim());
     user.output.print(&made, &[line])
 }
@@ -132,8 +132,9 @@ fn set_active(user: Named, is_active: bool) -> anyhow::Result<()> {
 fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()> {
     let store = open_store(user.database)?;
     let found = find_user(&store, &user.username)?;
-    let password = judge_password(&read_password()?)?;
-    let hash = make_hasher(passwords)?.hash(&password)?;
+    let hasher = make_hasher(passwords)?;
+    let password = judge_password(read_password()?.expose_secret())?;
+    let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
     users::set_password_hash(now(&store), found.id, &hash, None)?;
     let line = format!("{} has a new password", user.username);
     let changed = Changed {
@@ -145,26 +146,27 @@ fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()>
 }
 
 /// Typed twice without being shown, or the first line of a standard input that is no terminal.
-fn read_password() -> anyhow::Result<String> {
+fn read_password() -> anyhow::Result<SecretString> {
     if io::stdin().is_terminal() {
         let password = rpassword::prompt_password("Password: ")?;
         let again = rpassword::prompt_password("Password once more: ")?;
         ensure!(password == again, "the two passwords differ");
-        return Ok(password);
+        return Ok(password.into());
     }
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.context("the password on standard input")?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+    Ok(line.trim_end_matches(['\r', '\n']).into())
 }
 
-fn make_hasher(settings: &PasswordSettings) -> Result<Hasher, password::Error> {
-    Hasher::new(Cost {
+/// Fails where the service, with the same settings, would not start: a hash of such a cost could not be verified in time.
+fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
+    check_cost(settings.bcrypt_cost).map_err(BadSetting)?;
+    Ok(Hasher::new(Cost {
         rounds_log2: settings.bcrypt_cost,
         // One at a time waits for nobody.
         waiting_limit: 0,
-        waiting_deadline: Duration::ZERO,
-    })
+    }))
 }
 
 /// Columns as wide as their widest cell. What a terminal would act on is escaped.
