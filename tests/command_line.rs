@@ -75,7 +75,7 @@ fn an_argument_without_a_place_is_not_repeated() {
     for arguments in [
         &["serve", "hunter2"][..],
         &["serve", "--secret-key", KEY, "hunter2"],
-        &["serve", "-hunter2"],
+        &["serve", "-phunter2"],
         &["serve", "--hunter2"],
         &["serve", "--database-url", "host=/x", "password=hunter2"],
         &["postgres://u:hunter2@host/db"],

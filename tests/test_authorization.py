@@ -180,3 +180,33 @@ def test_an_unknown_path_is_404_before_the_token_is_judged(api, path):
 def test_a_token_in_the_query_or_a_cookie_gets_nobody_in(ann):
     assert outcome(ann.get(f"{MOVIES}?access={ann.token}&token={ann.token}",
                            headers={"Authorization": "", "Cookie": f"access={ann.token}"})) == (401, ABSENT)
+
+
+@pytest.mark.parametrize(
+    "headers, expected",
+    [
+        (["Bearer {token}", "Bearer {token}"], NOT_TWO),
+        (["Bearer {token}", "Bearer x"], NOT_TWO),
+        (["Bearer x", "Bearer {token}"], NOT_TWO),
+        (["Bearer {token}", "Basic dTpw"], NOT_TWO),
+        (["Bearer", "Bearer {token}"], ABSENT),
+        (["Basic dTpw", "Bearer {token}"], ABSENT),
+        (["", "Bearer {token}"], ABSENT),
+        (["Bearer {token}", ""], not_valid("Token is invalid")),
+        (["Bearer {token}", "x"], not_valid("Token is invalid")),
+        (["", ""], ABSENT),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_of_two_headers_the_answer_is_that_to_both_joined_by_a_comma(ann, headers, expected, method):
+    sent = [("Authorization", header.format(token=ann.token)) for header in headers]
+    response = ann.send_raw(method, MOVIES, sent)
+    assert (*outcome(response), response.headers["WWW-Authenticate"]) == (401, expected, CHALLENGE)
+
+
+def test_two_headers_are_refused_where_one_is_optional_too(ann):
+    body = b"username="
+    sent = [("Authorization", f"Bearer {ann.token}")] * 2 + [("Content-Type", "application/x-www-form-urlencoded")]
+    assert outcome(ann.send_raw("POST", "/api/v1/auth/register/", sent, body)) == (401, NOT_TWO)
+    sent[0] = ("Authorization", "Basic dTpw")
+    assert ann.send_raw("POST", "/api/v1/auth/register/", sent, body).status_code == 400

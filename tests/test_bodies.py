@@ -38,6 +38,20 @@ def test_json_is_read_whatever_the_case_and_the_parameters_of_its_type(ann, path
     assert outcome(ann.send("POST", path, raw="{}", headers={"Content-Type": media_type})) == (400, ROUTES[path])
 
 
+@pytest.mark.parametrize(
+    "types", [["application/json", "text/plain"], ["text/plain", "application/json"], ["application/json; charset=utf-8", "application/json"], ["", "application/json"]]
+)
+def test_two_media_types_that_differ_are_415(ann, types):
+    response = ann.send_raw("POST", "/api/v1/movies/", [("Content-Type", media_type) for media_type in types], b"{}")
+    assert outcome(response) == (415, {"detail": f'Unsupported media type "{",".join(types)}" in request.'})
+
+
+def test_a_media_type_that_is_sent_twice_is_that_type(ann):
+    response = ann.send_raw("POST", "/api/v1/movies/", [("Content-Type", "application/json"), ("content-type", "application/json")], b"{}")
+    assert (response.status_code, "title" in response.json()) == (400, True)
+
+
+
 @every_route
 @pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded; charset=UTF-8"])
 def test_forms_are_read_whatever_the_case_and_the_parameters_of_their_type(ann, path, media_type):

@@ -67,7 +67,7 @@ def test_check_fails_where_a_start_would(operate, database):
     [
         (["check"], {"DATABASE_URL": "host=/x"}, "SECRET_KEY is not set, without a default (see --help)"),
         (["migrate"], {"DATABASE_URL": ""}, "DATABASE_URL is not set, without a default (see --help)"),
-        (["check"], {"DATABASE_URL": "host=/x", "SECRET_KEY": "x", "WORKERS": "1"}, "WORKERS=1 is not allowed: it is a whole number, 2 to 1024"),
+        (["check"], {"DATABASE_URL": "host=/x", "SECRET_KEY": SECRET_KEY, "WORKERS": "1"}, "WORKERS=1 is not allowed: it is a whole number, 2 to 1024"),
         (["completions"], {}, "the argument <SHELL> is missing (see --help)"),
         (["nonsense"], {}, "unrecognized subcommand 'nonsense'"),
     ],

@@ -42,6 +42,12 @@ def test_no_other_origin_is_told_anything_but_caches_are(client, origin):
         assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (status, {}, "Origin")
 
 
+@pytest.mark.parametrize("origins", [[SITE, SITE], [SITE, "https://evil.example"], ["https://evil.example", SITE]])
+def test_two_origins_are_none(client, origins):
+    answer = client.send_raw("GET", MOVIES, [("Origin", origin) for origin in origins])
+    assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (401, {}, "Origin")
+
+
 def test_without_the_setting_nothing_is_said(own_server):
     answer = own_server.client().send("OPTIONS", MOVIES, headers=PREFLIGHT)
     assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (204, {}, False)

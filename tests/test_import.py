@@ -1,4 +1,6 @@
 """The import of the Django application that this service replaces: its database is made by Django itself."""
+import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +10,7 @@ import pytest
 from client import MOVIES, PASSWORD, TOKEN, Client, outcome
 from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY, Database
 from contract import check, needs_contract
+from test_metrics import figures
 
 pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
 
@@ -117,6 +120,12 @@ def run_import(source, target, *arguments):
     )
 
 
+def encode_as_django(password):
+    """A hash in the form of Django's default hasher, with few iterations."""
+    key = hashlib.pbkdf2_hmac("sha256", password.encode(), b"saltsaltsalt", 1000)
+    return f"pbkdf2_sha256$1000$saltsaltsalt${base64.b64encode(key).decode()}"
+
+
 def sign_in(api, username, password=PASSWORD):
     return api.post(TOKEN, {"username": username, "password": password})
 
@@ -166,6 +175,32 @@ def test_an_imported_user_signs_in_with_the_old_password_and_is_rehashed(django,
     for locked_out in ["user995", "user996", "user997", "user998"]:
         assert sign_in(api, locked_out).status_code == 401, locked_out
     assert sign_in(api, "Жанна").status_code == 200
+
+
+def test_an_imported_user_s_first_sign_in_waits_once_for_a_core(start_server, database):
+    server = start_server()
+    ann = server.client().new_user()
+    encoded = encode_as_django(PASSWORD)
+    database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
+    waits = lambda: figures(server.client())["movies_password_hash_wait_seconds_count", ""]
+    before = waits()
+    assert sign_in(ann, ann.username).status_code == 200
+    assert waits() - before == 1
+    assert database.run("select password_hash from users where id = %s", ann.id)[0][0].startswith("bcrypt_sha256$$2b$04$")
+
+
+def test_an_imported_user_signs_in_though_the_new_hash_cannot_be_written(start_server, database):
+    server = start_server()
+    ann = server.client().new_user()
+    encoded = encode_as_django(PASSWORD)
+    database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
+    with database.connect(database.url) as holder:
+        holder.execute("select from users where id = %s for update", [ann.id])
+        assert sign_in(ann, ann.username).status_code == 200
+    stored = lambda: database.run("select password_hash from users where id = %s", ann.id)[0][0]
+    assert stored() == encoded
+    assert sign_in(ann, ann.username).status_code == 200
+    assert stored().startswith("bcrypt_sha256$$2b$04$")
 
 
 def test_users_without_an_address_are_kept_and_a_registration_still_needs_its_own(django, database, start_server):

@@ -38,7 +38,7 @@ def needed(program, package):
 
 @pytest.mark.parametrize("file", FILES)
 def test_no_secret_is_printed_and_no_gap_is_left(file):
-    secrets = {"SECRET_KEY": "opensesame", "SECRET_KEY_FALLBACKS": "mellon", "DATABASE_URL": "postgresql://me:hunter2@there/movies"}
+    secrets = {"SECRET_KEY": "opensesame" * 4, "SECRET_KEY_FALLBACKS": "mellon" * 6, "DATABASE_URL": "postgresql://me:hunter2@there/movies"}
     text = printed(file, **secrets)
     assert text == printed(file)
     assert not re.search(r"@\w+@", text)

@@ -171,6 +171,9 @@ class Maker:
     def authorize(self):
         scheme, end = self.random.choice(["Bearer "] * 8 + ["bearer ", "Bearer  ", "Bearer", "Token ", ""]), self.random.choice([""] * 8 + [" ", " x"])
         headers = {side: [("Authorization", scheme + token + end)] for side, token in self.odd_tokens("access").items()}
+        if self.random.random() < 0.1:
+            other, place = ("Authorization", self.random.choice(["", "x", "Basic dTpw", "Bearer", "Bearer x", "Bearer x y"])), self.random.choice([0, 1])
+            [lines.insert(place, other) for lines in headers.values()]
         return self.random.choice(["GET", "GET", "PATCH"]), f"{MOVIES}?title=nothing", headers, self.same(None)
 
     def write(self):
@@ -249,3 +252,14 @@ def test_the_service_answers_as_the_stack_that_it_replaces(sides):
         if ours != theirs and not (theirs[0] == 500 and ours[0] in (400, 401)):
             differences.append(f"{method} {path} {headers[sides[0]]} {body[sides[0]]}\n  service {ours}\n  stack   {theirs}")
     assert not differences, "\n".join(differences)
+
+
+def test_repeated_authorization_headers_are_answered_as_by_the_stack(sides):
+    values = ["Bearer {}", "Bearer", "Bearer x", "Basic dTpw", "", "x"]
+    for first in values:
+        for second in values:
+            answers = []
+            for side in sides:
+                headers = [("Authorization", value.format(side.token(0))) for value in (first, second)]
+                answers.append([side.ask("GET", path, headers, None) for path in (MOVIES, REGISTER)])
+            assert answers[0] == answers[1], (first, second)

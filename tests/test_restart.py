@@ -92,7 +92,7 @@ def test_a_former_key_is_accepted_while_it_is_a_fallback_and_no_longer(start_ser
     old = start_server(SECRET_KEY=OLD_KEY)
     ann = old.client().new_user()
     old.stop()
-    rotated = start_server(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=f"unused-key-0123456789,{OLD_KEY}")
+    rotated = start_server(SECRET_KEY=NEW_KEY, SECRET_KEY_FALLBACKS=f"an-unused-key-of-the-tests-0123456789,{OLD_KEY}")
     assert rotated.client().with_token(ann.token).get(MOVIES).status_code == 200
     renewed = rotated.client().post(REFRESH, {"refresh": ann.refresh}).json()["access"]
     rotated.stop()

@@ -101,7 +101,7 @@ def test_a_hash_that_django_made_signs_in(server, ann):
 
 
 @pytest.mark.parametrize("encoded", ["", "!", "bcrypt_sha256$", "bcrypt_sha256$$2b$04$short", "pbkdf2_sha256$1$salt$hash",
-                                     "bcrypt_sha256$$2b$99$" + "x" * 53, "é" * 60])
+                                     "bcrypt_sha256$$2b$99$" + "x" * 53, "bcrypt_sha256$$2b$31$" + "." * 53, "é" * 60])
 def test_a_stored_hash_that_is_none_lets_nobody_in(server, ann, encoded):
     server.database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
     assert outcome(sign_in(ann, ann)) == NO_ACCOUNT
