@@ -1,11 +1,16 @@
 //! The log: one struct for a request's line, and the writer behind the `log` facade, in text or in JSON. Nothing secret
 //! passes here: of a request's target only the path is kept, and what a client sent is escaped.
+//!
+//! The thread that logs a line formats and queues it; a thread of the log's own writes it to standard error, so that a
+//! reader that has stopped, or a full disk, holds up nobody else. Whoever ends the process calls [`drain`] first.
 mod levels;
+mod output;
+mod queue;
 
 use std::fmt::{self, Display, Write};
-use std::io::{LineWriter, Stderr, stderr};
+use std::io;
 use std::panic;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
@@ -15,9 +20,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use self::levels::Levels;
+use self::queue::{LineCollector, LineQueue};
 
 /// The target of the request lines, so that they can be told from the rest.
 const REQUESTS: &str = "movies_api::request";
+
+/// How long the end of the process waits for the log to be written.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -120,14 +129,27 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 struct Logger {
     levels: Levels,
     format: Format,
-    writer: Box<WriteLogger<LineWriter<Stderr>>>,
+    /// Formats lines, under a lock that is held for no more than that.
+    writer: Box<WriteLogger<LineCollector>>,
+    queue: Arc<LineQueue>,
+}
+
+/// Why the log cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is a logger already.
+    #[error(transparent)]
+    LoggerIsSet(#[from] SetLoggerError),
+    /// The thread that writes it cannot be started.
+    #[error("starting its thread")]
+    Thread(#[from] io::Error),
 }
 
 /// Sends the log of this program to standard error, UTC time and level before each message. A panic is a line of it.
 ///
 /// # Errors
-/// If a logger is set already.
-pub fn start(levels: Levels, format: Format) -> Result<(), SetLoggerError> {
+/// If a logger is set already, or the system has no thread left.
+pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
     let mut config = ConfigBuilder::new();
     config
         .set_time_format_rfc3339()
@@ -140,25 +162,55 @@ pub fn start(levels: Levels, format: Format) -> Result<(), SetLoggerError> {
         config.set_max_level(LevelFilter::Off);
     }
     log::set_max_level(levels.most());
-    log::set_logger(LOGGER.get_or_init(|| Logger {
-        levels,
-        format,
-        // A line is written whole: without the buffer each of its parts would be a system call.
-        writer: WriteLogger::new(
-            LevelFilter::Trace,
-            config.build(),
-            LineWriter::new(stderr()),
-        ),
-    }))?;
+    let logger = LOGGER.get_or_init(|| {
+        let queue = LineQueue::new();
+        let collector = LineCollector::new(Arc::clone(&queue));
+        Logger {
+            levels,
+            format,
+            writer: WriteLogger::new(LevelFilter::Trace, config.build(), collector),
+            queue,
+        }
+    });
+    log::set_logger(logger)?;
     panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    // Whatever the levels: the lines that were lost were to be logged.
+    let tell_loss = |lines| {
+        let reason = "standard error took them too slowly, or failed";
+        let message = format_args!("{lines} log lines were dropped before this one: {reason}");
+        logger.log_unfiltered(Level::Warn, message);
+    };
+    logger.queue.start_writer(tell_loss)?;
     Ok(())
 }
 
-/// Says why the program ends: in the log if that is to be read by programs, else in a plain line for whoever started it.
+/// Logs why the program ends: in the log's form if that is to be read by programs, else as a plain line for whoever
+/// started it.
 pub fn tell_end(reason: fmt::Arguments) {
     match LOGGER.get() {
-        Some(logger) if logger.format == Format::Json => log::error!("{reason}"),
-        _ => eprintln!("movies-api: {reason}"),
+        Some(logger) if logger.format == Format::Json => {
+            logger.log_unfiltered(Level::Error, reason);
+        }
+        Some(logger) => logger
+            .queue
+            .push(format!("movies-api: {reason}\n").as_bytes()),
+        None => eprintln!("movies-api: {reason}"),
+    }
+}
+
+/// Drains the log when it is dropped, which is when `main` ends, by a panic too.
+pub struct DrainGuard;
+
+impl Drop for DrainGuard {
+    fn drop(&mut self) {
+        drain();
+    }
+}
+
+/// Waits until all lines so far are written, for a second at most: to be called before the process ends.
+pub fn drain() {
+    if let Some(logger) = LOGGER.get() {
+        logger.flush();
     }
 }
 
@@ -169,20 +221,31 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            let line = match self.format {
-                Format::Text => write_text(record.args()),
-                Format::Json => write_json(record.metadata(), *record.args(), None),
-            };
-            self.write(record.metadata(), &line);
+            self.write_message(record.metadata(), *record.args());
         }
     }
 
     fn flush(&self) {
-        self.writer.flush();
+        self.queue.drain(DRAIN_TIMEOUT);
     }
 }
 
 impl Logger {
+    /// A line about the log itself.
+    fn log_unfiltered(&self, level: Level, message: fmt::Arguments) {
+        let target = module_path!();
+        let metadata = Metadata::builder().level(level).target(target).build();
+        self.write_message(&metadata, message);
+    }
+
+    fn write_message(&self, metadata: &Metadata, message: fmt::Arguments) {
+        let line = match self.format {
+            Format::Text => write_text(message),
+            Format::Json => write_json(metadata, message, None),
+        };
+        self.write(metadata, &line);
+    }
+
     fn write(&self, metadata: &Metadata, line: &str) {
         let mut record = Record::builder();
         record.metadata(metadata.clone());

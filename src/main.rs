@@ -14,6 +14,7 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
+    let _drain_guard = logging::DrainGuard;
     match commands::run(asked.command, &asked.in_force) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

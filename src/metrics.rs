@@ -91,6 +91,7 @@ struct Meters {
     batches: Family<Run, Histogram>,
     hash_waits: Histogram,
     hash_refusals: Counter,
+    log_lines_dropped: Counter,
 }
 
 static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
@@ -102,6 +103,7 @@ static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
     batches: Family::new_with_constructor(|| Histogram::new(BATCH_SIZES)),
     hash_waits: Histogram::new(DURATIONS),
     hash_refusals: Counter::default(),
+    log_lines_dropped: Counter::default(),
 });
 
 /// One more request that was answered with this status after so long.
@@ -150,6 +152,11 @@ pub fn count_hash_refusal() {
     METERS.hash_refusals.inc();
 }
 
+/// So many lines of the log that were not written.
+pub fn count_lost_log_lines(lines: u64) {
+    METERS.log_lines_dropped.inc_by(lines);
+}
+
 /// Puts what was counted in this room among what is shown. The library adds `_total` to a counter's name.
 pub fn register(registry: &mut Registry) {
     registry.register(
@@ -191,5 +198,10 @@ pub fn register(registry: &mut Registry) {
         "movies_password_hash_refusals",
         "Passwords that got no core",
         METERS.hash_refusals.clone(),
+    );
+    registry.register(
+        "movies_log_lines_dropped",
+        "Log lines that were dropped since writing them took too long or failed",
+        METERS.log_lines_dropped.clone(),
     );
 }

@@ -58,6 +58,8 @@ const ARROWS: &str = "
     store/users  -> store/mod, store/session
     password     -> text, metrics
     trace        -> metrics
+    logging      -> metrics
+    logging/queue -> logging/output, metrics
     server/mod        -> server/body, server/refusal, server/request, server/class, server/connection, server/counters
     server/mod        -> server/desk, server/limits, server/lines, server/lingering, server/listener, server/memory, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers

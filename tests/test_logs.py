@@ -1,13 +1,18 @@
 """The log: text or JSON, who asked, what was slow or failed, how much of which room."""
 import json
+import os
 import re
+import signal
 import socket
+import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import requests
 
 from client import MOVIES, REGISTER, account, film, wait_until
-from conftest import BINARY
+from conftest import BINARY, SECRET_KEY
 from test_restart import run_to_its_end
 
 FIELDS = ["time", "level", "target", "message"]
@@ -124,3 +129,176 @@ def test_what_a_client_sent_stays_inside_its_string_of_json(start_server):
     assert server.stop() == 0
     [line] = request_lines(server, path)
     assert (line["level"], line["request_id"], line["message"]) == ("INFO", "of-the-proxy", f"GET {path} 404")
+
+
+class Piped:
+    """A server whose standard error is the writing end of a pipe, which is read only when the test says so."""
+
+    def __init__(self, writing, **settings):
+        environment = {"SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", "DB_POOL_SIZE": "8", "BIND": "127.0.0.1:0", **settings}
+        self.process = subprocess.Popen([BINARY], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=writing)
+        self.received = b""
+        self.base = f"http://{environment['BIND']}"
+
+    def read_until_listening(self, reading):
+        while not (match := re.search(rb"listening on (http://127\.0\.0\.1:\d+)", self.received)):
+            self.received += os.read(reading, 4096)
+        self.base = match[1].decode()
+
+    def read_on(self, reading):
+        def read():
+            while part := os.read(reading, 1 << 16):
+                self.received += part
+
+        self.reader = threading.Thread(target=read, daemon=True)
+        self.reader.start()
+
+    def lines(self):
+        """Of the whole log, once the server has ended."""
+        self.reader.join(20)
+        *lines, rest = self.received.decode().split("\n")
+        assert (self.reader.is_alive(), rest) == (False, ""), "the last line is whole"
+        return lines
+
+    def send(self, count, path, connections=4):
+        """Sends this many requests to the path and their number, each of which has to be answered with 404."""
+        def send_some(first):
+            with requests.Session() as session:
+                session.trust_env = False
+                for number in range(first, count, connections):
+                    assert session.get(f"{self.base}/{path}{number}", timeout=20).status_code == 404, number
+
+        with ThreadPoolExecutor(connections) as pool:
+            list(pool.map(send_some, range(connections)))
+
+    def dropped(self):
+        """The counter of lost log lines."""
+        text = requests.get(f"{self.base}/metrics", timeout=10).text
+        return int(re.search(r"^movies_log_lines_dropped_total (\d+)", text, re.MULTILINE)[1])
+
+    def stop(self, deadline):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(deadline)
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    descriptors = [reading, writing]
+
+    def close(descriptor):
+        descriptors.remove(descriptor)
+        os.close(descriptor)
+
+    yield reading, writing, close
+    for descriptor in list(descriptors):
+        close(descriptor)
+
+
+@pytest.fixture
+def start_piped(database):
+    """Starts servers with this standard error."""
+    started = []
+
+    def start(writing, **settings):
+        started.append(Piped(writing, DATABASE_URL=database.url, **settings))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.process.kill()
+        server.process.wait()
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request_and_not_the_stop(start_piped, pipe):
+    reading, writing, _ = pipe
+    server = start_piped(writing)
+    server.read_until_listening(reading)
+    server.send(4000, "nothing/")
+    assert server.dropped() == 0
+    assert server.stop(deadline=6) == 0
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_log_lines_that_do_not_fit_are_counted_and_told_in_one_line_once_it_is_read_again(start_piped, pipe, form):
+    reading, writing, close = pipe
+    server = start_piped(writing, LOG_FORMAT=form)
+    close(writing)
+    server.read_until_listening(reading)
+    count = 2600
+    server.send(count, f"nothing/{'x' * 8000}/")
+    dropped = server.dropped()
+    assert 0 < dropped < count
+    server.read_on(reading)
+    wait_until(lambda: b"log lines were dropped" in server.received, deadline=30)
+    server.send(1, "afterwards/")
+    assert server.stop(deadline=20) == 0
+    lines = server.lines()
+    if form == "json":
+        lines = [json.loads(line) for line in lines]
+        assert {line["level"] for line in lines if "were dropped" in line["message"]} == {"WARN"}
+        lines = [line["message"] for line in lines]
+    [told] = [number for number, line in enumerate(lines) if "log lines were dropped before this one" in line]
+    written = [number for number, line in enumerate(lines) if re.search(r"GET /nothing/x{8000}/\d+ 404", line)]
+    [after] = [number for number, line in enumerate(lines) if "GET /afterwards/0 404" in line]
+    assert max(written) < told < after
+    lost = int(re.search(r"(\d+) log lines were dropped", lines[told])[1])
+    # The line of the request for the counter came after it, and was lost too.
+    assert (lost, len(written) + lost) == (dropped + 1, count + 1)
+
+
+@pytest.mark.parametrize("fault", ["full disk", "no reader"])
+def test_a_log_that_cannot_be_written_loses_lines_and_no_requests(start_piped, pipe, fault):
+    reading, writing, close = pipe
+    if fault == "full disk":
+        with socket.socket() as free, open("/dev/full", "w") as full:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            free.close()
+            server = start_piped(full, BIND=f"127.0.0.1:{port}")
+
+        def answers():
+            try:
+                return requests.get(f"{server.base}/healthz", timeout=5).status_code == 200
+            except requests.ConnectionError:
+                return False
+
+        wait_until(answers, deadline=20)
+    else:
+        server = start_piped(writing)
+        server.read_until_listening(reading)
+        close(writing)
+        close(reading)
+    server.send(200, "nothing/")
+    wait_until(lambda: server.dropped() >= 200)
+    assert server.stop(deadline=6) == 0
+
+
+def test_a_pipe_that_another_process_made_non_blocking_loses_no_line(start_piped, pipe):
+    reading, writing, close = pipe
+    os.set_blocking(writing, False)
+    server = start_piped(writing)
+    close(writing)
+    server.read_until_listening(reading)
+    server.send(2000, "nothing/")
+    server.read_on(reading)
+    assert server.stop(deadline=20) == 0
+    numbers = re.findall(r"GET /nothing/(\d+) 404", "\n".join(server.lines()))
+    assert sorted(map(int, numbers)) == list(range(2000))
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_start_that_fails_ends_though_nobody_reads_why(start_piped, pipe, form):
+    _, writing, _ = pipe
+    os.set_blocking(writing, False)
+    while True:
+        try:
+            os.write(writing, b"x" * 512)
+        except BlockingIOError:
+            break
+    os.set_blocking(writing, True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = start_piped(writing, LOG_FORMAT=form, BIND="127.0.0.1:%d" % taken.getsockname()[1])
+        assert server.process.wait(15) == 1
