@@ -31,8 +31,12 @@ enum State {
     Fixed(usize),
     /// A chunk's size, of which so many bytes and this value are read.
     Size { line_bytes: usize, value: usize },
-    /// The extension behind a size.
-    Extension { line_bytes: usize, value: usize },
+    /// The extensions behind a size.
+    Extensions {
+        line_bytes: usize,
+        value: usize,
+        part: ExtensionPart,
+    },
     /// The line feed behind a size line.
     SizeEnd { value: usize },
     /// So many bytes of a chunk.
@@ -53,6 +57,57 @@ enum State {
     LastEnd,
     /// Nothing: the body is whole.
     Whole,
+}
+
+/// Where in a chunk's extensions the next byte stands (RFC 9112 7.1.1), each of which is
+/// `BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExtensionPart {
+    /// White space before a semicolon: after the size, or after a value.
+    BeforeSemicolon,
+    /// After a semicolon.
+    BeforeName,
+    /// After the first byte of a name.
+    Name,
+    /// White space after a name.
+    AfterName,
+    /// After an equals sign.
+    BeforeValue,
+    /// After the first byte of a value that is a token.
+    Token,
+    /// Within a quoted string.
+    Quoted,
+    /// After the backslash of a quoted pair.
+    QuotedPair,
+    /// After the end of a quoted string.
+    QuotedEnd,
+}
+
+impl ExtensionPart {
+    /// What comes after this byte; none if it may not stand here.
+    fn step(self, byte: u8) -> Option<ExtensionPart> {
+        use ExtensionPart::*;
+        Some(match (self, byte) {
+            (Quoted, b'"') => QuotedEnd,
+            (Quoted, b'\\') => QuotedPair,
+            (Quoted | QuotedPair, _) if is_field_byte(byte) => Quoted,
+            (BeforeValue, b'"') => Quoted,
+            (BeforeSemicolon | BeforeName | AfterName | BeforeValue, b' ' | b'\t') => self,
+            (Name, b' ' | b'\t') => AfterName,
+            (Token | QuotedEnd, b' ' | b'\t') => BeforeSemicolon,
+            (BeforeSemicolon | Name | AfterName | Token | QuotedEnd, b';') => BeforeName,
+            (Name | AfterName, b'=') => BeforeValue,
+            (BeforeName | Name, _) if is_token_byte(byte) => Name,
+            (BeforeValue | Token, _) if is_token_byte(byte) => Token,
+            _ => return None,
+        })
+    }
+
+    /// Whether the line may end here: not within white space, after which the grammar wants more.
+    fn may_end(self) -> bool {
+        use ExtensionPart::*;
+        matches!(self, Name | Token | QuotedEnd)
+    }
 }
 
 impl Decoder {
@@ -142,10 +197,9 @@ impl Decoder {
             (State::Size { line_bytes, value }, b'\r') if line_bytes > 0 => {
                 State::SizeEnd { value }
             }
-            (State::Size { line_bytes, value }, b';') if line_bytes > 0 => State::Extension {
-                line_bytes: line_bytes + 1,
-                value,
-            },
+            (State::Size { line_bytes, value }, b';' | b' ' | b'\t') if line_bytes > 0 => {
+                self.step_extensions(line_bytes, value, ExtensionPart::BeforeSemicolon, byte)?
+            }
             (State::Size { line_bytes, value }, _) if line_bytes < SIZE_DIGITS => {
                 let digit = char::from(byte)
                     .to_digit(16)
@@ -158,20 +212,17 @@ impl Decoder {
                 }
             }
             (State::Size { .. }, _) => return Err(BAD_SIZE),
-            (State::Extension { value, .. }, b'\r') => State::SizeEnd { value },
-            (State::Extension { line_bytes, value }, _) => {
-                self.extension_bytes += 1;
-                if line_bytes >= SIZE_LINE_BYTES || self.extension_bytes > EXTENSION_BYTES {
-                    return Err(Refusal::Malformed("The chunk extensions are too long."));
-                }
-                if !is_field_byte(byte) {
-                    return Err(BAD_SIZE);
-                }
-                State::Extension {
-                    line_bytes: line_bytes + 1,
-                    value,
-                }
+            (State::Extensions { value, part, .. }, b'\r') if part.may_end() => {
+                State::SizeEnd { value }
             }
+            (
+                State::Extensions {
+                    line_bytes,
+                    value,
+                    part,
+                },
+                _,
+            ) => self.step_extensions(line_bytes, value, part, byte)?,
             (State::SizeEnd { value: 0 }, b'\n') => State::TrailerStart,
             (State::SizeEnd { value }, b'\n') => {
                 if value > self.limit_bytes - self.bytes.len() {
@@ -197,6 +248,25 @@ impl Decoder {
         })
     }
 
+    /// Extensions are checked, and ignored (RFC 9112 7.1.1).
+    fn step_extensions(
+        &mut self,
+        line_bytes: usize,
+        value: usize,
+        part: ExtensionPart,
+        byte: u8,
+    ) -> Result<State, Refusal> {
+        self.extension_bytes += 1;
+        if line_bytes >= SIZE_LINE_BYTES || self.extension_bytes > EXTENSION_BYTES {
+            return Err(Refusal::Malformed("The chunk extensions are too long."));
+        }
+        Ok(State::Extensions {
+            line_bytes: line_bytes + 1,
+            value,
+            part: part.step(byte).ok_or(BAD_EXTENSION)?,
+        })
+    }
+
     /// Trailers are checked, and dropped (RFC 9110 6.5.1).
     fn step_trailer(&mut self, byte: u8) -> Result<State, Refusal> {
         self.trailer_bytes += 1;
@@ -218,3 +288,4 @@ impl Decoder {
 }
 
 const BAD_SIZE: Refusal = Refusal::Malformed("A chunk's size is malformed.");
+const BAD_EXTENSION: Refusal = Refusal::Malformed("A chunk's extension is malformed.");

@@ -15,7 +15,7 @@ const EMPTY_LINES_BYTES: usize = 128;
 pub struct Head {
     /// Any token, as sent.
     pub method: String,
-    /// Origin-form or `*`; bytes past ASCII are percent-encoded.
+    /// Origin-form or `*`; the query's bytes past ASCII, which are UTF-8, are percent-encoded.
     pub target: String,
     /// Names and values as sent and in their order, the values as Latin-1. In an absolute-form's request Host is
     /// the target's (RFC 9112 3.2.2).
@@ -121,7 +121,8 @@ fn measure_head(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
 }
 
 /// Makes the request line one that httparse reads: it knows no minor versions past 1.1, which are to be taken as 1.1
-/// (RFC 9110 2.5), and no targets that are no UTF-8.
+/// (RFC 9110 2.5), and its targets are ASCII. Bytes past ASCII are no part of a target (RFC 3986 2) and not corrected (RFC
+/// 9112 3), except UTF-8 in the query, which is percent-encoded: curl and the replaced service's clients send it.
 fn normalize_request_line(head: &[u8], line_bytes: usize) -> Result<Cow<'_, [u8]>, Refusal> {
     let (line, rest) = head.split_at(line_bytes.min(head.len()));
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -140,6 +141,11 @@ fn normalize_request_line(head: &[u8], line_bytes: usize) -> Result<Cow<'_, [u8]
     };
     let method_bytes = asked.iter().position(|byte| *byte == b' ');
     let (method, target) = asked.split_at(method_bytes.unwrap_or_default());
+    let query_start = target.iter().position(|byte| *byte == b'?');
+    let (path, query) = target.split_at(query_start.unwrap_or(target.len()));
+    if !path.is_ascii() || std::str::from_utf8(query).is_err() {
+        return Err(Refusal::Malformed("The target is malformed."));
+    }
     let mut normalized = Vec::with_capacity(head.len());
     normalized.extend_from_slice(method);
     for byte in target {
@@ -211,6 +217,13 @@ fn decode_latin_1(bytes: &[u8]) -> String {
     }
 }
 
+/// The members of a field's value that is a list, without the empty ones (RFC 9110 5.6.1.2). A comma in a quoted string
+/// separates too, so this is for lists whose known members have none.
+fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let members = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    members.filter(|member| !member.is_empty())
+}
+
 /// What the fields that concern the framing and the connection say together.
 #[derive(Default)]
 struct Rules {
@@ -250,20 +263,21 @@ impl Rules {
         Ok(())
     }
 
-    /// HTTP/1.0 knows no expectations (RFC 9110 10.1.1).
+    /// A list, whose empty members mean nothing (RFC 9110 10.1.1, 5.6.1.2). HTTP/1.0 has no expectations.
     fn judge_expectation(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        self.awaits_continue = value.eq_ignore_ascii_case(b"100-continue");
-        if self.awaits_continue || self.is_http_10 {
-            Ok(())
-        } else {
-            Err(Refusal::Expectation)
+        for expectation in list_members(value) {
+            if expectation.eq_ignore_ascii_case(b"100-continue") {
+                self.awaits_continue = true;
+            } else if !self.is_http_10 {
+                return Err(Refusal::Expectation);
+            }
         }
+        Ok(())
     }
 
     /// A list, of which two words mean something here (RFC 9110 7.6.1).
     fn judge_connection(&mut self, value: &[u8]) {
-        for option in value.split(|byte| *byte == b',') {
-            let option = option.trim_ascii();
+        for option in list_members(value) {
             self.closes |= option.eq_ignore_ascii_case(b"close");
             self.keeps_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
@@ -282,7 +296,8 @@ impl Rules {
         }
     }
 
-    /// Once, and chunked alone (RFC 9112 6.1; no client sends another coding, but attacks do).
+    /// Once, and chunked alone (RFC 9112 6.1; no client sends another coding, but attacks do). Empty members of the list
+    /// are not ignored here, since a proxy that does not ignore them finds another end of the body (RFC 9112 11.2).
     fn judge_coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
         let is_first = !std::mem::replace(&mut self.is_chunked, true);
         if is_first && !self.is_http_10 && value.eq_ignore_ascii_case(b"chunked") {
