@@ -31,20 +31,25 @@ impl std::str::FromStr for Origin {
     }
 }
 
-/// Adds what tells a browser that a script of a named origin may read this answer, and before a request that is not
-/// simple (a preflight) that it may be sent. What is allowed is the path's own Allow, so an unknown path allows none.
+/// Whether this is a preflight by a script of a named origin: the question, before a request that is not simple, whether
+/// it may be sent.
+pub fn is_preflight(request: &Request, origins: &[Origin]) -> bool {
+    request.method() == "OPTIONS"
+        && request.header("Access-Control-Request-Method").is_some()
+        && find_origin(find_single(request, "Origin"), origins).is_some()
+}
+
+/// Adds what tells a browser that a script of a named origin may read this answer, or send the request of this preflight.
+/// What is allowed is the path's own Allow, so an unknown path allows none.
 pub fn add_headers(request: &Request, origins: &[Origin], response: &mut Response) {
     if origins.is_empty() {
         return;
     }
     // Also where there is no Origin: a cache must not give that answer to one who has it.
     response.headers.push(("Vary".into(), "Origin".into()));
-    let Some(origin) = find_single(request, "Origin") else {
+    let Some(origin) = find_origin(find_single(request, "Origin"), origins) else {
         return;
     };
-    if !origins.iter().any(|Origin(named)| named == origin) {
-        return;
-    }
     let origin = origin.to_owned();
     let is_timed = response
         .headers
@@ -60,8 +65,7 @@ pub fn add_headers(request: &Request, origins: &[Origin], response: &mut Respons
     response
         .headers
         .push(("Access-Control-Allow-Origin".into(), origin.into()));
-    let is_preflight =
-        request.method() == "OPTIONS" && request.header("Access-Control-Request-Method").is_some();
+    let is_preflight = is_preflight(request, origins);
     let allow = response
         .headers
         .iter()
@@ -80,6 +84,11 @@ pub fn add_headers(request: &Request, origins: &[Origin], response: &mut Respons
             .headers
             .push(("Access-Control-Expose-Headers".into(), EXPOSED.into())),
     }
+}
+
+/// The request's origin if it is one of those named.
+fn find_origin<'a>(sent: Option<&'a str>, origins: &[Origin]) -> Option<&'a str> {
+    sent.filter(|sent| origins.iter().any(|Origin(named)| named == sent))
 }
 
 #[cfg(test)]

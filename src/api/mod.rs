@@ -204,18 +204,29 @@ fn find_resource(path: Cow<str>) -> Option<(&'static str, Guard)> {
     )
 }
 
-/// What the table of routes has no line for: an unknown path, one that lacks only its slash, or a method that the
-/// path does not have.
+/// What the target `*` allows: the methods that some path has (RFC 9110 9.3.7).
+const SERVER_METHODS: &str = "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS";
+
+/// What the table of routes has no line for: the server as a whole, an unknown path, one that lacks only its slash, or a
+/// method that the path does not have.
 fn refuse(request: &Request, target: &Target, context: &Context) -> Result<Response, Error> {
+    // The server lets no other method have this target.
+    if target.path == "*" {
+        return Ok(answer_options(SERVER_METHODS));
+    }
     let Some((allow, guard)) = find_resource(Cow::from(target.raw_url())) else {
         let slashed = format!("{}/", target.path);
         return match find_resource(slashed.into()) {
+            // Browsers follow no redirect of a preflight (Fetch 4.8), but that of the request which it asks about.
+            Some((allow, _)) if cors::is_preflight(request, &context.app.cors_origins) => {
+                Ok(answer_options(allow))
+            }
             Some(_) => Ok(redirect_to_slash(request)),
             None => Err(Error::NotFound),
         };
     };
     if target.method == "OPTIONS" {
-        return Ok(Response::empty_204().with_unique_header("Allow", allow));
+        return Ok(answer_options(allow));
     }
     match guard {
         Guard::Nobody => {}
@@ -228,6 +239,10 @@ fn refuse(request: &Request, target: &Target, context: &Context) -> Result<Respo
         method: request.method().to_owned(),
         allow,
     })
+}
+
+fn answer_options(allow: &'static str) -> Response {
+    Response::empty_204().with_unique_header("Allow", allow)
 }
 
 /// 308 keeps the method and the body, where a 301 would turn a POST into a GET.

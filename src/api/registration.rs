@@ -1,7 +1,5 @@
 //! A registration: its fields judged, those that are taken named, the account made. For the endpoint, and for operators,
 //! who are held to the same rules in the same words.
-use std::time::Instant;
-
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,7 +8,7 @@ use super::account::{EMAIL, FIRST_NAME, LAST_NAME, PASSWORD, PASSWORD_AGAIN, USE
 use super::body::{Fields, Value};
 use super::error::{Error, FieldErrors};
 use super::fields::{Presence, Reader};
-use crate::password::{HASH_TIMEOUT, Hasher};
+use crate::password::Hasher;
 use crate::store::Access;
 use crate::store::users::{self, NewUser, Taken};
 
@@ -122,10 +120,7 @@ pub(super) fn create_user(
     let user = NewUser {
         username: &asked.username,
         email: &asked.email,
-        password_hash: &hasher.hash(
-            asked.password.expose_secret(),
-            Instant::now() + HASH_TIMEOUT,
-        )?,
+        password_hash: &hasher.hash(asked.password.expose_secret(), access.deadline())?,
         first_name: &asked.first_name,
         last_name: &asked.last_name,
     };

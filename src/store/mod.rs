@@ -189,6 +189,11 @@ impl Store {
 }
 
 impl Access<'_> {
+    /// When the request's time is over.
+    pub fn deadline(self) -> Instant {
+        self.deadline
+    }
+
     /// The rows of a statement of this request's own.
     fn run(self, sql: Sql, parameters: &Parameters) -> Result<Vec<Row>, Error> {
         let rows = self.store.executor.run(sql, parameters, self.deadline);
