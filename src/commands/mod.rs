@@ -4,6 +4,7 @@ mod check;
 mod import;
 mod migrate;
 mod print;
+mod recount;
 mod serve;
 mod token;
 mod users;
@@ -81,6 +82,19 @@ pub enum Command {
     /// Print a file that a deployment needs, with the settings of this one filled in and no secret
     Print(Box<print::Print>),
 
+    /// Compare the kept counts with the rows and correct what is wrong, as after a load of data by other means
+    Recount {
+        /// Change nothing, and exit with 1 if something is wrong
+        #[arg(long)]
+        check: bool,
+        /// The database.
+        #[command(flatten)]
+        database: DatabaseSettings,
+        /// How the answer looks.
+        #[command(flatten)]
+        output: Output,
+    },
+
     /// Take over the users and movies of the Django application that this service replaces, all or nothing
     ImportDjango {
         /// Its PostgreSQL, as in DATABASE_URL; it is only read. A password is better kept in a passfile
@@ -134,6 +148,11 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
         } => token::print(&username, database, &tokens, &output),
         Command::Check { settings, output } => check::check(&settings, &output),
         Command::Print(asked) => print::print(&asked),
+        Command::Recount {
+            check,
+            database,
+            output,
+        } => recount::recount(&database, check, &output),
         Command::ImportDjango {
             django_database_url,
             database,

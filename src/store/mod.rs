@@ -3,6 +3,7 @@
 mod address;
 pub mod coalescer;
 mod connection_string;
+pub mod counts;
 mod database;
 mod error;
 mod executor;

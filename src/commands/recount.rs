@@ -1,0 +1,70 @@
+//! `recount`: the counts that the database keeps, compared with its rows and corrected.
+use anyhow::{bail, ensure};
+use serde::Serialize;
+
+use super::{Output, START_DEADLINE};
+use crate::settings::DatabaseSettings;
+use crate::store;
+use crate::store::counts::{self, Counts};
+
+#[derive(Serialize)]
+struct Recounted {
+    /// As they were found.
+    #[serde(flatten)]
+    counts: Counts,
+    are_right: bool,
+    /// Whether what was wrong is corrected.
+    is_corrected: bool,
+}
+
+/// Corrects what is wrong; with `is_check` changes nothing, and fails if something is wrong.
+pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> anyhow::Result<()> {
+    let database = &database.database_url;
+    let state = store::inspect(database, START_DEADLINE)?;
+    ensure!(
+        state.pending.is_empty() && state.unknown.is_empty(),
+        "the schema is not this version's: `check` lists what it lacks, `migrate` brings it up to date"
+    );
+    let counts = if is_check {
+        counts::check(database, START_DEADLINE)?
+    } else {
+        counts::recount(database, START_DEADLINE)?
+    };
+    let are_right = counts.are_right();
+    let lines = describe(&counts, is_check);
+    let recounted = Recounted {
+        counts,
+        are_right,
+        is_corrected: !are_right && !is_check,
+    };
+    output.print(&recounted, &lines)?;
+    if is_check && !are_right {
+        bail!("the kept counts are wrong: `recount` corrects them");
+    }
+    Ok(())
+}
+
+fn describe(counts: &Counts, is_check: bool) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} users and {} movies counted",
+        counts.users, counts.movies
+    )];
+    if counts.are_right() {
+        lines.push("all counts are right".to_owned());
+        return lines;
+    }
+    let verb = if is_check { "found" } else { "corrected" };
+    if counts.kept_total != counts.movies {
+        lines.push(format!("{verb}: the number of all movies, which was {}", counts.kept_total));
+    }
+    for (wrong, what) in [
+        (counts.wrong_users, "users with a wrong number of movies"),
+        (counts.wrong_lists, "long lists with wrong parts"),
+        (counts.sequences_behind, "sequences behind the ids that are there"),
+    ] {
+        if wrong > 0 {
+            lines.push(format!("{verb}: {wrong} {what}"));
+        }
+    }
+    lines
+}
