@@ -1,12 +1,15 @@
 """How PostgreSQL runs each statement on a table of some size: by index, without reading or sorting a whole shelf."""
 import json
 import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from client import MOVIES
+from client import MOVIES, wait_until
+from cluster import Cluster
+from conftest import BINARY
 
 SQL = Path(__file__).parent.parent / "sql"
 USERS, SHELF, OTHERS = 3000, 4000, 20
@@ -171,3 +174,65 @@ def test_the_pages_of_a_long_shelf_are_those_of_its_movies(make_server):
         assert [movie["id"] for movie in answer["results"]] == ids[7 * (page - 1) : 7 * page], page
     assert user.get(f"{MOVIES}?page_size=7&page=last").json()["results"] == answer["results"]
     assert user.get(f"{MOVIES}?page_size=7&page={pages + 1}").status_code == 404
+
+
+def migrate(url):
+    subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": url}, check=True, timeout=60)
+
+
+# Movies of one user, and insertions or changes beyond the thresholds of the table and far from a fifth of it.
+MANY, SOME = 30_000, 2500
+
+
+@pytest.fixture(scope="module")
+def vacuumed():
+    """A cluster that looks for tables to vacuum each second, which are due as a migrated database says."""
+    made = Cluster("autovacuum_naptime = 1s", "fsync = off")
+    try:
+        made.start()
+        migrate(made.url)
+        made.run("create extension pg_visibility")
+        made.run("insert into users (username, email, password_hash) values ('a', 'a', '!')")
+        made.run(f"insert into movies (title, genre, year, creator_id) select md5(n::text), 'g', n, 1 from generate_series(1, {MANY}) as n")
+        yield made
+    finally:
+        made.dispose()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        f"insert into movies (title, genre, year, creator_id) select md5(n::text), 'g', n, 1 from generate_series(1, {SOME}) as n",
+        f"update movies set year = 0 where id <= {SOME}",
+        f"delete from movies where id <= {SOME}",
+    ],
+    ids=["insert", "update", "delete"],
+)
+def test_autovacuum_follows_few_writes_so_that_lists_are_read_from_the_index_alone(vacuumed, write):
+    unmarked = "select count(*) from pg_visibility_map('movies') where not all_visible"
+    vacuumed.run("vacuum analyze movies")
+    assert vacuumed.run(unmarked) == [(0,)]
+    vacuumed.run(write)
+    wait_until(lambda: vacuumed.run(unmarked) == [(0,)], 20)
+
+
+def pending_kilobytes(database):
+    return database.run("select pending_pages * 8 from pgstatginindex('movies_by_title')")[0][0]
+
+
+@pytest.mark.parametrize("is_upgraded", [False, True], ids=["new", "upgraded"])
+def test_new_titles_wait_in_a_short_list_before_they_are_merged_into_the_search_index(database, is_upgraded):
+    migrate(database.url)
+    if is_upgraded:
+        # As an older version left it.
+        database.run("alter index movies_by_title reset (gin_pending_list_limit)")
+        database.run("delete from refinery_schema_history where version = 8")
+        migrate(database.url)
+    database.run("create extension pgstattuple")
+    database.run("insert into users (username, email, password_hash) values ('a', 'a', '!')")
+    longest = 0
+    for _ in range(40):
+        database.run("insert into movies (title, genre, year, creator_id) select md5(random()::text), 'g', n, 1 from generate_series(1, 20) as n")
+        longest = max(longest, pending_kilobytes(database))
+    # One statement may take it past the limit of 64.
+    assert 0 < longest <= 100
