@@ -112,8 +112,34 @@ impl Database {
     pub fn tidy(&mut self) -> anyhow::Result<()> {
         self.client
             .execute("delete from movies where id > $1", &[&self.movies])?;
-        self.client.batch_execute("vacuum analyze")?;
-        Ok(())
+        self.vacuum()
+    }
+
+    pub fn vacuum(&mut self) -> anyhow::Result<()> {
+        Ok(self.client.batch_execute("vacuum analyze")?)
+    }
+
+    /// Turns the cluster's autovacuum on or off; returns the interval at which it looks for work.
+    pub fn set_autovacuum(&mut self, is_on: bool) -> anyhow::Result<String> {
+        let word = if is_on { "on" } else { "off" };
+        self.client
+            .batch_execute(&format!("alter system set autovacuum = {word}"))?;
+        self.client.batch_execute("select pg_reload_conf()")?;
+        let naptime = self.client.query_one("show autovacuum_naptime", &[])?;
+        Ok(naptime.try_get(0)?)
+    }
+
+    /// What autovacuum has done to the movies, in words.
+    pub fn vacuum_state(&mut self) -> anyhow::Result<String> {
+        let state = self.client.query_one(
+            "select format('autovacuum ran %s times so far, %s of %s pages are marked as visible to all',
+                 autovacuum_count, relallvisible, pg_relation_size(relid) / current_setting('block_size')::bigint)
+             from pg_stat_user_tables
+             join pg_class on pg_class.oid = relid
+             where pg_class.relname = 'movies'",
+            &[],
+        )?;
+        Ok(state.try_get(0)?)
     }
 
     /// How many statements the service had answered since the last call.

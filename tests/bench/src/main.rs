@@ -1,5 +1,6 @@
 //! `./run.sh bench`: the service beside rouille's own server, an axum peer and PostgreSQL itself, as ratios in one run.
 mod database;
+mod decay;
 mod load;
 mod peer;
 mod product;
@@ -24,7 +25,7 @@ struct Arguments {
     /// Instead of the routes, a shelf of three tenths of so many movies beside one of a hundred; at least 1000
     #[arg(long, value_parser = clap::value_parser!(i64).range(1000..))]
     rows: Option<i64>,
-    /// Only these routes, separated by commas: answer_100, answer_2000, read, list_first, list_deep, search, create, update, delete
+    /// Only these routes, separated by commas: answer_100, answer_2000, read, list_first, list_deep, search, create, update, delete, decay
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }

@@ -38,6 +38,18 @@ impl Series {
         self.median_time(|round| round.p99)
     }
 
+    /// How many times the median latency the 99th percentile is, round by round.
+    pub fn tail(&self) -> f64 {
+        median(
+            self.rounds
+                .iter()
+                .map(|round| match (round.p50, round.p99) {
+                    (Some(p50), Some(p99)) => p99.as_secs_f64() / p50.as_secs_f64(),
+                    _ => f64::NAN,
+                }),
+        )
+    }
+
     fn median_time(&self, of: impl Fn(&Figures) -> Option<Duration>) -> Option<Duration> {
         let times: Option<Vec<f64>> = self
             .rounds
@@ -52,7 +64,7 @@ impl Series {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let middle = values.get(values.len() / 2);

@@ -3,6 +3,7 @@ use anyhow::{Context, ensure};
 
 use crate::Rounds;
 use crate::database::Database;
+use crate::decay;
 use crate::load::{Askers, Figures, run_pgbench, run_wrk};
 use crate::report::{Series, Verdict, print_route, print_verdicts};
 use crate::subjects::Subject;
@@ -23,6 +24,8 @@ struct Route {
     limit: Option<Limit>,
     /// At least so many times the axum peer, and so much of PostgreSQL's own limit.
     aims: (Option<f64>, Option<f64>),
+    /// At most so many times its p50 is the service's p99.
+    tail: Option<f64>,
 }
 
 const ROUTES: &[Route] = &[
@@ -36,6 +39,7 @@ const ROUTES: &[Route] = &[
             ],
         }),
         aims: (Some(1.5), Some(0.6)),
+        tail: None,
     },
     Route {
         name: "list_first",
@@ -44,16 +48,19 @@ const ROUTES: &[Route] = &[
             parameters: &[("asker", "random(1, 1000)"), ("size", "10")],
         }),
         aims: (Some(1.5), None),
+        tail: None,
     },
     Route {
         name: "list_deep",
         limit: None,
         aims: (None, None),
+        tail: None,
     },
     Route {
         name: "search",
         limit: None,
         aims: (Some(1.0), None),
+        tail: None,
     },
     Route {
         name: "create",
@@ -67,6 +74,7 @@ const ROUTES: &[Route] = &[
             ],
         }),
         aims: (Some(1.5), None),
+        tail: Some(2.5),
     },
     Route {
         name: "update",
@@ -81,11 +89,13 @@ const ROUTES: &[Route] = &[
             ],
         }),
         aims: (None, None),
+        tail: None,
     },
     Route {
         name: "delete",
         limit: None,
         aims: (None, None),
+        tail: None,
     },
 ];
 
@@ -106,6 +116,10 @@ pub fn measure(mut database: Database, rounds: Rounds, only: &[String]) -> anyho
     ];
     for route in ROUTES.iter().filter(|route| is_wanted(route.name)) {
         measure_route(&mut database, &servers, route, rounds, &mut verdicts)?;
+    }
+    if is_wanted("decay") {
+        drop(servers);
+        decay::measure(&mut database, rounds, &mut verdicts)?;
     }
     print_verdicts(&verdicts);
     Ok(())
@@ -153,7 +167,8 @@ fn measure_answer(
     Ok(())
 }
 
-fn run(
+/// The figures of 32 connections from all users.
+pub fn run(
     database: &Database,
     server: &Subject,
     route: &str,
@@ -257,6 +272,13 @@ fn measure_route(
             format!("{}: of PostgreSQL alone", route.name),
             times(4),
             aim,
+        ));
+    }
+    if let (Some(most), Some(ours)) = (route.tail, table.first()) {
+        verdicts.push(Verdict::at_most(
+            format!("{}: p99 to p50", route.name),
+            ours.tail(),
+            most,
         ));
     }
     // Of each connection's last request, wrk may have gone before the answer that the statement was for.
