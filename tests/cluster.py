@@ -101,20 +101,55 @@ class Cluster:
     def kill(self):
         """A power cut: the postmaster and all that it started."""
         postmaster = self.postmaster
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        send([postmaster, *map(int, children)], signal.SIGKILL)
+        send(self.processes(), signal.SIGKILL)
         # Until its parent has taken note of its end, PostgreSQL takes it for one that runs.
         wait_until(lambda: not Path(f"/proc/{postmaster}").exists(), DEADLINE)
+
+    def processes(self):
+        """The postmaster and its children."""
+        postmaster = self.postmaster
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        return [postmaster, *map(int, children)]
+
+    def freeze(self):
+        """Stops every process with SIGSTOP; the kernel still accepts connections and acknowledges what is sent to them."""
+        send([self.postmaster], signal.SIGSTOP)  # first, so that it starts no more children
+        send(self.processes(), signal.SIGSTOP)
+
+    def thaw(self):
+        send(self.processes(), signal.SIGCONT)
 
     def back_up_to(self, folder):
         """A standby's beginning: a copy that follows this cluster."""
         self.call("pg_basebackup", "-d", self.url, "-D", folder, "-R", "-X", "stream", "-c", "fast")
 
     def dispose(self):
-        with contextlib.suppress(OSError, ValueError):
-            send([self.postmaster], signal.SIGCONT)
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            self.thaw()
         self.pg_ctl("-m", "immediate", "stop", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def primary_with_standby():
+    """A cluster, and a copy of it that acknowledges each of its commits; both listen on TCP. Once promoted, the copy waits for
+    no other."""
+    with contextlib.ExitStack() as made:
+        clusters = []
+        for copy_of, names in ((None, "*"), (0, "")):
+            cluster = Cluster(
+                f"synchronous_standby_names = '{names}'", "max_connections = 100", copy_of=None if copy_of is None else clusters[copy_of]
+            )
+            made.callback(cluster.dispose)
+            cluster.listen("host all all 127.0.0.1/32 trust")
+            clusters.append(cluster.start())
+        wait_until(lambda: is_synchronous(clusters[0]), DEADLINE)
+        yield clusters
+
+
+def is_synchronous(primary):
+    """Whether a standby acknowledges the commits of this cluster."""
+    return primary.run("select sync_state from pg_stat_replication") == [("sync",)]
 
 
 def free_port():
