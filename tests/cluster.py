@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from client import wait_until
+from client import wait_until, word
 from conftest import MAINTENANCE_DATABASE
 
 DEADLINE = 60
@@ -45,7 +45,7 @@ class Cluster:
         if copy_of:
             copy_of.back_up_to(self.data)
         else:
-            self.call("initdb", "-D", self.data, "--username=movies", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8")
+            self.call("initdb", "-D", self.data, "--username=movies", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         self.configure(f"listen_addresses = ''\nunix_socket_directories = '{self.folder}'\nmax_connections = 60", *settings)
         self.url = f"host={self.folder} user=movies dbname=postgres"
 
@@ -89,6 +89,12 @@ class Cluster:
             done = connection.execute(statement, values or None)
             return done.fetchall() if done.description else None
 
+    def create_database(self):
+        """A database of its own for one test."""
+        made = ClusterDatabase(self)
+        self.run(f"create database {made.name}")
+        return made
+
     @property
     def postmaster(self):
         return int((self.data / "postmaster.pid").read_text().split()[0])
@@ -121,13 +127,39 @@ class Cluster:
 
     def back_up_to(self, folder):
         """A standby's beginning: a copy that follows this cluster."""
-        self.call("pg_basebackup", "-d", self.url, "-D", folder, "-R", "-X", "stream", "-c", "fast")
+        self.call("pg_basebackup", "-d", self.url, "-D", folder, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
     def dispose(self):
         with contextlib.suppress(OSError, ValueError, IndexError):
             self.thaw()
         self.pg_ctl("-m", "immediate", "stop", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ClusterDatabase:
+    """A database in a cluster of the tests' own; it goes with the cluster."""
+
+    def __init__(self, cluster):
+        self.name = f"movies_{word()}"
+        self.url = cluster.url.replace("dbname=postgres", f"dbname={self.name}")
+
+    def connect(self):
+        import psycopg
+
+        return psycopg.connect(self.url)
+
+    def run(self, statement, *values):
+        """One statement; its rows, if it has any."""
+        with self.connect() as connection:
+            done = connection.execute(statement, values or None)
+            return done.fetchall() if done.description else None
+
+    def end_sessions(self):
+        """Ends all other sessions of this database; returns once they are gone."""
+        others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        ended = self.run(f"select pid, pg_terminate_backend(pid) {others}")
+        process_ids = [process_id for process_id, _ in ended]
+        wait_until(lambda: self.run(f"select count(*) {others} and pid = any (%s)", process_ids) == [(0,)])
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from client import MOVIES, film
 from open_load import RECORD_CHANGES, send, wait_until_settled
 
 OTHERS = 63
-ROUNDS = 4
+ROUNDS = 3
 # A batch without the lock takes milliseconds, and one that waits for it 5 s, until its statement is cancelled.
 BOUND = 3
 

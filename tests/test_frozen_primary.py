@@ -46,7 +46,7 @@ def test_requests_are_served_by_the_promoted_standby_while_the_primary_stays_fro
         assert {kind for kind, _ in served} == set(READS + WRITES)
         assert load.refused(READS + WRITES, since=promoting + SERVED_WITHIN) == {}
         assert load.slowest() < (9.5,)
-        assert load.refused(["/healthz"]) == {}
+        assert load.refused(["/healthz", "/metrics"]) == {}
         assert {status for _, status in load.refused(READS + WRITES)} == {503}
         assert misapplied == {}
     finally:

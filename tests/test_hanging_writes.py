@@ -6,15 +6,15 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from client import wait_until, word
+from client import wait_until
 from cluster import is_synchronous, primary_with_standby
 from conftest import HAS_OWN_SERVERS, Server
 from open_load import PROBES, READS, WRITES, OpenLoad
 
 pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
 
-HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "15"))
-USUAL_SECONDS = 5
+HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "12"))
+USUAL_SECONDS = 4
 RECOVERY_SECONDS = 5
 
 OUTAGE_BEGINS = re.compile("unavailable", re.IGNORECASE)
@@ -32,25 +32,7 @@ def clusters():
 @pytest.fixture
 def database(clusters):
     """A database of the test's own on the primary."""
-    name = f"movies_{word()}"
-    clusters[0].run(f"create database {name}")
-    return OneDatabase(clusters[0].url.replace("dbname=postgres", f"dbname={name}"))
-
-
-class OneDatabase:
-    def __init__(self, url):
-        self.url = url
-
-    def connect(self):
-        import psycopg
-
-        return psycopg.connect(self.url)
-
-    def run(self, statement, *values):
-        """One statement; its rows, if it has any."""
-        with self.connect() as connection:
-            done = connection.execute(statement, values or None)
-            return done.fetchall() if done.description else None
+    return clusters[0].create_database()
 
 
 @pytest.fixture
