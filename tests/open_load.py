@@ -223,5 +223,6 @@ class OpenLoad:
                 if sent:
                     seconds = [one.seconds for one in sent]
                     counted = dict(Counter(one.status for one in sent))
-                    lines.append(f"{name} {kind}: {counted} p50 {percentile(seconds, 0.5):.4f} p99 {percentile(seconds, 0.99):.4f} max {max(seconds):.3f}")
+                    p50, p99 = (percentile(seconds, share) for share in (0.5, 0.99))
+                    lines.append(f"{name} {kind}: {counted} p50 {p50:.4f} p99 {p99:.4f} max {max(seconds):.3f}")
         return "\n".join([*lines, *self.failures[:5]])

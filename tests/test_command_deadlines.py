@@ -103,8 +103,7 @@ def test_commands_that_do_not_migrate_pass_by_the_lock_of_the_migrations(databas
     assert run(database.url, "migrate")[0] == 0
     with database.connect() as holder:
         holder.execute(LOCK_MIGRATIONS.read_text())
-        ended = [
-            run(database.url, *command, typed=f"{PASSWORD}\n", deadline=10)[0]
-            for command in (["users", "create", "ann", "--email", "ann@example.com"], ["users", "list"], ["token", "ann"], ["users", "deactivate", "ann"])
-        ]
+        create = ["users", "create", "ann", "--email", "ann@example.com"]
+        commands = [create, ["users", "list"], ["token", "ann"], ["users", "deactivate", "ann"]]
+        ended = [run(database.url, *command, typed=f"{PASSWORD}\n", deadline=10)[0] for command in commands]
     assert ended == [0, 0, 0, 0]
