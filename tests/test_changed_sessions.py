@@ -15,7 +15,7 @@ POOL = 6
 
 ALTERATIONS = [
     "alter table movies alter column title type varchar(120)",
-    "alter table movies alter column genre type text",
+    "alter table movies alter column genre type varchar(110)",
     "alter table users alter column username type varchar(180)",
     "alter table users alter column password_hash type text",
     "alter table users add column note text not null default ''",
