@@ -51,6 +51,8 @@ impl Input for Number {
 
 type Outputs = Result<Vec<u64>, RunError<Failed>>;
 type Doubler = Coalescer<Number, u64, Failed>;
+/// The batches that ran.
+type Batches = Arc<Mutex<Vec<Vec<u64>>>>;
 
 const LIMITS: Limits = Limits {
     max_batch: 8,
@@ -83,7 +85,7 @@ struct Hold {
 fn make(
     limits: Limits,
     run: impl Fn(&[Number]) -> Outputs + Send + Sync + 'static,
-) -> (Doubler, Arc<Mutex<Vec<Vec<u64>>>>, Receiver<()>, Sender<()>) {
+) -> (Doubler, Batches, Receiver<()>, Sender<()>) {
     let (entered, has_entered) = channel();
     let (release, released) = channel();
     let hold = Hold {

@@ -55,12 +55,18 @@ fn describe(counts: &Counts, is_check: bool) -> Vec<String> {
     }
     let verb = if is_check { "found" } else { "corrected" };
     if counts.kept_total != counts.movies {
-        lines.push(format!("{verb}: the number of all movies, which was {}", counts.kept_total));
+        lines.push(format!(
+            "{verb}: the number of all movies, which was {}",
+            counts.kept_total
+        ));
     }
     for (wrong, what) in [
         (counts.wrong_users, "users with a wrong number of movies"),
         (counts.wrong_lists, "long lists with wrong parts"),
-        (counts.sequences_behind, "sequences behind the ids that are there"),
+        (
+            counts.sequences_behind,
+            "sequences behind the ids that are there",
+        ),
     ] {
         if wrong > 0 {
             lines.push(format!("{verb}: {wrong} {what}"));
