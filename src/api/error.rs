@@ -163,7 +163,10 @@ impl From<store::Error> for Error {
             store::Error::Unavailable(_)
             | store::Error::Unconfirmed(_)
             | store::Error::Blocked(_)
-            | store::Error::RolledBack(_) => Error::Unavailable,
+            | store::Error::RolledBack(_) => {
+                log::debug!("answered with 503: {error}");
+                Error::Unavailable
+            }
             store::Error::Conflict(_) | store::Error::Schema(_) | store::Error::Fault { .. } => {
                 Error::Fault(error.to_string())
             }

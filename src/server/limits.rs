@@ -78,7 +78,11 @@ impl Limits {
             workers,
             ordinary: class(usize::MAX),
             heavy: class(8),
-            write: class(workers / 2),
+            write: ClassLimits {
+                // A batch that one locked row blocks takes two seconds, and its neighbours succeed.
+                shed_after: Duration::from_secs(4),
+                ..class(workers / 2)
+            },
             sign_in: ClassLimits {
                 // A password takes long to verify, so those who wait for it are many before anything is wrong.
                 shed_after: Duration::from_secs(4),
