@@ -4,7 +4,7 @@
 #![allow(clippy::indexing_slicing)]
 mod support;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -418,6 +418,55 @@ fn a_request_is_not_left_in_the_queue_while_all_workers_wait_for_events() {
         gate.open();
         server.stop();
     }
+}
+
+#[test]
+fn an_ordinary_request_waits_for_few_of_those_that_others_sent_ahead() {
+    const AHEAD: usize = 200;
+    let started = Arc::new(AtomicU64::new(0));
+    let server = serve(patient(), {
+        let started = Arc::clone(&started);
+        move |request| {
+            let before = match request.raw_url() {
+                "/ordinary" => started.load(Ordering::SeqCst),
+                _ => started.fetch_add(1, Ordering::SeqCst),
+            };
+            thread::sleep(Duration::from_micros(200)); // as a database takes it
+            Response::text(before.to_string())
+        }
+    });
+    let is_over = AtomicBool::new(false);
+    let mut waited = thread::scope(|scope| {
+        // Each always has requests in line, and takes their responses.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut clients: Vec<_> = (0..AHEAD / 4).map(|_| server.connect()).collect();
+                for client in &mut clients {
+                    client.send(&get("/ahead").repeat(10));
+                }
+                while !is_over.load(Ordering::SeqCst) {
+                    for client in &mut clients {
+                        client.receive();
+                        client.send(&get("/ahead"));
+                    }
+                }
+            });
+        }
+        wait_until("load", || read(&server.counters.queued) > AHEAD as u64 / 2);
+        let mut ordinary = server.connect();
+        let waited: Vec<u64> = (0..200)
+            .map(|_| {
+                let before = started.load(Ordering::SeqCst);
+                ordinary.send(&get("/ordinary"));
+                ordinary.receive().text().parse::<u64>().unwrap() - before
+            })
+            .collect();
+        is_over.store(true, Ordering::SeqCst);
+        waited
+    });
+    waited.sort_unstable();
+    // Where each waits for all others it is nearly two hundred.
+    assert!(waited[100] < 60, "{waited:?}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Connection {
     pub deadline: Instant,
     /// Its socket, which the poller watches.
     pub socket: Socket,
+    /// The poller tells when the socket takes more, instead of what comes from it.
+    pub watches_writing: bool,
     peer: SocketAddr,
     stage: Stage,
     /// Read, and not yet understood: the beginning of a head, or requests sent ahead.
@@ -40,6 +42,8 @@ pub struct Connection {
     is_drained: bool,
     /// The client will send nothing more; what it sent is still answered.
     is_hung_up: bool,
+    /// Something of the next request had come before the last response was sent.
+    sends_ahead: bool,
 }
 
 enum Stage {
@@ -104,6 +108,7 @@ impl Connection {
             key,
             deadline: Instant::now() + limits.idle_deadline,
             socket,
+            watches_writing: false,
             peer,
             stage: Stage::Head { begun: false },
             input: Vec::new(),
@@ -111,7 +116,13 @@ impl Connection {
             memory,
             is_drained: false,
             is_hung_up: false,
+            sends_ahead: false,
         }
+    }
+
+    /// Whether the request that was read last had been sent before the response to the one before.
+    pub fn sends_ahead(&self) -> bool {
+        self.sends_ahead
     }
 
     /// Notes that something happened on the socket.
@@ -149,6 +160,8 @@ impl Connection {
                         Ok(true) if next == Next::Close => return Step::Close,
                         Ok(true) => {
                             self.memory.release();
+                            // What came in the meantime was not told.
+                            self.is_drained = false;
                             self.go_on(next, &desk.limits);
                         }
                         Ok(false) => return Step::Wait,
@@ -180,6 +193,7 @@ impl Connection {
             return false;
         };
         self.memory.release();
+        self.sends_ahead = !self.input.is_empty() || !self.is_drained;
         let has_more = || !self.input.is_empty() || self.socket.has_more();
         let is_last = taken_until.is_some_and(|until| Instant::now() > until || !has_more());
         let closes = is_last || !answering.keeps_alive;

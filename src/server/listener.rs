@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
+use socket2::SockRef;
 
 use super::counters::{Counters, count};
 use super::poller::Poller;
@@ -17,6 +18,11 @@ pub const NAME: u64 = u64::MAX - 1;
 
 /// How many clients may wait to be accepted (the system's own limit is net.core.somaxconn).
 const BACKLOG: i32 = 4096;
+
+/// Bytes that the kernel takes from us beyond what it may send to a client by now; more than a large page of movies. Its
+/// own buffers grow to megabytes, so a client that sends ahead and takes no responses would have thousands of requests
+/// answered in vain.
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// Listens.
 pub struct Listener {
@@ -37,6 +43,8 @@ impl Listener {
         // Once more, since the standard library's backlog of 128 is short for a wave of clients.
         rustix::net::listen(&socket, BACKLOG)?;
         socket.set_nonblocking(true)?;
+        // Accepted sockets inherit it.
+        SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
         Ok(Listener {
             socket,
             spare: Mutex::new(Some(open_spare()?)),

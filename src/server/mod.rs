@@ -246,19 +246,11 @@ impl Crew {
     }
 
     /// Leaves a connection to the workers.
-    fn hand_over(&self, mut connection: Box<Connection>) {
-        // Once its socket takes something, which is now, a worker is told of it.
-        while self
-            .poller
-            .watch_writing(&connection.socket, connection.key.into())
-            .is_ok()
-        {
-            match self.table.park(connection) {
-                Some(stirred) => connection = stirred,
-                None => return,
-            }
+    fn hand_over(&self, connection: Box<Connection>) {
+        let mut connection = Some(connection);
+        while let Some(stirred) = connection {
+            connection = self.park_behind_others(stirred);
         }
-        self.close(connection);
     }
 
     /// Ends the workers' waiting.

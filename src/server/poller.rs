@@ -74,12 +74,35 @@ impl Poller {
         )?)
     }
 
-    /// Tells from now on also when the socket takes more.
+    /// Tells from now on when the socket takes more, and no longer what comes from it: a client that takes nothing may
+    /// go on sending, and each change of what is watched tells at once of all that is ready.
     ///
     /// # Errors
     /// If the socket is unknown.
     pub fn watch_writing(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        self.change(socket, name, EventFlags::OUT)
+    }
+
+    /// Undoes [`Poller::watch_writing`]; what came in the meantime is told at once.
+    ///
+    /// # Errors
+    /// If the socket is unknown.
+    pub fn watch_reading(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+        self.change(socket, name, EventFlags::IN | EventFlags::RDHUP)
+    }
+
+    /// Tells of the socket once at once, behind what is ready already, if it takes more, which a socket whose output
+    /// was all taken does; and from then on as [`Poller::watch`].
+    ///
+    /// # Errors
+    /// If the socket is unknown.
+    pub fn tell_at_once(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
+        self.change(socket, name, flags)
+    }
+
+    fn change(&self, socket: impl AsFd, name: u64, flags: EventFlags) -> io::Result<()> {
+        let flags = flags | EventFlags::ET;
         Ok(epoll::modify(
             &self.epoll,
             socket,

@@ -98,8 +98,7 @@ impl AdmissionQueue {
         self.begin(state, now)
     }
 
-    /// The same behind a request that came on the same connection. It goes to the end of its line: a client that sends
-    /// ahead gets no more than its turn.
+    /// The same behind a request that came on the same connection. It goes to the end of its line.
     pub fn exchange(&self, permit: Permit, pending: PendingRequest) -> Option<Turn> {
         let mut state = self.lock();
         state.release(&permit);
@@ -115,11 +114,11 @@ impl AdmissionQueue {
 
     fn begin(&self, mut state: MutexGuard<State>, now: Instant) -> Option<Turn> {
         let mut turn = None;
-        if let Some(class) = state.lines.next_class()
-            && state.pace.young(now) < self.max_recent_starts
-            && let Some(pending) = state.lines.start(class)
+        if state.pace.young(now) < self.max_recent_starts
+            && let Some(pending) = state.lines.start()
         {
             let beginning = state.pace.begin();
+            let class = pending.class;
             turn = Some((pending, Permit { beginning, class }));
         }
         self.publish(&state);
@@ -141,7 +140,7 @@ impl AdmissionQueue {
     }
 
     fn publish(&self, state: &State) {
-        let has_startable = state.lines.next_class().is_some();
+        let has_startable = state.lines.has_startable();
         if self.has_startable.load(Ordering::Relaxed) != has_startable {
             self.has_startable.store(has_startable, Ordering::SeqCst);
         }
@@ -185,6 +184,14 @@ mod tests {
             request: Request::fake_http_from(peer, "GET", "/", vec![], vec![]),
             received,
             class,
+            was_sent_ahead: false,
+        }
+    }
+
+    fn sent_ahead(number: u64, received: Instant) -> PendingRequest {
+        PendingRequest {
+            was_sent_ahead: true,
+            ..pending(number, received, Class::Ordinary)
         }
     }
 
@@ -260,6 +267,25 @@ mod tests {
         assert!(admit(&queue, 2, began).is_none());
         let ahead = pending(1, began, Class::Ordinary);
         assert_eq!(number(queue.exchange(permit, ahead)), Some(2));
+    }
+
+    #[test]
+    fn requests_sent_ahead_start_every_other_time_while_others_wait() {
+        let (queue, began) = make_queue(limits(1, 1), 1);
+        let (_, mut permit) = admit(&queue, 1, began).unwrap();
+        for number in 10..16 {
+            let admission = queue.admit(sent_ahead(number, began));
+            assert!(matches!(admission, Admission::Queued));
+        }
+        for number in 2..5 {
+            assert!(admit(&queue, number, began).is_none());
+        }
+        let mut begun = Vec::new();
+        while let Some((pending, next)) = queue.finish(permit, began) {
+            begun.push(u64::from(pending.key));
+            permit = next;
+        }
+        assert_eq!(begun, [10, 2, 11, 3, 12, 4, 13, 14, 15]);
     }
 
     #[test]

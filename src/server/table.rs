@@ -155,7 +155,12 @@ impl Table {
             .entry(key)
             .filter(|entry| entry.state == State::Held)?;
         entry.state = State::Taken;
-        entry.connection.take()
+        let is_stirred = std::mem::take(&mut entry.is_stirred);
+        let mut connection = entry.connection.take()?;
+        if is_stirred {
+            connection.stir(entry.is_hung_up);
+        }
+        Some(connection)
     }
 
     /// Takes all whose deadline is past.

@@ -257,12 +257,14 @@ impl Crew {
                         Ok(Class::Immediate) => self.respond(&request, deadline),
                         Ok(class) => {
                             let key = connection.key;
+                            let was_sent_ahead = connection.sends_ahead();
                             self.table.hold(connection, deadline + HANDLER_GRACE);
                             return Some(PendingRequest {
                                 key,
                                 request,
                                 received,
                                 class,
+                                was_sent_ahead,
                             });
                         }
                         Err(response) => response,
@@ -275,7 +277,7 @@ impl Crew {
                     answered += 1;
                 }
                 Step::Wait => connection = self.park(connection)?,
-                Step::Yield => connection = self.park_for_writing(connection)?,
+                Step::Yield => connection = self.park_behind_others(connection)?,
                 Step::Close => {
                     self.close(connection);
                     return None;
@@ -283,8 +285,7 @@ impl Crew {
             }
             if answered == ANSWERED_AT_ONCE {
                 answered = 0;
-                // Its socket takes more, so that an event comes at once, behind those of others.
-                connection = self.park_for_writing(connection)?;
+                connection = self.park_behind_others(connection)?;
             }
         }
     }
@@ -324,18 +325,29 @@ impl Crew {
     }
 
     /// None if the connection waits; itself if something happened on it in the meantime.
-    fn park(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
-        if connection.is_sending() {
-            return self.park_for_writing(connection);
+    fn park(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
+        let is_sending = connection.is_sending();
+        if connection.watches_writing != is_sending {
+            connection.watches_writing = is_sending;
+            let (socket, name) = (&connection.socket, connection.key.into());
+            let watched = match is_sending {
+                true => self.poller.watch_writing(socket, name),
+                false => self.poller.watch_reading(socket, name),
+            };
+            if let Err(error) = watched {
+                log::error!("a connection is not watched, and closed: {error}");
+                self.close(connection);
+                return None;
+            }
         }
         self.table.park(connection)
     }
 
-    fn park_for_writing(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
-        if let Err(error) = self
-            .poller
-            .watch_writing(&connection.socket, connection.key.into())
-        {
+    /// Lets others have their turn before the connection goes on; as [`Crew::park`].
+    pub fn park_behind_others(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
+        connection.watches_writing = false;
+        let (socket, name) = (&connection.socket, connection.key.into());
+        if let Err(error) = self.poller.tell_at_once(socket, name) {
             log::error!("a connection is not watched, and closed: {error}");
             self.close(connection);
             return None;
