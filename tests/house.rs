@@ -24,7 +24,7 @@ const ARROWS: &str = "
     api/mod      -> api/account, api/auth, api/body, api/error, api/fields, api/movies, api/page, api/probes, api/proxy, api/query, api/registration
     api/mod      -> api/cors, api/docs, api/exchange, api/headers, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
     api/exchange -> api/mod, api/cors, api/error, api/proxy, logging, metrics, trace
-    api/cors     -> api/headers, api/proxy
+    api/cors     -> api/headers, api/proxy, server/mod
     api/docs     -> api/error
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
     api/bodies   -> api/account, api/fields, api/movies, api/operations, api/query, password
@@ -63,17 +63,17 @@ const ARROWS: &str = "
     logging      -> metrics
     logging/queue -> logging/output, metrics
     server/mod        -> server/body, server/refusal, server/request, server/class, server/connection, server/counters
-    server/mod        -> server/desk, server/limits, server/lines, server/lingering, server/listener, server/memory, server/poller, server/queue
+    server/mod        -> server/desk, server/error_headers, server/limits, server/lines, server/lingering, server/listener, server/memory, server/poller, server/queue
     server/mod        -> server/response, server/seats, server/socket, server/table, server/target, server/workers
-    server/workers    -> server/class, server/connection, server/counters, server/desk, server/limits, server/lines
+    server/workers    -> server/class, server/connection, server/counters, server/desk, server/error_headers, server/limits, server/lines
     server/workers    -> server/listener, server/memory, server/pace, server/poller, server/queue, server/refusal
     server/workers    -> server/response, server/seats, server/socket, server/table
-    server/connection -> server/body, server/counters, server/desk, server/limits, server/lingering, server/memory, server/refusal
+    server/connection -> server/body, server/counters, server/desk, server/error_headers, server/limits, server/lingering, server/memory, server/refusal
     server/connection -> server/request, server/response, server/socket, server/table
     server/limits     -> server/class, server/mod
     server/lingering  -> server/socket
     server/memory     -> server/counters, server/limits, server/refusal
-    server/desk       -> server/counters, server/limits, server/response
+    server/desk       -> server/counters, server/error_headers, server/limits, server/response
     server/table      -> server/connection
     server/lines      -> server/class, server/limits, server/table
     server/queue      -> server/class, server/counters, server/limits, server/lines, server/pace
@@ -82,7 +82,7 @@ const ARROWS: &str = "
     server/request    -> server/limits, server/refusal, server/target
     server/target     -> server/refusal
     server/body       -> server/refusal, server/request
-    server/response   -> server/refusal, server/request
+    server/response   -> server/error_headers, server/refusal, server/request
 ";
 
 struct Room {

@@ -1,6 +1,11 @@
 """CORS for named origins (the Fetch standard's protocol), off by default; request ids; what /readyz names."""
+import http.server
+import json
+import threading
+
 import pytest
-from client import MOVIES, outcome
+from client import MOVIES, exchange, film, outcome
+from test_docs import browser  # noqa: F401, a fixture
 
 SITE = "https://app.example.com"
 PREFLIGHT = {"Origin": SITE, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization"}
@@ -71,6 +76,87 @@ def test_of_two_request_ids_the_trusted_proxy_s_own_counts_which_is_the_last(sta
 def test_a_preflight_for_a_path_that_is_unknown_allows_nothing(client):
     answer = client.send("OPTIONS", "/nothing", headers=PREFLIGHT)
     assert (answer.status_code, "Access-Control-Allow-Methods" in answer.headers) == (404, False)
+
+
+@pytest.mark.parametrize("path", [MOVIES, f"{MOVIES}1/", "/api/v1/auth/token/"])
+def test_a_preflight_to_a_path_that_lacks_its_slash_gets_the_answer_of_the_path_with_it(client, path):
+    asked = client.send("OPTIONS", f"{path[:-1]}?page=2", headers=PREFLIGHT)
+    usual = client.send("OPTIONS", f"{path}?page=2", headers=PREFLIGHT)
+    assert (asked.status_code, asked.headers["Allow"]) == (204, usual.headers["Allow"])
+    assert cors_headers(asked) == cors_headers(usual) != {}
+    sent_on = client.send("PATCH", path[:-1], headers={"Origin": SITE})
+    assert (sent_on.status_code, sent_on.headers["Location"]) == (308, path)
+    assert sent_on.headers["Access-Control-Allow-Origin"] == SITE
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {**PREFLIGHT, "Origin": "https://evil.example"}]
+)
+def test_any_other_options_to_a_path_that_lacks_its_slash_is_sent_on(client, headers):
+    answer = client.send("OPTIONS", MOVIES[:-1], headers=headers)
+    assert (answer.status_code, answer.headers["Location"], "Access-Control-Allow-Methods" in answer.headers) == (308, MOVIES, False)
+
+
+@pytest.fixture
+def site():
+    """Another site with an empty page, at an origin of its own."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+FETCH = """
+const [url, request, done] = arguments;
+fetch(url, request).then(async answer => done([answer.status, answer.redirected, await answer.json()]), error => done(String(error)));
+"""
+
+
+def test_a_browser_s_script_of_a_named_origin_gets_through_a_path_that_lacks_its_slash(start_server, site, browser):  # noqa: F811
+    ann = start_server(CORS_ORIGINS=site).client().new_user()
+    browser.set_script_timeout(30)
+    browser.get(site)
+    fields = film()
+    request = {
+        "method": "POST", "body": json.dumps(fields), "headers": {"Authorization": f"Bearer {ann.token}", "Content-Type": "application/json"}
+    }
+    status, was_redirected, movie = browser.execute_async_script(FETCH, ann.base + MOVIES[:-1], request)
+    assert (status, was_redirected, movie["title"]) == (201, True, fields["title"])
+    assert [movie["title"] for movie in ann.get(MOVIES).json()["results"]] == [fields["title"]]
+
+
+REFUSED_BY_THE_SERVER = [
+    (413, [("Content-Length", "99999999")], b""),
+    (413, [("Transfer-Encoding", "chunked")], b"fffffff\r\n"),
+    (400, [("Transfer-Encoding", "chunked")], b"2;\r\nab\r\n0\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("status, framing, body", REFUSED_BY_THE_SERVER)
+def test_a_named_origin_may_read_the_server_s_own_error_responses(client, status, framing, body):
+    for origin, allowed in ((SITE, SITE), ("http://localhost:3000",) * 2, ("https://evil.example", None), (None, None)):
+        sent = [("Origin", origin)] if origin else []
+        head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "a"), *sent, *framing])
+        answer = exchange(client.base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        assert (answer.status_code, answer.headers.get("Access-Control-Allow-Origin")) == (status, allowed)
+        assert ("Retry-After" in answer.headers.get("Access-Control-Expose-Headers", ""), answer.headers["Vary"]) == (bool(allowed), "Origin")
+
+
+@pytest.mark.parametrize("status, framing, body", REFUSED_BY_THE_SERVER)
+def test_without_the_setting_the_server_s_own_error_responses_say_nothing_of_origins(own_server, status, framing, body):
+    head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "a"), ("Origin", SITE), *framing])
+    answer = exchange(own_server.client().base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (status, {}, False)
 
 
 @pytest.mark.parametrize("headers", [{"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {}])

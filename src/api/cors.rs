@@ -4,6 +4,7 @@ use rouille::{Request, Response};
 
 use super::headers::find_single;
 use super::proxy::is_host;
+use crate::server::{Header, HeaderLookup};
 
 /// What a script may read beside the headers that the standard allows.
 const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";
@@ -84,6 +85,20 @@ pub fn add_headers(request: &Request, origins: &[Origin], response: &mut Respons
             .headers
             .push(("Access-Control-Expose-Headers".into(), EXPOSED.into())),
     }
+}
+
+/// The headers of the server's own error response to a request with these headers: its site's scripts may read it.
+pub fn error_headers_of(lookup: &HeaderLookup, origins: &[Origin]) -> Vec<Header> {
+    if origins.is_empty() {
+        return Vec::new();
+    }
+    let mut headers = vec![("Vary".into(), "Origin".into())];
+    if let Some(origin) = find_origin(lookup("Origin"), origins) {
+        let origin = origin.to_owned();
+        headers.push(("Access-Control-Allow-Origin".into(), origin.into()));
+        headers.push(("Access-Control-Expose-Headers".into(), EXPOSED.into()));
+    }
+    headers
 }
 
 /// The request's origin if it is one of those named.

@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use rouille::{Request, Response, router};
 use serde::Serialize;
 
-pub use self::cors::Origin;
+pub use self::cors::{Origin, error_headers_of};
 use self::error::Error;
 pub use self::exchange::handle;
 use self::movies::MovieId;

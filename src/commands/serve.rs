@@ -89,6 +89,8 @@ pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
         move |request, deadline| api::handle(request, &handled, deadline),
     )
     .with_context(|| format!("listening on {}", settings.bind))?;
+    let origins = settings.cors_origins.clone();
+    server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
     app.counters.get_or_init(|| server.counters());
     drop(app);
     log::info!("listening on http://{}", server.local_address());

@@ -8,6 +8,7 @@ use rouille::{Request, Response};
 use super::body::Decoder;
 use super::counters::{Counters, count};
 use super::desk::Desk;
+use super::error_headers::{ErrorHeaders, Header};
 use super::limits::Limits;
 use super::lingering::{Dropped, Lingering};
 use super::memory::Reservation;
@@ -36,6 +37,8 @@ pub struct Connection {
     input: Vec<u8>,
     /// So many bytes of `input` were looked at without finding a head's end.
     judged_bytes: usize,
+    /// The application's headers for an error response to the request at hand; none until its head is read.
+    error_headers: Option<Vec<Header>>,
     /// Holds the bytes of its body, or of the rest of its answer.
     memory: Reservation,
     /// Nothing more was in the socket when it was last read.
@@ -113,6 +116,7 @@ impl Connection {
             stage: Stage::Head { begun: false },
             input: Vec::new(),
             judged_bytes: 0,
+            error_headers: None,
             memory,
             is_drained: false,
             is_hung_up: false,
@@ -223,8 +227,10 @@ impl Connection {
         };
         self.input = Vec::new();
         self.memory.release();
+        let headers = self.error_headers.take();
+        let headers = headers.unwrap_or_else(|| desk.error_headers.of(&|_| None));
         let Desk { output, clock, .. } = desk;
-        write_refusal(output, refusal, is_head, clock);
+        write_refusal(output, refusal, &headers, is_head, clock);
         self.send(output, Next::Linger, &desk.limits, &desk.counters)
     }
 
@@ -281,7 +287,7 @@ impl Connection {
         self.input = Vec::new();
         loop {
             let bytes = desk.input.get(..filled).unwrap_or_default();
-            match self.understand(bytes, judged, &desk.limits) {
+            match self.understand(bytes, judged, &desk.limits, &desk.error_headers) {
                 Ok((taken, Some(request))) => {
                     count(&desk.counters.requests);
                     self.input = bytes.get(taken..).unwrap_or_default().to_vec();
@@ -328,6 +334,7 @@ impl Connection {
         bytes: &[u8],
         judged: usize,
         limits: &Limits,
+        error_headers: &ErrorHeaders,
     ) -> Result<(usize, Option<Request>), Refusal> {
         let mut taken = 0;
         if let Stage::Head { .. } = self.stage {
@@ -340,6 +347,7 @@ impl Connection {
                 return Ok((0, None));
             };
             taken = head_bytes;
+            self.error_headers = Some(error_headers.of(&|name| head.header(name)));
             let mut decoder = Decoder::new(head.framing, limits.body_bytes)?;
             if !decoder.is_complete() {
                 self.deadline = Instant::now() + limits.body_deadline;
@@ -418,6 +426,7 @@ impl Connection {
             self.linger(Lingering::after_response());
         } else {
             self.stage = Stage::Head { begun: false };
+            self.error_headers = None;
             self.deadline = Instant::now() + limits.idle_deadline;
         }
     }

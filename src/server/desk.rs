@@ -2,6 +2,7 @@
 use std::sync::Arc;
 
 use super::counters::Counters;
+use super::error_headers::ErrorHeaders;
 use super::limits::Limits;
 use super::response::Clock;
 
@@ -18,18 +19,21 @@ pub struct Desk {
     pub input: Vec<u8>,
     /// What is to be written.
     pub output: Vec<u8>,
+    /// The application's headers on error responses.
+    pub error_headers: ErrorHeaders,
     /// The date of answers.
     pub clock: Clock,
 }
 
 impl Desk {
     /// For connections of these limits.
-    pub fn new(limits: Limits, counters: Arc<Counters>) -> Desk {
+    pub fn new(limits: Limits, counters: Arc<Counters>, error_headers: ErrorHeaders) -> Desk {
         Desk {
             limits,
             counters,
             input: vec![0; limits.head_bytes + READ_BYTES],
             output: Vec::new(),
+            error_headers,
             clock: Clock::default(),
         }
     }

@@ -135,7 +135,8 @@ impl Listener {
 /// Tells a client that there is no place for it, with as much courtesy as costs no waiting.
 pub fn turn_away(mut stream: TcpStream) {
     let mut answer = Vec::new();
-    write_refusal(&mut answer, Refusal::Crowded, false, &mut Clock::default());
+    let clock = &mut Clock::default();
+    write_refusal(&mut answer, Refusal::Crowded, &[], false, clock);
     // What it sent is read, so that the close is no reset, after which the client might not see the answer. Errors
     // mean that it is gone already.
     _ = stream.set_nonblocking(true);

@@ -22,6 +22,7 @@ mod class;
 mod connection;
 mod counters;
 mod desk;
+mod error_headers;
 mod limits;
 mod lines;
 mod lingering;
@@ -51,6 +52,8 @@ pub use self::class::{Class, ClassLimits};
 use self::connection::{Connection, Expired};
 pub use self::counters::Counters;
 use self::desk::Desk;
+use self::error_headers::ErrorHeaders;
+pub use self::error_headers::{Header, HeaderLookup};
 pub use self::limits::{Limits, files_for, raise_limit};
 use self::listener::Listener;
 use self::memory::MemoryBudget;
@@ -133,6 +136,7 @@ impl Server {
             memory: Arc::new(MemoryBudget::new(&limits, Arc::clone(&counters))),
             classify: Box::new(classify),
             handler: Box::new(handler),
+            error_headers: ErrorHeaders::default(),
             taken_until: OnceLock::new(),
             counters,
         };
@@ -141,6 +145,15 @@ impl Server {
             stopper: Stopper::default(),
             address,
         })
+    }
+
+    /// Adds headers to the server's own error responses: those that `headers_of` gives for the request's headers, of which
+    /// there are none if they were not read or are malformed. To be called before `run`.
+    pub fn set_error_headers(
+        &self,
+        headers_of: impl Fn(&HeaderLookup) -> Vec<Header> + Send + Sync + 'static,
+    ) {
+        self.crew.error_headers.set(Box::new(headers_of));
     }
 
     /// Where it listens, with the port that the system chose for port 0.

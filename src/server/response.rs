@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
+use super::error_headers::Header;
 use super::refusal::Refusal;
 use super::request::{Head, is_field_byte, is_token_byte};
 
@@ -99,13 +100,23 @@ pub fn write_response(
 }
 
 /// Puts the server's own answer into the buffer, in place of what was there. It tells that the connection closes.
-pub fn write_refusal(buffer: &mut Vec<u8>, refusal: Refusal, is_head: bool, clock: &mut Clock) {
+/// `headers` are the application's.
+pub fn write_refusal(
+    buffer: &mut Vec<u8>,
+    refusal: Refusal,
+    headers: &[Header],
+    is_head: bool,
+    clock: &mut Clock,
+) {
     write_start(buffer, refusal.status(), clock);
     for (name, value) in REFUSAL_FIELDS {
         write_field(buffer, name, value);
     }
     if refusal.status() == 503 {
         write_field(buffer, "Retry-After", "1");
+    }
+    for (name, value) in headers {
+        write_field(buffer, name, value);
     }
     buffer.extend_from_slice(b"Connection: close\r\n");
     let detail = refusal.detail();

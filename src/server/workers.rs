@@ -11,6 +11,7 @@ use super::class::Class;
 use super::connection::{Connection, Step};
 use super::counters::{Counters, count};
 use super::desk::Desk;
+use super::error_headers::ErrorHeaders;
 use super::limits::Limits;
 use super::lines::PendingRequest;
 use super::listener::{self, Listener};
@@ -71,6 +72,8 @@ pub struct Crew {
     pub classify: Box<Classify>,
     /// Answers requests.
     pub handler: Box<Handler>,
+    /// The application's headers on error responses.
+    pub error_headers: ErrorHeaders,
     /// Set once the server drains: how long requests sent ahead are still taken.
     pub taken_until: OnceLock<Instant>,
 }
@@ -188,7 +191,8 @@ impl Crew {
 
     /// What one more thread works with.
     pub fn desk(&self) -> Desk {
-        Desk::new(self.limits, Arc::clone(&self.counters))
+        let counters = Arc::clone(&self.counters);
+        Desk::new(self.limits, counters, self.error_headers.clone())
     }
 
     /// Where clients come from.
@@ -320,7 +324,10 @@ impl Crew {
             // A query may hold a secret.
             let path = request.raw_url().split('?').next().unwrap_or_default();
             log::error!("a handler panicked: {} {path:?}", request.method());
-            response::fault()
+            let mut response = response::fault();
+            let headers = self.error_headers.of(&|name| request.header(name));
+            response.headers.extend(headers);
+            response
         })
     }
 

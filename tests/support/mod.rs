@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use movies_api::server::{Class, Counters, Limits, Server, Stopper};
+use movies_api::server::{Class, Counters, Header, HeaderLookup, Limits, Server, Stopper};
 use rouille::{Request, Response};
 
 /// How long a test waits for what has to come.
@@ -45,6 +45,13 @@ fn classify(request: &Request) -> Class {
     }
 }
 
+/// The headers of an error response: that it is one, and the request's X-Mark.
+fn mark(lookup: &HeaderLookup) -> Vec<Header> {
+    let is_error = ("X-Error".into(), "yes".into());
+    let mark = lookup("X-Mark").map(|mark| ("X-Mark".into(), mark.to_owned().into()));
+    std::iter::once(is_error).chain(mark).collect()
+}
+
 pub fn serve(
     limits: Limits,
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
@@ -58,6 +65,7 @@ pub fn serve_by_deadline(
 ) -> Running {
     let address = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(address, limits, classify, handler).unwrap();
+    server.set_error_headers(mark);
     Running {
         address: server.local_address(),
         counters: server.counters(),
