@@ -7,10 +7,9 @@ import stat
 
 import pytest
 from client import PASSWORD, REGISTER, TOKEN, account
-from conftest import HAS_OWN_SERVERS
 from place import children_of, is_running, wait_for
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs the built program: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 def sign_up(client):
