@@ -1,6 +1,7 @@
 """Many clients at once: unique names, one movie changed and deleted from many sides, and never a 500."""
 import json
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -110,7 +111,10 @@ def test_parallel_posts_are_all_kept_each_once(ann):
 
 
 def test_many_sign_ins_at_once_succeed_or_are_asked_to_come_back(api, ann):
+    started = time.monotonic()
     answers = at_once(50, lambda _: post(api, TOKEN, {"username": ann.username, "password": PASSWORD}))
-    assert {answer.status_code for answer in answers} <= {200, 429, 503}
-    assert 200 in {answer.status_code for answer in answers}
+    statuses = Counter(answer.status_code for answer in answers)
+    # Who waits for a worker is refused after four seconds at the earliest.
+    assert set(statuses) <= ({200, 503} if time.monotonic() - started >= 4 else {200})
+    assert statuses[200] > 0
     assert all("Retry-After" in answer.headers for answer in answers if answer.status_code != 200)
