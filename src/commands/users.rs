@@ -99,6 +99,7 @@ pub fn run(action: Users) -> anyhow::Result<()> {
 }
 
 fn create(user: NewUser) -> anyhow::Result<()> {
+    let hasher = make_hasher(&user.passwords)?;
     let store = open_store(user.database)?;
     let fields = [
         ("username", user.username.as_str()),
@@ -106,7 +107,6 @@ fn create(user: NewUser) -> anyhow::Result<()> {
         ("first_name", &user.first_name),
         ("last_name", &user.last_name),
     ];
-    let hasher = make_hasher(&user.passwords)?;
     let password = read_password()?;
     let password = password.expose_secret();
     let passwords = [("password", password), ("password2", password)];
@@ -130,9 +130,9 @@ fn set_active(user: Named, is_active: bool) -> anyhow::Result<()> {
 }
 
 fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()> {
+    let hasher = make_hasher(passwords)?;
     let store = open_store(user.database)?;
     let found = find_user(&store, &user.username)?;
-    let hasher = make_hasher(passwords)?;
     let password = judge_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
     users::set_password_hash(now(&store), found.id, &hash, None)?;
