@@ -2,6 +2,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import termios
 
@@ -37,6 +38,13 @@ def test_migrate_applies_what_is_missing_and_then_nothing(operate, database):
     assert LATEST in json.loads(operate("migrate", "--json"))["applied"]
     assert database.run("select count(*) from users") == [(0,)]
     assert operate("migrate") == "nothing to apply\n"
+
+
+@pytest.mark.parametrize("command", [["users", "list"], ["token", "ann"], ["users", "create", "ann", "--email", "ann@example.com"]], ids=" ".join)
+def test_a_command_on_a_database_without_the_schema_says_to_migrate(operate, database, command):
+    told = operate(*command, SECRET_KEY=SECRET_KEY, typed=PASSWORD, exit_code=1)
+    assert re.fullmatch("movies-api: the schema lacks V1__.*: run `movies-api migrate`, or start the service\n", told)
+    assert database.run("select to_regclass('users')") == [(None,)]
 
 
 def test_check_says_what_a_start_would_meet_and_changes_nothing(operate, database):
@@ -115,6 +123,7 @@ def test_a_user_made_by_an_operator_signs_in(operate, start_server):
 
 
 def test_an_operator_s_user_is_judged_as_a_registration(operate):
+    operate("migrate")
     told = operate("users", "create", "a b", "--email", "nowhere", typed="123", exit_code=1)
     for message in ["username: Enter a valid username.", "password: This password is too short.", "email: Enter a valid email address."]:
         assert message in told
@@ -125,6 +134,7 @@ def test_an_operator_s_user_is_judged_as_a_registration(operate):
 
 
 def test_the_list_of_users_is_aligned_and_holds_no_hash(operate, database):
+    operate("migrate")
     for name in ["ann", "bartholomew"]:
         operate("users", "create", name, "--email", f"{name}@example.com", typed=PASSWORD)
     database.run("update users set date_joined = '2020-02-03 04:05:06+00'")
@@ -161,7 +171,8 @@ def test_a_new_password_takes_the_place_of_the_old_one_at_once(operate, start_se
     assert ann.post(TOKEN, {"username": ann.username, "password": "An0ther-Passw0rd!"}).status_code == 200
 
 
-def test_a_password_is_asked_for_twice_on_a_terminal_and_not_shown(database):
+def test_a_password_is_asked_for_twice_on_a_terminal_and_not_shown(operate, database):
+    operate("migrate")
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(BINARY, [BINARY, "users", "create", "ann", "--email", "ann@example.com"], {"DATABASE_URL": database.url, "BCRYPT_COST": "4"})
@@ -189,6 +200,7 @@ def test_a_token_from_the_command_line_opens_the_movies(operate, start_server):
 
 
 def test_users_need_no_secret_key_and_a_token_no_hash(operate):
+    operate("migrate")
     assert operate("users", "list", SECRET_KEY="").startswith("ID")
     assert "SECRET_KEY is not set" in operate("token", "ann", exit_code=2)
     assert "no user" in operate("token", "ann", SECRET_KEY=SECRET_KEY, BCRYPT_COST="99", exit_code=1)
