@@ -69,6 +69,14 @@ def make_role(cluster, database, *grants):
     return database.url.replace("user=movies", f"user={role}")
 
 
+def test_a_role_that_is_no_superuser_migrates_its_own_database(cluster):
+    role = f"role_{word()}"
+    cluster.run(f"create role {role} login")
+    cluster.run(f"create database {role} owner {role}")
+    notes, log = check_that_it_starts(f"host={cluster.folder} user={role} dbname={role}")
+    assert notes == [] and not [line for line in log if "[WARN]" in line]
+
+
 def test_a_role_that_may_not_create_tables_is_refused(cluster, database):
     problem = refusal_of_all(make_role(cluster, database))
     assert "may not create tables in the schema public" in problem and "grant create on schema public" in problem
@@ -77,21 +85,23 @@ def test_a_role_that_may_not_create_tables_is_refused(cluster, database):
 def test_a_role_that_owns_no_table_is_refused_while_migrations_are_pending(cluster, database):
     migrate(database)
     database.run("delete from refinery_schema_history where version = (select max(version) from refinery_schema_history)")
-    everything = ["create on schema public", "all on all tables in schema public"]
+    everything = ["create on schema public", "all on all tables in schema public", "all on all sequences in schema public"]
     problem = refusal_of_all(make_role(cluster, database, *everything))
     assert "does not own movie_counts, movies," in problem and "run `movies-api migrate` as the owner" in problem
 
 
 def test_a_role_that_owns_no_table_serves_a_schema_that_is_complete(cluster, database):
     migrate(database)
-    notes, log = check_that_it_starts(make_role(cluster, database, "all on all tables in schema public"))
+    everything = ["all on all tables in schema public", "all on all sequences in schema public"]
+    notes, log = check_that_it_starts(make_role(cluster, database, *everything))
     assert notes == [] and not [line for line in log if "[WARN]" in line or "[ERROR]" in line]
 
 
 def test_a_role_without_privileges_on_the_tables_is_refused(cluster, database):
     migrate(database)
     problem = refusal_of_all(make_role(cluster, database, "select on all tables in schema public"))
-    assert "lacks privileges: delete on movie_counts, insert on movie_counts," in problem and "select" not in problem
+    assert "lacks privileges: delete on movie_counts, delete on movies," in problem and "usage on movies_id_seq" in problem
+    assert "select" not in problem
 
 
 def test_a_server_s_own_refusal_is_told_with_its_sqlstate(cluster, database):

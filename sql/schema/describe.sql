@@ -13,7 +13,9 @@ with tables as (
     cross join unnest(array['select', 'insert', 'update', 'delete']) as privilege
     where name <> 'refinery_schema_history'
       and not has_table_privilege(id, privilege)
-    order by name, privilege
+    union all
+    select 'usage on movies_id_seq'
+    where not has_sequence_privilege(to_regclass('movies_id_seq'), 'usage')
 )
 select
     current_setting('server_version') as version,
@@ -31,4 +33,4 @@ select
     coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
     array(select name from present where not pg_has_role(relowner, 'usage') order by name) as foreign_tables,
     array(select name from present where name <> 'refinery_schema_history' order by name) as tables,
-    array(select privilege from missing) as missing_privileges;
+    array(select privilege from missing order by privilege) as missing_privileges;
