@@ -318,12 +318,13 @@ first_line() { { head -n 1 -- "$1" | tr -d '\0'; } 2>/dev/null || true; }
 
 # Prints the line of log $1, from byte $2 on, that says why a program failed.
 find_cause() {
-    local log=$1 cause
+    local log=$1 lines cause
     # What clients are told while it goes down is no cause.
-    cause=$(tail -c "+$(($2 + 1))" -- "$log" 2>/dev/null | grep -E '(FATAL|PANIC|error):' |
-        grep -vE 'the database system is|terminating connection|does not exist' | tail -n 1 |
-        sed -E 's/^.*(FATAL|PANIC): +/\1: /') || true
-    echo "${cause:-no error was logged} (log: $log)"
+    lines=$(tail -c "+$(($2 + 1))" -- "$log" 2>/dev/null | grep -vE 'the database system is|terminating connection|does not exist') || true
+    cause=$(grep -E '(FATAL|PANIC|error):' <<<"$lines" | tail -n 1 | sed -E 's/^.*(FATAL|PANIC): +/\1: /') || true
+    # A few messages of a start have no level.
+    [ -n "$cause" ] || cause=$(grep -vE '(LOG|WARNING|ERROR|DETAIL|HINT|STATEMENT|CONTEXT): |^\s' <<<"$lines" | tail -n 1) || true
+    echo "${cause:-it was killed, or logged no error} (log: $log)"
 }
 
 # Makes the cluster in $1 with superuser $2 if there is none. A half-made one never has the final name.
@@ -630,15 +631,19 @@ revive_cluster() {
 
 # Waits until the service, process $1, ends, and keeps PostgreSQL running meanwhile. Fails if that cannot be.
 watch() {
-    local server=$1 offset
+    local server=$1 log=$DATA_DIR/database/cluster/server.log offset
     RESTARTS=0
+    offset=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
     while kill -0 "$server" 2>/dev/null; do
-        offset=$(stat -c %s -- "$DATA_DIR/database/cluster/server.log" 2>/dev/null || echo 0)
-        # A signal ends the wait early.
-        wait -n "$server" ${POSTMASTER:+"$POSTMASTER"} 2>/dev/null || true
-        if [ -n "$STOPPING" ] || [ -z "${POSTMASTER:-}" ] || kill -0 "$POSTMASTER" 2>/dev/null; then continue; fi
-        CAUSE=$(find_cause "$DATA_DIR/database/cluster/server.log" "$offset")
-        revive_cluster "$server" || return 1
+        if [ -z "$STOPPING" ] && [ -n "${POSTMASTER:-}" ] && ! kill -0 "$POSTMASTER" 2>/dev/null; then
+            CAUSE=$(find_cause "$log" "$offset")
+            revive_cluster "$server" || return 1
+            offset=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
+        else
+            # A signal ends the wait early. No command stands between the looks above and the wait, since bash forgets at
+            # each that a child has ended.
+            wait -n "$server" ${POSTMASTER:+"$POSTMASTER"} 2>/dev/null || true
+        fi
     done
 }
 
