@@ -107,6 +107,11 @@ class Client:
         for other in self.others:
             other.close()
 
+    def delete_movies(self):
+        """Deletes all movies of the users that were made by this client."""
+        for other in self.others:
+            other.delete_movies()
+
     def send(self, method, path, *, json_body=MISSING, form=None, raw=None, headers=None):
         """One request; the path is sent as it stands, and no redirect is followed."""
         sent = dict(headers or {})
@@ -190,6 +195,15 @@ class User(Client):
         signed_in = self.post(TOKEN, {"username": self.username, "password": self.password})
         assert signed_in.status_code == 200, signed_in.text
         self.token, self.refresh = signed_in.json()["access"], signed_in.json()["refresh"]
+
+    def delete_movies(self):
+        """Deletes all movies of this user and of the users that it made."""
+        super().delete_movies()
+        path = f"{MOVIES}?page_size=100&creator__username={urllib.parse.quote(self.username)}"
+        while own := [movie for movie in self.get(path).json()["results"] if movie["creator"] == self.username]:
+            for movie in own:
+                deleted = self.delete(f"{MOVIES}{movie['id']}/")
+                assert deleted.status_code == 204, deleted.text
 
     def add_movie(self, **changes):
         """A movie of theirs, as the service answers it."""

@@ -1,4 +1,8 @@
-"""What every file shares: servers with databases of their own, and the fixtures that hand out clients of them."""
+"""What every file shares: servers with databases of their own, and the fixtures that hand out clients of them.
+
+Without MOVIES_API_BINARY and TEST_DATABASE_URL, which `./run.sh test` sets, the tests run against the service at
+MOVIES_API_URL (default http://127.0.0.1:8000), and those that need a server or a database of their own are deselected."""
+import contextlib
 import json
 import os
 import re
@@ -12,11 +16,37 @@ import pytest
 
 from client import MISSING, Client, word
 from place import Place
+from programs import skip_unless_ci
 
 BINARY = os.environ.get("MOVIES_API_BINARY")
 MAINTENANCE_DATABASE = os.environ.get("TEST_DATABASE_URL")
 HAS_OWN_SERVERS = bool(BINARY and MAINTENANCE_DATABASE)
 SECRET_KEY = "a-key-of-the-tests-alone-long-enough-for-hs512-0123456789abcdef-0123"
+
+# A test needs servers of its own if it uses one of these fixtures, directly or not, or is marked `own_servers`.
+OWN_SERVER_FIXTURES = {"make_server", "database", "place"}
+
+
+def needs_own_servers(item):
+    fixtures = set(item.fixturenames)
+    needs_key = "secret_key" in fixtures and not os.environ.get("SECRET_KEY")
+    return bool(item.get_closest_marker("own_servers") or fixtures & OWN_SERVER_FIXTURES or needs_key)
+
+
+def pytest_collection_modifyitems(config, items):
+    if HAS_OWN_SERVERS:
+        return
+    deselected = [item for item in items if needs_own_servers(item)]
+    config.deselected_without_own_servers = len(deselected)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if not needs_own_servers(item)]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if deselected := getattr(config, "deselected_without_own_servers", 0):
+        terminalreporter.write_line(
+            f"{deselected} tests need servers and databases of their own and were deselected; ./run.sh test runs them too"
+        )
 
 
 def pytest_make_parametrize_id(config, val, argname):
@@ -77,7 +107,7 @@ class Link:
         place = conninfo_to_dict(MAINTENANCE_DATABASE)
         name = f".s.PGSQL.{place.get('port', 5432)}"
         if not str(place.get("host", "")).startswith("/"):
-            pytest.skip("needs a cluster on a unix socket: ./run.sh test")
+            skip_unless_ci("needs a cluster on a unix socket: ./run.sh test")
         self.database, self.link, self.socket = database, folder / name, os.path.join(place["host"], name)
         self.url = make_conninfo(database.url, host=str(folder))
         self.mend()
@@ -188,30 +218,20 @@ def make_server():
 
 
 @pytest.fixture(scope="session")
-def default_server(make_server):
-    """The server that most tests share; none if the service was started by somebody else."""
-    return make_server(MOVIES_VISIBILITY="own") if HAS_OWN_SERVERS else None
-
-
-@pytest.fixture(scope="session")
-def own_server(default_server):
-    """The shared server where a test needs its key, its database or its defaults."""
-    return default_server or pytest.skip("needs a server of its own: ./run.sh test")
+def own_server(make_server):
+    """The server that most tests share, with its database, its key and its default settings."""
+    return make_server(MOVIES_VISIBILITY="own")
 
 
 @pytest.fixture(scope="session")
 def shared_server(make_server):
     """A server with MOVIES_VISIBILITY=shared."""
-    if not HAS_OWN_SERVERS:
-        pytest.skip("needs a server of its own: ./run.sh test")
     return make_server(MOVIES_VISIBILITY="shared")
 
 
 @pytest.fixture
 def database():
     """A database of the test's own, still empty."""
-    if not HAS_OWN_SERVERS:
-        pytest.skip("needs a server of its own: ./run.sh test")
     made = Database()
     yield made
     made.drop()
@@ -251,19 +271,25 @@ def place(tmp_path):
     made.clear()
 
 
-@pytest.fixture(scope="session")
-def base(default_server):
-    """Where the service is."""
-    if default_server:
-        return default_server.base
-    return os.environ.get("MOVIES_API_URL", "http://127.0.0.1:8000").rstrip("/")
+if HAS_OWN_SERVERS:
+
+    @pytest.fixture(scope="session")
+    def base(own_server):
+        """The service's URL."""
+        return own_server.base
+
+else:
+
+    @pytest.fixture(scope="session")
+    def base():
+        """The service's URL."""
+        return os.environ.get("MOVIES_API_URL", "http://127.0.0.1:8000").rstrip("/")
 
 
 @pytest.fixture(scope="session")
 def secret_key():
-    """What the service signs with; of a service that somebody else started only if they tell."""
-    key = SECRET_KEY if HAS_OWN_SERVERS else os.environ.get("SECRET_KEY")
-    return key or pytest.skip("needs the service's SECRET_KEY, or a server of its own: ./run.sh test")
+    """The key that the service signs tokens with."""
+    return SECRET_KEY if HAS_OWN_SERVERS else os.environ["SECRET_KEY"]
 
 
 @pytest.fixture
@@ -280,21 +306,50 @@ def mint(secret_key):
     return mint
 
 
+class UserPool:
+    """Users of a service that outlives the session, used by one test after another: each registration costs the service a
+    hash, and a registered user stays."""
+
+    def __init__(self, base):
+        self.client = Client(base)
+        self.free = []
+
+    @contextlib.contextmanager
+    def borrow(self):
+        user = self.free.pop() if self.free else self.client.new_user()
+        token, refresh = user.token, user.refresh
+        yield user
+        user.token, user.refresh = token, refresh
+        user.delete_movies()
+        user.close()
+        self.free.append(user)
+
+
+@pytest.fixture(scope="session")
+def user_pool(base):
+    pool = UserPool(base)
+    yield pool
+    pool.client.close()
+
+
 @pytest.fixture
 def api(base):
     """A client without a token."""
     client = Client(base)
     yield client
+    if not HAS_OWN_SERVERS:
+        client.delete_movies()
     client.close()
 
 
 @pytest.fixture
-def ann(api):
-    """A user of the test's own, signed in."""
-    return api.new_user()
+def ann(api, user_pool):
+    """A signed-in user without movies whom no other test uses at the same time."""
+    if HAS_OWN_SERVERS:
+        yield api.new_user()
+    else:
+        with user_pool.borrow() as user:
+            yield user
 
 
-@pytest.fixture
-def bob(api):
-    """Another one."""
-    return api.new_user()
+bob = ann

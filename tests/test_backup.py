@@ -8,10 +8,10 @@ import threading
 import pytest
 from client import MOVIES, PASSWORD, TOKEN, Client, film
 from cluster import find_programs
-from conftest import BINARY, HAS_OWN_SERVERS, Database
+from conftest import BINARY, Database
 from place import Place
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs the built program: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 from client import MOVIES, wait_until
 from cluster import Cluster
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from open_load import send
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 READERS = 300
 HANG_SECONDS = 10

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 from cluster import Cluster
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from every_kind import EXPECTED, WRITES, EveryKind
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 POOL = 6
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from client import PASSWORD
 from cluster import Cluster, primary_with_standby
-from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY
+from conftest import BINARY, SECRET_KEY
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 DEADLINE = 40
 LOCK_MIGRATIONS = Path(__file__).parent.parent / "sql/schema/lock_migrations.sql"

@@ -8,9 +8,9 @@ import termios
 
 import pytest
 from client import MOVIES, PASSWORD, REFRESH, TOKEN, outcome, wait_until
-from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY
+from conftest import BINARY, SECRET_KEY
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 LATEST = "V2__kept_counts"
 

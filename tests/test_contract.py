@@ -1,11 +1,10 @@
 """The recorded cases, 64 at a time beside a mixed load, so that each is answered in batches with others."""
 import pytest
 from client import Client
-from conftest import HAS_OWN_SERVERS
-from contract import check, needs_contract
+from contract import check
 from load import Load
 
-pytestmark = [pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test"), needs_contract]
+pytestmark = pytest.mark.own_servers
 
 
 @pytest.mark.parametrize("visibility", ["own", "shared"])

@@ -1,11 +1,11 @@
 """The page at /api/v1/docs/: nothing from elsewhere, and a person gets from it to a stored movie by clicking alone."""
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from client import MOVIES
+from programs import find_program
 
 DOCS = "/api/v1/docs/"
 SCREENSHOTS = Path(__file__).parent.parent / "target" / "screenshots"
@@ -41,10 +41,9 @@ def test_without_its_slash_the_path_is_sent_on(own_server, path):
 
 @pytest.fixture
 def browser(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("needs Debian's chromium and chromium-driver")
+    from selenium import webdriver
+
+    chromium, driver = find_program("chromium", "chromium"), find_program("chromedriver", "chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"

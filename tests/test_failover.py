@@ -4,10 +4,10 @@ import socket
 import pytest
 from client import MOVIES, film, wait_until
 from cluster import Cluster
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from load import Load
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 BY_TCP = "host all all 127.0.0.1/32 trust"
 

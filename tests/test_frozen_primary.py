@@ -4,11 +4,11 @@ import time
 
 import pytest
 from cluster import primary_with_standby
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from open_load import READS, WRITES, OpenLoad
 from test_failover import url_of
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 PROMOTED_AFTER = 5
 SERVED_WITHIN = 12

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 from client import wait_until
 from cluster import is_synchronous, primary_with_standby
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from open_load import PROBES, READS, WRITES, OpenLoad
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "12"))
 USUAL_SECONDS = 4

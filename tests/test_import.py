@@ -9,11 +9,11 @@ import sys
 
 import pytest
 from client import MOVIES, PASSWORD, TOKEN, Client, outcome
-from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY, Database
-from contract import check, needs_contract
+from conftest import BINARY, SECRET_KEY, Database
+from contract import check
 from test_metrics import figures
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 # Run by an interpreter of its own, since Django is configured once in a process.
 DJANGO = '''
@@ -292,7 +292,6 @@ def test_the_password_of_the_source_is_not_shown(database):
     assert "DJANGO_DATABASE_URL=(hidden) is not allowed" in done.stderr and "hunter2" not in done.stderr
 
 
-@needs_contract
 def test_the_contract_holds_on_an_imported_database(django, database, start_server):
     assert run_import(django, database).returncode == 0
     server = start_server()

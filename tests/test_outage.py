@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from client import MOVIES, film, wait_until
 from cluster import Cluster, send
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from load import Load
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 @pytest.fixture

@@ -1,20 +1,15 @@
 """Behind PgBouncer in transaction mode, which gives each transaction another connection and keeps nothing between them."""
-import shutil
 import signal
 import subprocess
 
 import pytest
 from client import wait_until
 from cluster import Cluster, unprivileged
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from load import Load
+from programs import find_program
 
-PROGRAM = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
-
-pytestmark = [
-    pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test"),
-    pytest.mark.skipif(not PROGRAM, reason="needs PgBouncer: 'apt-get install pgbouncer'"),
-]
+pytestmark = pytest.mark.own_servers
 POOLER_LINE = "behind a pooler"
 
 
@@ -33,7 +28,7 @@ class Bouncer:
 
     def start(self):
         self.process = subprocess.Popen(
-            [PROGRAM, "-q", self.file], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [find_program("pgbouncer", "pgbouncer"), "-q", self.file], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             **unprivileged(),
         )
         wait_until(lambda: self.file.with_name(".s.PGSQL.6432").exists())

@@ -2,7 +2,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +11,13 @@ import pytest
 import requests
 from client import MOVIES, TOKEN, Client, wait_until
 from cluster import free_port
-from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY
+from conftest import BINARY, SECRET_KEY
+from programs import PATH, find_program
 
 FILES = ["systemd", "container", "compose", "caddy", "nginx", "grafana"]
-PLACES = os.environ["PATH"] + ":/usr/sbin:/usr/local/bin"
 SERIES = re.compile(r"\b(?:movies|process)_[a-z_]+")
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs the built program: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 def run_print(*arguments, **settings):
@@ -29,11 +28,6 @@ def printed(*arguments, **settings):
     done = run_print(*arguments, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
-
-
-def needed(program, package):
-    """Where the program is; without it the test is skipped."""
-    return shutil.which(program, path=PLACES) or pytest.skip(f"needs {program}: 'apt-get install {package}'")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -70,7 +64,7 @@ def test_a_setting_that_cannot_be_is_refused_as_at_a_start():
 
 
 def test_the_unit_is_one_that_systemd_takes_and_finds_shut_off(tmp_path):
-    analyze = needed("systemd-analyze", "systemd")
+    analyze = find_program("systemd-analyze", "systemd")
     unit = tmp_path / "movies-api.service"
     unit.write_text(printed("systemd", CORS_ORIGINS="https://a.example,https://b.example"))
     verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
@@ -106,7 +100,7 @@ def test_the_compose_file_is_valid_and_its_service_gets_key_and_signals(database
         command = command.replace(word, meant)
     log = tmp_path / "log"
     with log.open("w") as output:
-        process = subprocess.Popen([*shell, command], env={"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "PATH": PLACES}, stderr=output)
+        process = subprocess.Popen([*shell, command], env={"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "PATH": PATH}, stderr=output)
     try:
         wait_until(lambda: "listening on" in log.read_text())
         process.send_signal(signal.SIGTERM)
@@ -119,7 +113,7 @@ class Nginx:
     """nginx with the printed file, on ports and with a certificate of the test's own."""
 
     def __init__(self, folder, server, ports):
-        program = needed("nginx", "nginx-light")
+        program = find_program("nginx", "nginx-light")
         self.trusted = folder / "fullchain.pem"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
                         "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", self.trusted], check=True, capture_output=True)
@@ -141,7 +135,7 @@ class Caddy:
     """Caddy with the printed file, on ports of the test's own and with the certificate that it makes for `localhost`."""
 
     def __init__(self, folder, server, ports):
-        program = needed("caddy", "caddy")
+        program = find_program("caddy", "caddy")
         self.trusted = folder / "data/caddy/pki/authorities/local/root.crt"
         options = f"{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {ports[80]}\n\thttps_port {ports[443]}\n\tdefault_bind 127.0.0.1\n}}\n"
         (folder / "Caddyfile").write_text(options + printed("caddy", "--host", "localhost", BIND=server))
@@ -222,7 +216,7 @@ def test_a_proxy_as_printed_keeps_its_connections_to_the_service(proxy):
 
 
 def test_the_dashboard_asks_for_series_that_are_there_in_promql(start_server, tmp_path):
-    promtool = needed("promtool", "prometheus")
+    promtool = find_program("promtool", "prometheus")
     board = json.loads(printed("grafana"))
     asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
     assert len(asked) > 20

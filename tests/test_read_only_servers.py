@@ -5,11 +5,11 @@ import time
 import pytest
 from client import MOVIES, film, wait_until
 from cluster import Cluster, primary_with_standby
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from every_kind import WRITES, EveryKind
 from test_failover import url_of
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 RECOVERY_SECONDS = 5
 

@@ -11,7 +11,7 @@ README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```(?:console|text)\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "end-of-command"
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 def commands_in(text):

@@ -18,9 +18,9 @@ import jwt
 import pytest
 
 from client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, word
-from conftest import HAS_OWN_SERVERS, SECRET_KEY, Database
+from conftest import SECRET_KEY, Database
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 SEED = int(os.environ.get("MOVIES_API_SEED", "20261126"))
 REQUESTS = 1500

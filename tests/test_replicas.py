@@ -1,5 +1,4 @@
 """Two instances on one database behind HAProxy: together they answer as one, and either may be replaced while clients ask."""
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -7,16 +6,11 @@ import pytest
 import requests
 from client import Client, wait_until
 from cluster import free_port
-from conftest import HAS_OWN_SERVERS
-from contract import check, needs_contract
+from contract import check
 from load import Load
+from programs import find_program
 
-PROGRAM = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/bin:/opt/homebrew/bin")
-
-pytestmark = [
-    pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test"),
-    pytest.mark.skipif(not PROGRAM, reason="needs HAProxy: 'apt-get install haproxy'"),
-]
+pytestmark = pytest.mark.own_servers
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -32,7 +26,7 @@ class Proxy:
         for written, meant in ((8000, self.port), (8001, one), (8002, two)):
             configuration = configuration.replace(f"127.0.0.1:{written}\n", f"127.0.0.1:{meant}\n")
         file.write_text(configuration)
-        self.process = subprocess.Popen([PROGRAM, "-db", "-f", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([find_program("haproxy", "haproxy"), "-db", "-f", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop(self):
         self.process.terminate()
@@ -64,7 +58,6 @@ def is_ready(client):
         return False
 
 
-@needs_contract
 def test_two_instances_behind_a_proxy_keep_the_contract_together(replicas, proxy):
     passed, failed = check(proxy.base, "own", clients=8)
     assert failed == ""

@@ -132,10 +132,7 @@ def test_empty_variables_count_as_unset(start_server):
     assert start_server(**empty).client().new_user().get(MOVIES).status_code == 200
 
 
-needs_binary = pytest.mark.skipif(not BINARY, reason="needs the binary: ./run.sh test")
-
-
-@needs_binary
+@pytest.mark.own_servers
 @pytest.mark.parametrize(
     "variable, value, allowed",
     [
@@ -170,7 +167,7 @@ def test_a_bad_setting_ends_the_start_with_one_line_that_names_it_and_what_is_al
     assert re.search(f"{variable}.*{re.escape(value.split(',')[-1])}.*{allowed}", output), output
 
 
-@needs_binary
+@pytest.mark.own_servers
 @pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL"])
 @pytest.mark.parametrize("value", [MISSING, ""])
 def test_without_a_key_or_a_database_the_start_is_refused_in_one_line(name, value):
@@ -178,13 +175,13 @@ def test_without_a_key_or_a_database_the_start_is_refused_in_one_line(name, valu
     assert (status > 0, name in output, output.count("\n"), "panicked" in output) == (True, True, 1, False), output
 
 
-@needs_binary
+@pytest.mark.own_servers
 def test_a_bad_database_url_is_named_but_its_password_is_not():
     status, output = run_to_its_end(10, DATABASE_URL="postgresql://ann:hunter2-secret@host:port/movies")
     assert (status > 0, "DATABASE_URL" in output, output.count("\n"), "hunter2-secret" in output) == (True, True, 1, False), output
 
 
-@needs_binary
+@pytest.mark.own_servers
 def test_an_unreachable_database_ends_the_start_with_one_clear_line():
     with socket.socket() as closed, ThreadPoolExecutor(2) as threads:
         closed.bind(("127.0.0.1", 0))
@@ -213,7 +210,7 @@ def test_a_server_started_before_its_database_waits_for_it(launch_server, cut_li
     assert server.wait_until_listening().client().new_user().get(MOVIES).status_code == 200
 
 
-@needs_binary
+@pytest.mark.own_servers
 def test_help_names_every_setting_and_shows_no_secret():
     given = {**os.environ, "SECRET_KEY": OLD_KEY, "SECRET_KEY_FALLBACKS": NEW_KEY, "DATABASE_URL": f"host=/x password={word()}secret"}
     shown = subprocess.run([BINARY, "--help"], env=given, capture_output=True, text=True, timeout=10)

@@ -17,7 +17,7 @@ from cluster import find_programs, free_port, unprivileged
 from conftest import BINARY, HAS_OWN_SERVERS
 from place import children_of, is_running, wait_for
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs the built program: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 def sign_up(client):

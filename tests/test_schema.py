@@ -42,8 +42,9 @@ def test_every_operation_is_described_under_its_handler_s_name(schema):
 
 
 def test_the_description_is_valid(schema):
-    validator = pytest.importorskip("openapi_spec_validator")
-    validator.validate(schema)
+    import openapi_spec_validator
+
+    openapi_spec_validator.validate(schema)
 
 
 def test_successes_have_the_shape_that_is_described(schema, own_server):

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from client import MOVIES, wait_until
-from conftest import BINARY, HAS_OWN_SERVERS, MAINTENANCE_DATABASE, SECRET_KEY
+from conftest import BINARY, MAINTENANCE_DATABASE, SECRET_KEY
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a database of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 OTHER_KEY = "another-key-of-the-tests-0123456789abcdefg"
 PASSWORD = "hunter2"

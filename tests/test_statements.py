@@ -4,10 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from client import MOVIES, film, wait_until, word
 from cluster import Cluster
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 
-psycopg = pytest.importorskip("psycopg")
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 ASKED = 20
 
 
@@ -69,6 +68,8 @@ def test_a_movie_request_costs_one_statement(cluster, ann, method, path, fields,
 
 def test_reads_that_come_together_are_answered_together(cluster, ann):
     """All 32 come while the first one's statement waits for a lock."""
+    import psycopg
+
     clients = [ann.with_token(ann.token) for _ in range(32)]
     path = f"{MOVIES}{ann.movies[-1]}/"
     assert {client.get(path).status_code for client in clients} == {200}
@@ -86,6 +87,8 @@ def test_reads_that_come_together_are_answered_together(cluster, ann):
 
 
 def test_without_the_right_to_make_an_index_searches_still_answer_and_the_log_says_so(cluster):
+    import psycopg
+
     role, database = f"role_{word()}", f"movies_{word()}"
     cluster.run(f"create role {role} login")
     cluster.run(f"create database {database}")

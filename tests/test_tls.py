@@ -6,10 +6,10 @@ import subprocess
 import pytest
 from client import MOVIES, wait_until
 from cluster import Cluster
-from conftest import HAS_OWN_SERVERS, Server
+from conftest import Server
 from test_restart import run_to_its_end
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 def make_authority(folder, name):
