@@ -324,11 +324,22 @@ fn a_leader_that_stalls_is_passed_by_and_harms_nobody_when_it_returns() {
         ..LIMITS
     };
     let (coalescer, _, has_entered, release) = make(limits, double);
+    let slower = Limits {
+        stall_timeout: Duration::from_secs(2),
+        ..LIMITS
+    };
+    let (reference, _, reference_has_entered, release_reference) = make(slower, double);
     thread::scope(|scope| {
-        let coalescer = &coalescer;
+        let (coalescer, reference) = (&coalescer, &reference);
+        scope.spawn(move || submit(reference, 0));
+        reference_has_entered.recv().unwrap();
+        let passes_later = scope.spawn(move || submit(reference, 4));
         let stalled = scope.spawn(move || submit(coalescer, 0));
         has_entered.recv().unwrap();
         assert_eq!(submit(coalescer, 4), Ok(8));
+        // After its stall timeout, and not after a hundred times as long.
+        assert!(!passes_later.is_finished());
+        release_reference.send(()).unwrap();
         release.send(()).unwrap();
         assert_eq!(stalled.join().unwrap(), Ok(0));
         assert_eq!(submit(coalescer, 5), Ok(10));
@@ -397,6 +408,7 @@ fn a_caller_whose_deadline_passes_leaves_the_queue() {
         has_entered.recv().unwrap();
         let soon = Instant::now() + Duration::from_millis(20);
         assert_eq!(coalescer.submit(Number(1), soon), Err(Failed::Late));
+        assert!(soon.elapsed() < Duration::from_secs(2));
         assert_eq!(coalescer.waiting(), 0);
         release.send(()).unwrap();
     });

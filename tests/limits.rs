@@ -347,6 +347,15 @@ enum Outcome {
     TooLate,
 }
 
+impl Outcome {
+    const ALL: [Outcome; 4] = [
+        Outcome::Answered,
+        Outcome::Ended,
+        Outcome::Reset,
+        Outcome::TooLate,
+    ];
+}
+
 fn send_at(client: &mut Client, moment: Instant) -> Outcome {
     thread::sleep(moment.saturating_duration_since(Instant::now()));
     if moment.elapsed() > Duration::from_millis(300) {
@@ -364,17 +373,10 @@ fn send_at(client: &mut Client, moment: Instant) -> Outcome {
     }
 }
 
-#[test]
-fn a_request_that_arrives_as_its_connection_s_idle_time_ends_is_not_reset() {
-    const CONNECTIONS: usize = 1_000;
+/// Opens connections, and sends a request on each at about the moment at which its idle time ends.
+fn meet_idle_ends(server: &Running, idle_deadline: Duration, connections: usize) -> Vec<Outcome> {
     const THREADS: usize = 20;
-    let limits = Limits {
-        connections: 2 * CONNECTIONS,
-        idle_deadline: Duration::from_secs(2),
-        ..limits()
-    };
-    let server = serve(limits, echo);
-    let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| server.connect()).collect();
+    let mut clients: Vec<_> = (0..connections).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send(&get("/", ""));
     }
@@ -382,10 +384,10 @@ fn a_request_that_arrives_as_its_connection_s_idle_time_ends_is_not_reset() {
         assert_eq!(client.receive().status, 200);
     }
     // Their times end within one tick or two.
-    let end = Instant::now() + limits.idle_deadline;
-    let outcomes: Vec<_> = thread::scope(|scope| {
+    let end = Instant::now() + idle_deadline;
+    thread::scope(|scope| {
         let threads: Vec<_> = clients
-            .chunks_mut(CONNECTIONS / THREADS)
+            .chunks_mut(connections / THREADS)
             .map(|clients| {
                 scope.spawn(move || {
                     let step = Duration::from_millis(200) / u32::try_from(clients.len()).unwrap();
@@ -400,18 +402,35 @@ fn a_request_that_arrives_as_its_connection_s_idle_time_ends_is_not_reset() {
             .collect();
         let ended = threads.into_iter().map(|thread| thread.join().unwrap());
         ended.flatten().collect()
-    });
-    let count = |outcome| outcomes.iter().filter(|other| **other == outcome).count();
-    let counts = [
-        Outcome::Answered,
-        Outcome::Ended,
-        Outcome::Reset,
-        Outcome::TooLate,
-    ]
-    .map(|outcome| (outcome, count(outcome)));
+    })
+}
+
+#[test]
+fn a_request_that_arrives_as_its_connection_s_idle_time_ends_is_not_reset() {
+    const CONNECTIONS: usize = 1_000;
+    let limits = Limits {
+        connections: 2 * CONNECTIONS,
+        idle_deadline: Duration::from_secs(2),
+        ..limits()
+    };
+    let server = serve(limits, echo);
+    let mut outcomes = Vec::new();
+    let count =
+        |outcomes: &[Outcome], outcome| outcomes.iter().filter(|other| **other == outcome).count();
+    // A round in which most clients had no core in time shows nothing.
+    for _ in 0..10 {
+        outcomes.extend(meet_idle_ends(&server, limits.idle_deadline, CONNECTIONS));
+        let in_time = outcomes.len() - count(&outcomes, Outcome::TooLate);
+        if in_time >= CONNECTIONS / 2 && count(&outcomes, Outcome::Answered) > 0 {
+            break;
+        }
+    }
+    let counts = Outcome::ALL.map(|outcome| (outcome, count(&outcomes, outcome)));
     println!("{counts:?}");
-    assert_eq!(count(Outcome::Reset), 0, "{counts:?}");
-    assert!(count(Outcome::Answered) > 0, "{counts:?}");
+    assert_eq!(count(&outcomes, Outcome::Reset), 0, "{counts:?}");
+    assert!(count(&outcomes, Outcome::Answered) > 0, "{counts:?}");
+    let in_time = outcomes.len() - count(&outcomes, Outcome::TooLate);
+    assert!(in_time >= CONNECTIONS / 2, "{counts:?}");
 }
 
 #[test]

@@ -17,6 +17,9 @@ fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }
 
+/// The `head_deadline` where a client of [`begin_head`] is the measure of time.
+const LONG: Duration = Duration::from_secs(4);
+
 /// No request is shed while a test waits, nor given up.
 fn patient() -> Limits {
     let class = |limits: ClassLimits| ClassLimits {
@@ -46,6 +49,14 @@ fn stuck_behind(gate: &Arc<Gate>) -> impl Fn(&Request) -> Response + Send + Sync
     }
 }
 
+/// A client whose head never comes to its end, so that it is cut after [`LONG`]: what has to happen sooner happens while
+/// `cut_heads` is 0, and on a machine that is slow both are late.
+fn begin_head(server: &support::Running) -> Client {
+    let mut client = server.connect();
+    client.send(b"GET / HT");
+    client
+}
+
 fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
@@ -64,13 +75,16 @@ fn a_handler_past_its_deadline_is_503_and_its_late_answer_reaches_nobody() {
     let limits = Limits {
         workers: 2,
         request_timeout: Duration::from_millis(200),
+        head_deadline: LONG,
         ..limits()
     };
     let server = serve(limits, stuck_behind(&gate));
+    let beside = begin_head(&server);
     let mut late = server.connect();
     late.send(&get("/stuck"));
     check_unavailable(&mut late);
-    drop(late);
+    assert_eq!(read(&server.counters.cut_heads), 0);
+    drop((late, beside));
     wait_until("closed", || read(&server.counters.connections) == 0);
     // This one has the place in the table that the late answer was for.
     let mut next = server.connect();
@@ -178,15 +192,19 @@ fn a_request_is_shed_in_the_end_even_if_it_is_the_oldest() {
     let limits = Limits {
         workers: 1,
         queue_timeout: Duration::from_millis(250),
+        head_deadline: LONG,
         ..limits()
     };
     let server = serve(limits, stuck_behind(&gate));
+    let beside = begin_head(&server);
     let mut stuck = server.connect();
     stuck.send(&get("/stuck"));
     wait_until("stuck", || read(&server.counters.in_flight) == 1);
     let mut waiting = server.connect();
     waiting.send(&get("/1"));
     check_unavailable(&mut waiting);
+    assert_eq!(read(&server.counters.cut_heads), 0);
+    drop(beside);
     gate.open();
     assert_eq!(stuck.receive().text(), "/stuck");
 }
@@ -216,9 +234,11 @@ fn handlers_that_wait_all_begin_beside_each_other() {
     let count = 16 * thread::available_parallelism().unwrap().get();
     let limits = Limits {
         workers: count,
+        head_deadline: LONG,
         ..patient()
     };
     let server = serve(limits, stuck_behind(&gate));
+    let beside = begin_head(&server);
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send(&get("/stuck"));
@@ -226,6 +246,8 @@ fn handlers_that_wait_all_begin_beside_each_other() {
     wait_until("all to begin", || {
         read(&server.counters.in_flight) == count as u64
     });
+    assert_eq!(read(&server.counters.cut_heads), 0);
+    drop(beside);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.receive().status, 200);
@@ -495,14 +517,21 @@ fn slow_clients_of_every_kind_hold_up_nobody_and_are_cut() {
             client
         }));
     }
+    let counters = &server.counters;
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let mut ordinary = server.connect();
-                while read(&server.counters.cut_writes) < 3 {
+                let mut before_any_cut = 0;
+                while read(&counters.cut_writes) < 3 {
                     ordinary.send(&get("/"));
                     assert_eq!(ordinary.receive().text(), "quick");
+                    if read(&counters.cut_heads) + read(&counters.cut_bodies) == 0 {
+                        before_any_cut += 1;
+                    }
                 }
+                // Whoever had to wait for slow clients would be answered when these are cut.
+                assert!(before_any_cut >= 20, "{before_any_cut}");
             });
         }
     });

@@ -5,9 +5,9 @@ import subprocess
 import pytest
 from client import MOVIES, word
 from cluster import Cluster
-from conftest import BINARY, HAS_OWN_SERVERS, SECRET_KEY, Server
+from conftest import BINARY, SECRET_KEY, Server
 
-pytestmark = pytest.mark.skipif(not HAS_OWN_SERVERS, reason="needs a server of its own: ./run.sh test")
+pytestmark = pytest.mark.own_servers
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from client import MOVIES, PASSWORD, REGISTER, TOKEN, account
 from cluster import find_programs, free_port, unprivileged
-from conftest import BINARY, HAS_OWN_SERVERS
+from conftest import BINARY
 from place import children_of, is_running, wait_for
 
 pytestmark = pytest.mark.own_servers
