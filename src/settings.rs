@@ -48,7 +48,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "75", hide_env_values = true, value_name = "SECONDS", value_parser = parse_seconds_of_a_day)]
     pub idle_timeout: Duration,
 
-    /// Connections to PostgreSQL, 1 to 1000
+    /// Connections to PostgreSQL, 1 to 1000: a quarter for writes, the others for reads, at least one each; one more checks
+    /// that it answers
     #[arg(long, env, default_value = "32", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,
 
