@@ -307,7 +307,7 @@ cargo_build() {
 }
 
 build() {
-    [ -x "$BINARY" ] || say "building the program: the first build takes four minutes on two cores, less on more"
+    [ -x "$BINARY" ] || say "building the program: the first build takes two to four minutes on two cores"
     (cd "$ROOT" && cargo_build)
     [ -x "$BINARY" ] || die "the build left no $BINARY"
 }
