@@ -19,15 +19,15 @@ struct Checked {
 }
 
 /// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
-pub fn check(settings: &Settings, output: &Output) -> anyhow::Result<()> {
+pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
-    let mut notes = Vec::new();
+    let mut notes = warnings.to_vec();
     let found = store::inspect(&settings.database.database_url, START_DEADLINE);
     let mut lines = vec!["settings    good".to_owned()];
     let (problems, database) = match found {
         Ok(state) => {
             lines.extend(describe(&state));
-            notes = state.notes();
+            notes.extend(state.notes());
             (state.problems(), Some(state))
         }
         Err(error) => (vec![error.to_string()], None),
