@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, HAS_OWN_SERVERS
+from conftest import BINARY
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```(?:console|text)\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)

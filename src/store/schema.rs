@@ -508,7 +508,7 @@ mod tests {
             .iter()
             .map(|migration| Applied {
                 name: migration.to_string(),
-                version: i32::try_from(migration.version()).unwrap(),
+                version: migration.version(),
                 checksum: migration.checksum().to_string(),
             })
             .collect();
