@@ -1,6 +1,6 @@
 //! From flags and environment to one command with its settings, or one line that says what is wrong. The only room
 //! that reads the environment.
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ErrorKind};
@@ -15,13 +15,12 @@ const HIDDEN: &str = "(hidden)";
 
 /// Keeps movies for signed-in users: a REST service on PostgreSQL.
 ///
-/// Each setting is an environment variable or a flag of the same name; the flag wins, and an empty variable or
-/// flag counts as unset. Without a command it serves; each command takes those settings that it uses.
+/// Each setting is an environment variable or a flag of the same name; the flag wins. White space around a value is no
+/// part of it, and an empty variable or flag counts as unset. Without a command it serves; each command takes those settings that it uses.
 #[derive(Parser)]
 #[command(
     name = "movies-api",
     version,
-    disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
     override_usage = "movies-api [COMMAND] [OPTIONS]"
 )]
@@ -36,6 +35,8 @@ pub struct CommandLine {
     pub command: Command,
     /// What the command's settings are, and where each came from.
     pub in_force: Vec<InForce>,
+    /// Variables that look like a setting and are none, each with what to do.
+    pub warnings: Vec<String>,
 }
 
 /// A setting in force, fit to be logged: nothing secret is in it.
@@ -57,6 +58,11 @@ pub fn read(mut arguments: Vec<OsString>) -> Result<CommandLine, String> {
     let first = arguments.get(1).map(|argument| argument.to_string_lossy());
     let command = match first.as_deref() {
         Some("-h" | "--help") => describe_commands(),
+        Some("help") if arguments.len() == 2 => {
+            arguments.truncate(1);
+            arguments.push("--help".into());
+            describe_commands()
+        }
         Some(word) if !word.starts_with('-') => Flags::command(),
         Some("-V" | "--version") => Flags::command(),
         _ => {
@@ -69,10 +75,70 @@ pub fn read(mut arguments: Vec<OsString>) -> Result<CommandLine, String> {
     let matches = command.try_get_matches_from_mut(arguments);
     let matches = matches.map_err(|error| describe(&error, &command))?;
     let read = Flags::from_arg_matches(&matches).map_err(|error| describe(&error, &command))?;
+    let in_force = list_in_force(&command, &matches);
+    let bind = in_force.iter().find(|setting| setting.name == "BIND");
+    let bind = bind.map_or("", |setting| setting.value.as_str());
     Ok(CommandLine {
-        in_force: list_in_force(&command, &matches),
+        warnings: find_misspelt(std::env::vars_os(), bind),
         command: read.command,
+        in_force,
     })
+}
+
+/// A warning for each variable that was probably meant as a setting: one with a setting's name but for a letter or two,
+/// and `PORT`, which other programs read, if `bind` has another port.
+fn find_misspelt(variables: impl Iterator<Item = (OsString, OsString)>, bind: &str) -> Vec<String> {
+    let settings = Settings::command();
+    let known: Vec<_> = settings
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str())
+        .collect();
+    let mut warnings = Vec::new();
+    for (name, value) in variables {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
+            continue;
+        };
+        if known.contains(&name) || value.trim().is_empty() {
+            continue;
+        }
+        if name == "PORT" && !bind.ends_with(&format!(":{}", value.trim())) {
+            warnings.push(
+                "the variable PORT is not read: BIND sets the address and the port, such as BIND=0.0.0.0:8000"
+                    .to_owned(),
+            );
+        }
+        if let Some(meant) = known.iter().find(|known| is_misspelt(name, known)) {
+            warnings.push(format!(
+                "the variable {name} is not read: is {meant} meant?"
+            ));
+        }
+    }
+    warnings.sort();
+    warnings
+}
+
+/// Whether the name is the setting's with other capitals or separators, or with a few letters wrong: two of a long
+/// name's, one of a name of 6 to 9, and of a shorter one two letters that changed places, since usual variables such as
+/// BIN are too near.
+fn is_misspelt(name: &str, setting: &str) -> bool {
+    let normalize = |name: &str| name.to_uppercase().replace(['_', '-'], "");
+    let upper = name.to_uppercase();
+    if normalize(name) == normalize(setting) {
+        return true;
+    }
+    let distance = strsim::osa_distance(&upper, setting);
+    match setting.len() {
+        0..6 => {
+            let sorted = |name: &str| {
+                let mut letters: Vec<_> = name.chars().collect();
+                letters.sort_unstable();
+                letters
+            };
+            distance == 1 && sorted(&upper) == sorted(setting)
+        }
+        6..10 => distance == 1,
+        _ => distance <= 2,
+    }
 }
 
 /// All that the command line knows: the commands, and beside them the settings of the one that is meant where none is
@@ -90,13 +156,17 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
         let variable = argument.get_env().and_then(std::env::var_os);
         // `--help` shows no variable's value, whatever the setting's declaration says.
         let argument = argument.hide_env_values(true);
-        if variable.is_some_and(|value| value.is_empty()) {
+        if variable.is_some_and(|value| is_blank(&value)) {
             argument.env(Resettable::Reset)
         } else {
             argument
         }
     });
     command.mut_subcommands(without_empty_variables)
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
 }
 
 /// The arguments without the flags of settings whose value is empty: `--name=`, and `--name` before an empty argument.
@@ -123,8 +193,8 @@ fn without_empty_flags(command: &clap::Command, arguments: Vec<OsString>) -> Vec
             .get_arguments()
             .any(|known| name.is_some() && known.get_long() == name && known.get_env().is_some());
         let is_empty = match value {
-            Some(value) => value.is_empty(),
-            None => is_setting && arguments.next_if(|value| value.is_empty()).is_some(),
+            Some(value) => value.trim().is_empty(),
+            None => is_setting && arguments.next_if(|value| is_blank(value)).is_some(),
         };
         if !(is_setting && is_empty) {
             kept.push(argument);
@@ -150,8 +220,8 @@ fn list_in_force(command: &clap::Command, matches: &ArgMatches) -> Vec<InForce> 
             value: if is_shown(argument) {
                 let values = matches.get_raw(argument.get_id().as_str());
                 let values = values.into_iter().flatten();
-                let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
-                values.join(",")
+                let values = values.map(|value| value.to_string_lossy().trim().to_owned());
+                values.collect::<Vec<_>>().join(",")
             } else {
                 HIDDEN.to_owned()
             },
@@ -243,24 +313,43 @@ fn is_word(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_')
 }
 
-/// `missing` is the parser's list, such as `--database-url <DATABASE_URL>, <USERNAME>`.
+/// `missing` is the parser's list, such as `--database-url <DATABASE_URL>, <USERNAME>`. Of these only the settings are
+/// variables too.
 fn describe_missing(missing: &str) -> String {
-    let (settings, places): (Vec<_>, Vec<_>) = missing
+    let command = Flags::command();
+    let (flags, positions): (Vec<_>, Vec<_>) = missing
         .split(", ")
         .partition(|argument| argument.starts_with("--"));
-    if let [place, ..] = places.as_slice() {
-        return format!("the argument {place} is missing (see --help)");
+    if let [position, ..] = positions.as_slice() {
+        return format!("the argument {position} is missing (see --help)");
+    }
+    let flags = flags.iter().filter_map(|flag| {
+        let flag = flag.split_whitespace().next()?;
+        Some((flag, flag.trim_start_matches('-').replace('-', "_")))
+    });
+    let (settings, others): (Vec<_>, Vec<_>) =
+        flags.partition(|(_, name)| is_setting(&command, name));
+    if let [(flag, _), ..] = others.as_slice() {
+        return format!("the flag {flag} is missing (see --help)");
     }
     let variables: Vec<_> = settings
         .iter()
-        .filter_map(|setting| setting.split_whitespace().next()?.strip_prefix("--"))
-        .map(|flag| flag.replace('-', "_").to_uppercase())
+        .map(|(_, name)| name.to_uppercase())
         .collect();
     let verb = if variables.len() == 1 { "is" } else { "are" };
     format!(
         "{} {verb} not set, without a default (see --help)",
         variables.join(" and ")
     )
+}
+
+/// Whether an argument of this name is read from the environment, in whatever command.
+fn is_setting(command: &clap::Command, name: &str) -> bool {
+    let mut arguments = command.get_arguments();
+    arguments.any(|argument| argument.get_id() == name && argument.get_env().is_some())
+        || command
+            .get_subcommands()
+            .any(|inner| is_setting(inner, name))
 }
 
 #[cfg(test)]
@@ -281,6 +370,7 @@ mod tests {
             CommandLine {
                 command: Command::Serve(settings),
                 in_force,
+                ..
             } => Ok((*settings, in_force)),
             other => panic!("{:?}", other.command),
         }
@@ -355,5 +445,138 @@ mod tests {
         ] {
             assert_eq!(read_flags(&flags).map(|_| ()), Err(told.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_missing_flag_that_is_no_variable_is_named_as_a_flag() {
+        for (flags, told) in [
+            (
+                &["users", "create", "ann"][..],
+                "the flag --email is missing (see --help)",
+            ),
+            (
+                &["users", "create", "ann", "--email=a@example.com"],
+                "DATABASE_URL is not set, without a default (see --help)",
+            ),
+            (&["--bind"], "--bind <BIND> has no value (see --help)"),
+        ] {
+            assert_eq!(read_flags(flags).map(|_| ()), Err(told.to_owned()));
+        }
+    }
+
+    #[test]
+    fn white_space_around_a_value_is_no_part_of_it() {
+        let (settings, in_force) = serve(&[
+            "--bind= 127.0.0.1:81 ",
+            "--movies-visibility= shared\n",
+            "--workers=\t12",
+            "--idle-timeout= 5 ",
+            "--login-wait= 6 ",
+            "--log-level= warn ",
+            "--log-format= json ",
+            "--server-timing= true ",
+            "--trusted-proxies= 10.0.0.0/8 , ::1 ",
+            "--cors-origins= https://a.example , https://b.example ",
+            "--bcrypt-cost",
+            " ",
+        ])
+        .unwrap();
+        assert_eq!(settings.bind.to_string(), "127.0.0.1:81");
+        assert_eq!((settings.workers, settings.server_timing), (12, true));
+        assert_eq!(
+            (settings.trusted_proxies.len(), settings.cors_origins.len()),
+            (2, 2)
+        );
+        for setting in &in_force {
+            assert_eq!(setting.value, setting.value.trim(), "{}", setting.name);
+        }
+        let cost = in_force
+            .iter()
+            .find(|setting| setting.name == "BCRYPT_COST");
+        assert_eq!(cost.unwrap().source, "default");
+    }
+
+    #[test]
+    fn a_variable_near_a_setting_is_told_and_usual_variables_are_not() {
+        let find = |name: &str, value: &str| {
+            let variables = [(OsString::from(name), OsString::from(value))];
+            find_misspelt(variables.into_iter(), "0.0.0.0:8000")
+        };
+        for (name, meant) in [
+            ("CORS_ORIGNS", "CORS_ORIGINS"),
+            ("CORS_ORIGIN", "CORS_ORIGINS"),
+            ("cors_origins", "CORS_ORIGINS"),
+            ("CORS-ORIGINS", "CORS_ORIGINS"),
+            ("TRUSTED_PROXY", ""),
+            ("TRUSTED_PROXYS", "TRUSTED_PROXIES"),
+            ("SECRETKEY", "SECRET_KEY"),
+            ("SERCET_KEY", "SECRET_KEY"),
+            ("DATABSE_URL", "DATABASE_URL"),
+            ("WORKER", "WORKERS"),
+            ("LOGLEVEL", "LOG_LEVEL"),
+            ("LOG_LEVELS", "LOG_LEVEL"),
+            ("BNID", "BIND"),
+        ] {
+            let told = find(name, "x");
+            let expected = match meant {
+                "" => Vec::new(),
+                meant => vec![format!(
+                    "the variable {name} is not read: is {meant} meant?"
+                )],
+            };
+            assert_eq!(told, expected, "{name}");
+        }
+        for name in [
+            "PATH",
+            "HOME",
+            "HOST",
+            "HOSTNAME",
+            "USER",
+            "LOGNAME",
+            "SHELL",
+            "TERM",
+            "LANG",
+            "PWD",
+            "OLDPWD",
+            "BIN",
+            "BINDIR",
+            "BINDING",
+            "BIN_DIR",
+            "KIND",
+            "FIND",
+            "BLIND",
+            "EMAIL",
+            "PORTS",
+            "PGHOST",
+            "PGPORT",
+            "DATA_DIR",
+            "DATABASE",
+            "DATABASE_HOST",
+            "SECRET",
+            "SECRETS",
+            "LOG",
+            "LOG_FILE",
+            "LOG_DIR",
+            "DISPLAY",
+            "INVOCATION_ID",
+            "JOURNAL_STREAM",
+            "MALLOC_ARENA_MAX",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+            "SECRET_KEY_BASE",
+            "KUBERNETES_PORT",
+            "DJANGO_SECRET_KEY",
+            "WEB_CONCURRENCY",
+            "TIMEOUT",
+            "NOTIFY_SOCKET",
+            "LOGIN_URL",
+            "MAIL",
+            "XDG_SESSION_ID",
+        ] {
+            assert_eq!(find(name, "x"), Vec::<String>::new(), "{name}");
+        }
+        assert_eq!(find("CORS_ORIGNS", ""), Vec::<String>::new());
+        assert_eq!(find("PORT", "9000").len(), 1);
+        assert_eq!(find("PORT", "8000"), Vec::<String>::new());
     }
 }

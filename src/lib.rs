@@ -14,6 +14,7 @@
 //! trace       what was learnt of it              logging     one line            metrics     one more of its kind
 //! ```
 //!
+//! `signing_key` is the type of the keys that `token` signs with, and `bcrypt_cost` says whether `password` can meet a cost here.
 //! `settings` says what there is to set, and `command_line` alone reads the environment; `commands` are what operators
 //! run, `serve` among them. `text` is how Python reads text, on which the framework's rules rest. `api::schema` describes
 //! the API, from `operations` (what may be asked) and `bodies` (what is taken); `api::docs` is the page on it.

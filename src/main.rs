@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         }
     };
     let _drain_guard = logging::DrainGuard;
-    match commands::run(asked.command, &asked.in_force) {
+    match commands::run(asked.command, &asked.in_force, &asked.warnings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::tell_end(format_args!("{error:#}"));

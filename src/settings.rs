@@ -1,9 +1,11 @@
 //! Every setting: its flag and variable, default, unit, bounds; in groups, since a command asks for no more than it
 //! uses. And which of them may be shown.
 use std::any::TypeId;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::{BoolValueParser, EnumValueParser, PossibleValue, TypedValueParser};
 use clap::{ArgAction, Args, Parser};
 use ipnet::IpNet;
 
@@ -28,7 +30,7 @@ pub struct Settings {
     pub tokens: TokenSettings,
 
     /// Whose movies a user may read
-    #[arg(long, env, default_value = "own", hide_env_values = true)]
+    #[arg(long, env, default_value = "own", hide_env_values = true, value_parser = Trimmed(EnumValueParser::<Visibility>::new()))]
     pub movies_visibility: Visibility,
 
     /// How hard passwords are hashed.
@@ -48,7 +50,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "75", hide_env_values = true, value_name = "SECONDS", value_parser = parse_seconds_of_a_day)]
     pub idle_timeout: Duration,
 
-    /// Connections to PostgreSQL, 1 to 1000
+    /// Connections to PostgreSQL, 1 to 1000: a quarter for writes, the others for reads, at least one each; one more checks
+    /// that it answers
     #[arg(long, env, default_value = "32", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
     pub db_pool_size: u32,
 
@@ -77,7 +80,7 @@ pub struct Settings {
     pub cors_origins: Vec<Origin>,
 
     /// Whether answers say where their time went, in Server-Timing
-    #[arg(long, env, default_value = "false", hide_env_values = true, value_name = "BOOL", action = ArgAction::Set)]
+    #[arg(long, env, default_value = "false", hide_env_values = true, value_name = "BOOL", action = ArgAction::Set, value_parser = Trimmed(BoolValueParser::new()))]
     pub server_timing: bool,
 
     /// How much is logged: off, error, warn, info, debug, trace; a list sets it for single rooms of the program too, such
@@ -86,7 +89,7 @@ pub struct Settings {
     pub log_level: Levels,
 
     /// How lines of the log are written
-    #[arg(long, env, default_value = "text", hide_env_values = true)]
+    #[arg(long, env, default_value = "text", hide_env_values = true, value_parser = Trimmed(EnumValueParser::<Format>::new()))]
     pub log_format: Format,
 }
 
@@ -142,9 +145,31 @@ pub fn is_shown(argument: &clap::Arg) -> bool {
     shown.iter().any(|shown| value_type == *shown) || !argument.get_possible_values().is_empty()
 }
 
+/// A parser of this crate's or clap's that gets the value without the white space around it, as every setting's does.
+#[derive(Clone)]
+struct Trimmed<P>(P);
+
+impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
+    type Value = P::Value;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<P::Value, clap::Error> {
+        let trimmed = value.to_str().map_or(value, |text| OsStr::new(text.trim()));
+        self.0.parse_ref(command, argument, trimmed)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
+}
+
 /// As libpq reads it.
 pub fn parse_database_url(text: &str) -> Result<Database, String> {
-    text.parse().map_err(|reason: String| {
+    text.trim().parse().map_err(|reason: String| {
         format!("it is postgresql://user:password@host:port/database or key=value pairs ({reason})")
     })
 }
@@ -158,16 +183,17 @@ fn parse_fallback(text: &str) -> Result<Option<SigningKey>, WeakKey> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
+    text.trim()
+        .parse()
         .map_err(|_| "it is an address and a port such as 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
 fn parse_levels(text: &str) -> Result<Levels, String> {
-    text.parse()
+    text.trim().parse()
 }
 
 fn parse_between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
-    match text.parse() {
+    match text.trim().parse() {
         Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
         _ => Err(format!("it is a whole number, {LEAST} to {MOST}")),
     }
@@ -183,14 +209,14 @@ fn parse_seconds_of_a_day(text: &str) -> Result<Duration, String> {
 fn parse_lifetime(text: &str) -> Result<Duration, String> {
     // A century: far past any use, far below where a time in seconds could overflow.
     const LONGEST: u64 = 100 * 365 * 86_400;
-    match text.parse() {
+    match text.trim().parse() {
         Ok(seconds @ 1..=LONGEST) => Ok(Duration::from_secs(seconds)),
         _ => Err(format!("it is a whole number of seconds, 1 to {LONGEST}")),
     }
 }
 
 fn parse_origin(text: &str) -> Result<Origin, String> {
-    text.parse()
+    text.trim().parse()
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {

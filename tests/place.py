@@ -1,7 +1,10 @@
 """A place where run.sh is used: a DATA_DIR of a test's own, and the processes started for it."""
 import os
 import re
+import resource
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,34 +41,48 @@ def children_of(process_id):
 
 
 class Place:
-    """A DATA_DIR of the test's own, and the run.sh processes that use it."""
+    """A DATA_DIR of the test's own, and the run.sh processes that use it, whose logs are kept in `logs_folder`."""
 
-    def __init__(self, folder, name="it's a place"):
-        self.folder = folder / name
+    def __init__(self, logs_folder, name="it's a place"):
+        # Started by root, run.sh has PostgreSQL and the service run as other users: pytest's own folders are closed to them.
+        self.parent = Path(tempfile.mkdtemp(prefix="movies-place-", dir="/tmp"))
+        self.parent.chmod(0o711)
+        self.folder = self.parent / name
+        self.logs_folder = logs_folder
         self.started = []
         self.logs = 0
 
-    def start(self, *command, **settings):
-        """run.sh as a process of its own; what it says goes to its `log`."""
+    def start(self, *command, largest_file=None, typed=None, **settings):
+        """run.sh as a process of its own, given `typed` and kept from writing files of more than `largest_file` bytes. What
+        it says goes to its `log`."""
         self.logs += 1
-        log = self.folder.parent / f"{self.folder.name}.log{self.logs}"
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "CARGO_TARGET_DIR", "CARGO_HOME", "RUSTUP_HOME")}
+        log = self.logs_folder / f"{self.folder.name}.log{self.logs}"
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "RUSTUP_HOME") or name.startswith("CARGO_")}
         environment = {**kept, "DATA_DIR": str(self.folder), "BIND": "127.0.0.1:0", "BCRYPT_COST": "4", **settings}
+
+        def limit_files():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
         with log.open("wb") as output:
-            process = subprocess.Popen([RUN, *command], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/")
+            process = subprocess.Popen(
+                [RUN, *command], env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output, cwd="/",
+                preexec_fn=limit_files if largest_file else None, restore_signals=not largest_file,
+            )
+        process.stdin.write((typed or "").encode())
+        process.stdin.close()
         process.log = log
         self.started.append(process)
         return process
 
-    def run(self, *command, deadline=60, **settings):
+    def run(self, *command, deadline=60, **options):
         """What run.sh says, and its exit status."""
-        process = self.start(*command, **settings)
+        process = self.start(*command, **options)
         status = process.wait(deadline)
         return status, process.log.read_text()
 
-    def serve(self, **settings):
+    def serve(self, *flags, **settings):
         """A run.sh that listens, and a client of it."""
-        process = self.start(**settings)
+        process = self.start(*(["serve", *flags] if flags else []), **settings)
 
         def listening():
             assert process.poll() is None, process.log.read_text()
@@ -86,3 +103,4 @@ class Place:
         for process in self.started:
             process.kill()
             process.wait()
+        shutil.rmtree(self.parent)

@@ -3,6 +3,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -103,6 +104,13 @@ def django():
     make_source(source, THOUSANDS)
     yield source
     source.drop()
+
+
+@pytest.fixture
+def database(database):
+    """The test's own database after `migrate`: an import expects the schema."""
+    subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": database.url}, check=True, timeout=60, capture_output=True)
+    return database
 
 
 @pytest.fixture
@@ -246,12 +254,21 @@ def test_a_source_that_is_no_such_application_is_told_and_not_touched(source, da
     assert (done.returncode, done.stdout.splitlines()) == (1, ["the source has no table auth_user", "the source has no table movies_movie"])
     source.run("create table auth_user (id integer)")
     assert "auth_user has no column username" in run_import(source, database).stdout
-    missing = run_import(source, database)
-    assert database.run("select to_regclass('users')") == [(None,)], missing.stdout
+    assert database.run("select count(*) from users") == [(0,)]
+
+
+def test_an_import_into_a_database_without_the_schema_says_to_migrate(source):
+    target = Database()
+    try:
+        done = run_import(source, target)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch("movies-api: the schema lacks V1__.*: run `movies-api migrate`, or start the service\n", done.stderr)
+        assert target.run("select to_regclass('users')") == [(None,)]
+    finally:
+        target.drop()
 
 
 def test_an_import_that_fails_half_way_leaves_nothing_behind(django, database):
-    subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": database.url}, check=True, timeout=60, capture_output=True)
     database.run("alter table movies add constraint no_late_film check (id < 9000)")
     done = run_import(django, database)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "movies-api: constraint no_late_film")

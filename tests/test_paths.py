@@ -16,7 +16,7 @@ ALLOWED = {
     f"{MOVIES}1/": "GET, PUT, PATCH, DELETE, HEAD, OPTIONS",
 }
 UNKNOWN = [
-    "/", "/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/auth", "/api/v1/auth/", "/api/v2/movies/", "/v1/movies/", "/api/v1/auth/login/",
+    "/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/auth", "/api/v1/auth/", "/api/v2/movies/", "/v1/movies/", "/api/v1/auth/login/",
     "/api/v1/auth/token/verify/", "/api/v1/auth/refresh/x/", "/api/v1/nothing", "/api/v1/movie/", "/api/v1/movies/x/", "/api/v1/movies/abc",
     "/api/v1/movies/-1/", "/api/v1/movies/+1/", "/api/v1/movies/1.0/", "/api/v1/movies/1e3/", "/api/v1/movies/0x1/", "/api/v1/movies/1x/",
     "/api/v1/movies/1_0/", "/api/v1/movies/1,2/", "/api/v1/movies/%201/", "/api/v1/movies/1%20/", "/api/v1/movies/%D9%A1/",
@@ -72,6 +72,33 @@ def test_options_names_the_methods_with_a_token_or_without(api, ann, path):
         response = client.send("OPTIONS", path)
         assert response.status_code in (200, 204)
         assert response.headers["Allow"] == ALLOWED[path]
+
+
+@pytest.mark.parametrize("target", ["*", "http://{host}", "HTTP://{host}"])
+def test_options_of_the_server_as_a_whole_names_the_methods_that_some_path_has(api, ann, target):
+    host = urllib.parse.urlsplit(api.base).netloc
+    for client in (api, ann, api.with_token("garbage")):
+        response = client.send_raw("OPTIONS", target.replace("{host}", host))
+        assert (response.status_code, response.content) == (204, b"")
+        assert set(response.headers["Allow"].split(", ")) == {method for allowed in ALLOWED.values() for method in allowed.split(", ")}
+
+
+def test_options_of_the_root_s_path_is_not_of_the_server(api):
+    host = urllib.parse.urlsplit(api.base).netloc
+    for target in ("/", f"http://{host}/", f"http://{host}?", "/*", "/%2A"):
+        assert outcome(api.send_raw("OPTIONS", target)) == NOT_FOUND
+
+
+@pytest.mark.parametrize("target", [b"/api/v1/movies/\xc3\xa9", b"/\xff", MOVIES.encode() + b"?title=\xff", MOVIES.encode() + b"?title=\xc3\xa9&x=\xc3"])
+def test_raw_bytes_that_are_no_part_of_a_target_are_400(ann, target):
+    response = ann.send_raw("GET", target)
+    assert (response.status_code, list(response.json())) == (400, ["detail"])
+
+
+def test_raw_utf_8_in_the_query_is_taken_as_curl_sends_it(ann):
+    movie = ann.add_movie(title="Éclair 映画")
+    response = ann.send_raw("GET", f"{MOVIES}?title=éclair 映".replace(" ", "%20"))
+    assert outcome(response)[1]["results"] == [movie]
 
 
 @pytest.mark.parametrize("query", ["", "?", "?title=a%20b&page=2", "?next=//evil.example", "?a=%0d%0aX-Evil:%201"])

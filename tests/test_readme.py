@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, HAS_OWN_SERVERS
+from conftest import BINARY
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^```(?:console|text)\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,7 +23,7 @@ def run_in_one_shell(commands, server):
     """The output of each command, with the server's settings in the environment; variables live on from one to the next."""
     base, environment = server.base, {**os.environ, **server.settings, "COLUMNS": "80"}
     script = "".join(f"{command}\necho; echo {MARK}\n" for command in commands)
-    script = script.replace("http://127.0.0.1:8000", base).replace("target/release/movies-api", BINARY)
+    script = script.replace("http://127.0.0.1:8000", base).replace("target/release/movies-api", BINARY).replace("./run.sh ", f"{BINARY} ")
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=README.parent, env=environment)
     outputs = done.stdout.replace(base, "http://127.0.0.1:8000").split(f"\n{MARK}\n")[:-1]
     return [output.strip("\n") for output in outputs]

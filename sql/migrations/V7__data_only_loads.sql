@@ -47,7 +47,27 @@ $$;
 create trigger shelf_parts_inserted before insert on shelf_parts
 for each row when (current_setting('movies_api.cuts_shelf_parts', true) is distinct from 'on') execute function skip_row();
 
-alter function cut_shelf_part set movies_api.cuts_shelf_parts = on;
+-- The setting is set and unset by the function's own statements: only a superuser may attach one to a function.
+create or replace function cut_shelf_part(shelf bigint, first bigint) returns void
+language sql as $$
+    select set_config('movies_api.cuts_shelf_parts', 'on', true);
+    insert into shelf_parts (creator_id, first_id, movies)
+    select shelf, case when piece = 0 then first else min(id) end, count(*)
+    from (
+        select id, (row_number() over (order by id) - 1) / 1000 as piece
+        from movies
+        where creator_id = shelf
+          and id >= first
+          and id < (
+              select coalesce(min(first_id), 9223372036854775807)
+              from shelf_parts
+              where creator_id = shelf and first_id > first
+          )
+    ) as counted
+    group by piece
+    on conflict on constraint shelf_parts_key do update set movies = excluded.movies;
+    select set_config('movies_api.cuts_shelf_parts', 'off', true);
+$$;
 
 -- The table is the migration library's. A dump of the same schema brings the rows that are there; any other row still
 -- violates the key, which says that the schemas differ.

@@ -164,8 +164,9 @@ fn route(request: &Request, path: &str, context: &Context) -> Result<Response, E
         (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); Ok(probes::check_readiness(context.app)) },
         (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); probes::show_metrics(context.app) },
         (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(schema::show_schema()) },
-        (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); docs::show_page() },
-        (GET)    ["/api/v1/docs/{file}", file: docs::File] => { take(Route::ShowDocs); docs::show_file(file) },
+        (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); docs::show_page(request) },
+        (GET)    ["/api/v1/docs/{file}", file: docs::File] => { take(Route::ShowDocs); docs::show_file(request, file) },
+        (GET)    ["/"]                                    => Ok(docs::redirect_to_page()),
         _ => refuse(request, &target, context)
     )
 }

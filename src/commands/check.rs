@@ -7,9 +7,6 @@ use crate::bcrypt_cost::check_cost;
 use crate::settings::Settings;
 use crate::store::{self, State};
 
-/// The oldest PostgreSQL that the service runs on, as its number.
-const OLDEST_POSTGRESQL: i32 = 130_000;
-
 #[derive(Serialize)]
 struct Checked {
     is_ready: bool,
@@ -22,16 +19,16 @@ struct Checked {
 }
 
 /// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
-pub fn check(settings: &Settings, output: &Output) -> anyhow::Result<()> {
+pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
-    let mut notes = Vec::new();
+    let mut notes = warnings.to_vec();
     let found = store::inspect(&settings.database.database_url, START_DEADLINE);
     let mut lines = vec!["settings    good".to_owned()];
     let (problems, database) = match found {
         Ok(state) => {
             lines.extend(describe(&state));
-            note_gaps(&state, &mut notes);
-            (find_problems(&state), Some(state))
+            notes.extend(state.notes());
+            (state.problems(), Some(state))
         }
         Err(error) => (vec![error.to_string()], None),
     };
@@ -73,45 +70,5 @@ fn list<T: AsRef<str>>(names: &[T]) -> String {
         "none".to_owned()
     } else {
         names.join(", ")
-    }
-}
-
-fn find_problems(state: &State) -> Vec<String> {
-    let mut problems = Vec::new();
-    if state.version_number < OLDEST_POSTGRESQL {
-        problems.push("PostgreSQL is older than 13".to_owned());
-    }
-    if state.encoding != "UTF8" {
-        problems.push(format!(
-            "the database keeps text as {}, not UTF8",
-            state.encoding
-        ));
-    }
-    if !state.is_writable {
-        problems.push("the server takes no writes".to_owned());
-    }
-    if !state.unknown.is_empty() {
-        let unknown = list(&state.unknown);
-        problems.push(format!(
-            "the schema is a later version's: {unknown} is not known here"
-        ));
-    }
-    problems
-}
-
-fn note_gaps(state: &State, notes: &mut Vec<String>) {
-    if !state.knows_letters {
-        notes.push(
-            "the locale knows only ASCII letters: searches mind the case of all others".to_owned(),
-        );
-    }
-    let missing = state.extensions.iter().filter(|(_, is_there)| !**is_there);
-    let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
-    // The first migration installs them where it may.
-    if !missing.is_empty() && state.pending.is_empty() {
-        notes.push(format!(
-            "searches go without an index for want of {}",
-            list(&missing)
-        ));
     }
 }

@@ -132,12 +132,12 @@ pub struct BadSetting(#[from] UnmetCost);
 ///
 /// # Errors
 /// What went wrong, for a person to read. A reader of the output that went away is no error.
-pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
+pub fn run(command: Command, in_force: &[InForce], warnings: &[String]) -> anyhow::Result<()> {
     if !matches!(command, Command::Serve(_)) {
         logging::start(LevelFilter::Warn.into(), Format::Text)?;
     }
     let outcome = match command {
-        Command::Serve(settings) => serve::serve(*settings, in_force),
+        Command::Serve(settings) => serve::serve(*settings, in_force, warnings),
         Command::Migrate { database, output } => migrate::migrate(&database, &output),
         Command::Users(action) => users::run(action),
         Command::Token {
@@ -146,7 +146,7 @@ pub fn run(command: Command, in_force: &[InForce]) -> anyhow::Result<()> {
             tokens,
             output,
         } => token::print(&username, database, &tokens, &output),
-        Command::Check { settings, output } => check::check(&settings, &output),
+        Command::Check { settings, output } => check::check(&settings, warnings, &output),
         Command::Print(asked) => print::print(&asked),
         Command::Recount {
             check,
@@ -204,7 +204,13 @@ fn find_user(store: &Store, username: &str) -> anyhow::Result<Credentials> {
 fn print_completions(shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut describe_commands(), "movies-api", &mut script);
-    Ok(io::stdout().write_all(&script)?)
+    let mut script = String::from_utf8(script)?;
+    if shell == Shell::Bash {
+        // clap_complete 4.6 replaces the hyphen of the program's name in one way where it enters a subcommand's state and
+        // in another where it matches on it, so that no subcommand's flags are found.
+        script = script.replace("movies__subcmd__api", "movies__api");
+    }
+    Ok(io::stdout().write_all(script.as_bytes())?)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

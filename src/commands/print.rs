@@ -78,8 +78,8 @@ impl FromArgMatches for Given {
         };
         let value_of = |name: &str| {
             let values = matches.get_raw(name).into_iter().flatten();
-            let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
-            values.join(",")
+            let values = values.map(|value| value.to_string_lossy().trim().to_owned());
+            values.collect::<Vec<_>>().join(",")
         };
         let number = |name| matches.get_one::<u32>(name).copied().map(u64::from);
         Ok(Given {

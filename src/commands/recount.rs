@@ -22,7 +22,7 @@ pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> 
     let database = &database.database_url;
     let state = store::inspect(database, START_DEADLINE)?;
     ensure!(
-        state.pending.is_empty() && state.unknown.is_empty(),
+        state.pending.is_empty() && state.unknown.is_empty() && state.changed.is_empty(),
         "the schema is not this version's: `check` lists what it lacks, `migrate` brings it up to date"
     );
     let counts = if is_check {

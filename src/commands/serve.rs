@@ -26,12 +26,15 @@ use crate::throttle::Throttle;
 const HEAVY_SHARE: u32 = 4;
 
 /// Serves until SIGTERM or SIGINT; a second one ends the process at once.
-pub fn serve(settings: Settings, in_force: &[InForce]) -> anyhow::Result<()> {
+pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
     logging::start(settings.log_level.clone(), settings.log_format).context("the log")?;
     log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
     for setting in in_force {
         log::info!("{}={} ({})", setting.name, setting.value, setting.source);
+    }
+    for warning in warnings {
+        log::warn!("{warning}");
     }
     // A second signal ends the process at once; the first one is told to the server once there is one.
     let stop = Arc::new(AtomicBool::new(false));

@@ -32,6 +32,15 @@ pub enum Users {
     Deactivate(Named),
     /// Let a user sign in again
     Activate(Named),
+    /// Delete a user and all their movies; asked on a terminal whether that is meant
+    Delete {
+        /// Whom.
+        #[command(flatten)]
+        user: Named,
+        /// Do not ask; needed where standard input is no terminal
+        #[arg(long)]
+        yes: bool,
+    },
     /// Give a user another password, read from the terminal or from standard input
     SetPassword {
         /// Whose.
@@ -84,6 +93,14 @@ struct Changed<'a> {
     is_active: bool,
 }
 
+/// A user who is no longer there.
+#[derive(Serialize)]
+struct Deleted<'a> {
+    id: i64,
+    username: &'a str,
+    movie_count: i64,
+}
+
 /// Does it.
 pub fn run(action: Users) -> anyhow::Result<()> {
     match action {
@@ -94,11 +111,13 @@ pub fn run(action: Users) -> anyhow::Result<()> {
         Users::Create(user) => create(user),
         Users::Deactivate(user) => set_active(user, false),
         Users::Activate(user) => set_active(user, true),
+        Users::Delete { user, yes } => delete(user, yes),
         Users::SetPassword { user, passwords } => set_password(user, &passwords),
     }
 }
 
 fn create(user: NewUser) -> anyhow::Result<()> {
+    let hasher = make_hasher(&user.passwords)?;
     let store = open_store(user.database)?;
     let fields = [
         ("username", user.username.as_str()),
@@ -106,7 +125,6 @@ fn create(user: NewUser) -> anyhow::Result<()> {
         ("first_name", &user.first_name),
         ("last_name", &user.last_name),
     ];
-    let hasher = make_hasher(&user.passwords)?;
     let password = read_password()?;
     let password = password.expose_secret();
     let passwords = [("password", password), ("password2", password)];
@@ -129,10 +147,44 @@ fn set_active(user: Named, is_active: bool) -> anyhow::Result<()> {
     user.output.print(&changed, &[line])
 }
 
-fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()> {
+fn delete(user: Named, is_confirmed: bool) -> anyhow::Result<()> {
     let store = open_store(user.database)?;
     let found = find_user(&store, &user.username)?;
+    if !is_confirmed {
+        confirm(&format!(
+            "Delete the user {:?} and all their movies? [y/N] ",
+            user.username
+        ))?;
+    }
+    let movie_count = users::delete(now(&store), found.id)?;
+    let movie_count = movie_count.context("the user was deleted by somebody else meanwhile")?;
+    let line = format!("{} and {movie_count} movies deleted", user.username);
+    let deleted = Deleted {
+        id: found.id,
+        username: &user.username,
+        movie_count,
+    };
+    user.output.print(&deleted, &[line])
+}
+
+/// Fails unless the question is answered with `y` or `yes` on a terminal.
+fn confirm(question: &str) -> anyhow::Result<()> {
+    ensure!(
+        io::stdin().is_terminal(),
+        "nothing was deleted: where no terminal can be asked, give --yes"
+    );
+    eprint!("{question}");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    let answer = answer.trim().to_lowercase();
+    ensure!(answer == "y" || answer == "yes", "nothing was deleted");
+    Ok(())
+}
+
+fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()> {
     let hasher = make_hasher(passwords)?;
+    let store = open_store(user.database)?;
+    let found = find_user(&store, &user.username)?;
     let password = judge_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
     users::set_password_hash(now(&store), found.id, &hash, None)?;

@@ -79,7 +79,7 @@ use sql;
 pub struct Options {
     /// Address, user, password and database.
     pub database: Database,
-    /// Sessions at most, at least 2; a quarter of them for writes.
+    /// Sessions at most: a quarter for writes, the others for reads, at least one each.
     pub pool_size: u32,
     /// How long each thing is waited for.
     pub timeouts: Timeouts,

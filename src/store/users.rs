@@ -14,6 +14,8 @@ const LIST: Sql = sql!("users/list", []);
 const SET_ACTIVE: Sql = sql!(write "users/set_active", [INT8, BOOL]);
 const SET_PASSWORD_HASH: Sql = sql!(write "users/set_password_hash", [INT8, TEXT, TEXT]);
 
+const DELETE: Sql = sql!(write "users/delete", [INT8]);
+
 /// A user to be made; every field was judged before.
 pub struct NewUser<'a> {
     /// At most 150 code points.
@@ -180,6 +182,15 @@ pub fn list(access: Access) -> Result<Vec<Listed>, Error> {
 pub fn set_active(access: Access, id: i64, is_active: bool) -> Result<(), Error> {
     let parameters: Parameters = parameters![id, is_active];
     access.run(SET_ACTIVE, &parameters).map(|_| ())
+}
+
+/// Deletes the user and their movies, in one statement and so within its timeout. Returns how many movies they had, or
+/// `None` if there is no such user.
+pub fn delete(access: Access, id: i64) -> Result<Option<i64>, Error> {
+    let parameters: Parameters = parameters![id];
+    let rows = access.run(DELETE, &parameters)?;
+    let movie_count = rows.first().map(|row| row.try_get("movie_count"));
+    movie_count.transpose().map_err(|error| DELETE.fault(error))
 }
 
 /// Keeps this hash of the user's password from now on; with a `former` one, only in its place.

@@ -10,14 +10,14 @@ use movies_api::api;
 use movies_api::commands::open_app;
 use movies_api::server::{Class, Limits, Server};
 use movies_api::settings::Settings;
-use movies_api::store::BATCH_SIZE;
+use movies_api::store::MAX_BATCH;
 use rouille::{Request, Response};
 
 /// The product's handler under rouille's own server, with the product's settings from the environment.
 pub fn serve_handler_by_rouille() -> anyhow::Result<()> {
     let settings = Settings::try_parse_from(["movies-api"])?;
     let address = settings.bind;
-    let app = open_app(&settings, BATCH_SIZE)?;
+    let app = open_app(&settings, MAX_BATCH)?;
     serve_by_rouille(address, move |request| {
         let deadline = Instant::now() + Limits::default().request_timeout;
         api::handle(request, &app, deadline)

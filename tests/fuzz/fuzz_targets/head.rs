@@ -38,9 +38,20 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(!is_refused || whole.is_err(), "a refusal was taken back");
     if let Ok(Some((head, taken))) = whole {
         assert!(taken <= bytes.len());
+        check_target(&bytes[..taken]);
         check(&head);
     }
 });
+
+/// Of a request that is taken, the target was sent in ASCII, or its query in UTF-8.
+fn check_target(bytes: &[u8]) {
+    let line = bytes
+        .split(|byte| b"\r\n".contains(byte))
+        .find(|line| !line.is_empty());
+    let target = line.unwrap().split(|byte| *byte == b' ').nth(1).unwrap();
+    let path = target.split(|byte| *byte == b'?').next().unwrap();
+    assert!(path.is_ascii() && std::str::from_utf8(target).is_ok());
+}
 
 fn check(head: &Head) {
     assert!(head.target.starts_with('/') || head.target == "*");
