@@ -929,6 +929,7 @@ start_test_server() {
     local name=$1 log=$DATA_DIR/$1.log
     shift
     query "$TEST_DATABASE_URL" "create database $name"
+    : >"$log"
     env "$@" DATABASE_URL="$(conninfo "$SOCKETS" movies "$name")" "$BINARY" 2>"$log" &
     SERVER=$!
     BASE=''
