@@ -5,7 +5,6 @@ set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 BINARY=${CARGO_TARGET_DIR:-$ROOT/target}/release/movies-api
-CONTRACT=$ROOT/../shared/contract/check.py
 # The oldest Rust that builds the program: rust-version in Cargo.toml.
 MIN_RUST=1.88
 # Root's data, where the default folder is below one that only root can enter.
@@ -872,10 +871,12 @@ $1" || die "the database does not start: $CAUSE"
 }
 
 end_throwaway_cluster() {
-    [ -z "${CHECKED:-}" ] || kill "$CHECKED" 2>/dev/null || true
+    [ -z "${SERVER:-}" ] || kill "$SERVER" 2>/dev/null || true
     stop_cluster "$DATA_DIR/database/cluster"
     rm -rf -- "$DATA_DIR" "${SOCKETS:-$DATA_DIR}"
 }
+
+is_ci() { [ "${CI:-}" = true ]; }
 
 # Adds what a stage counted, and says it. A stage that counted nothing did not run, which is a failure.
 count_stage() {
@@ -895,47 +896,98 @@ test_rust() {
         "$(($(sum_counts "$log" failed '^test result') + status))" "$(sum_counts "$log" ignored '^test result')"
 }
 
-test_python() {
-    local log=$DATA_DIR/python.log venv=$ROOT/target/test-venv wanted
-    wanted=$(cksum <"$ROOT/tests/requirements.txt")
-    if [ "$(cat "$venv/wanted" 2>/dev/null)" != "$wanted" ]; then
-        rm -rf -- "$venv"
-        python3 -m venv "$venv"
-        "$venv/bin/pip" install -q --disable-pip-version-check -r "$ROOT/tests/requirements.txt"
-        echo "$wanted" >"$venv/wanted"
-    fi
-    local status=0
-    (cd "$ROOT/tests" && "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@" 2>&1) | tee "$log" || status=1
+# Makes the virtual environment $1 with the packages of $2, a file in tests/, unless it has them.
+make_venv() {
+    local venv=$1 requirements=$ROOT/tests/$2 wanted
+    wanted=$(cat "$ROOT"/tests/requirements*.txt | cksum)
+    [ "$(cat "$venv/wanted" 2>/dev/null)" != "$wanted" ] || return 0
+    rm -rf -- "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$requirements"
+    echo "$wanted" >"$venv/wanted"
+}
+
+# Counts a stage by the closing line of pytest's log $2, and by its exit status $3.
+count_pytest() {
+    local name=$1 log=$2 status=$3 failed
     tail -n 1 "$log" >"$log.end"
-    local failed
     failed=$(($(sum_counts "$log.end" failed .) + $(sum_counts "$log.end" 'errors?' .)))
     [ "$failed" -gt 0 ] || failed=$status
-    count_stage "pytest" "$(sum_counts "$log.end" passed .)" "$failed" \
+    count_stage "$name" "$(sum_counts "$log.end" passed .)" "$failed" \
         "$(($(sum_counts "$log.end" skipped .) + $(sum_counts "$log.end" xfailed .)))"
 }
 
-# The recorded cases of the service that this one replaces, where the checker is.
-test_contract() {
-    local visibility=$1 log=$DATA_DIR/contract.$1.log base key=a-key-of-the-contract-alone-0123456789
-    query "$TEST_DATABASE_URL" "create database contract_$visibility"
-    BIND=127.0.0.1:0 SECRET_KEY=$key BCRYPT_COST=4 MOVIES_VISIBILITY=$visibility \
-        DATABASE_URL=$(conninfo "$SOCKETS" movies "contract_$visibility") "$BINARY" 2>"$DATA_DIR/server.log" &
-    CHECKED=$!
+test_python() {
+    local log=$DATA_DIR/python.log venv=$ROOT/target/test-venv status=0
+    make_venv "$venv" requirements-own-servers.txt
+    (cd "$ROOT/tests" && "$venv/bin/python" -m pytest -q -p no:cacheprovider "$@" 2>&1) | tee "$log" || status=1
+    count_pytest "pytest, own servers" "$log" "$status"
+}
+
+# Starts the service on a new database $1 of the throwaway cluster, with the settings that follow; sets SERVER and BASE.
+start_test_server() {
+    local name=$1 log=$DATA_DIR/$1.log
+    shift
+    query "$TEST_DATABASE_URL" "create database $name"
+    : >"$log"
+    env "$@" DATABASE_URL="$(conninfo "$SOCKETS" movies "$name")" "$BINARY" 2>"$log" &
+    SERVER=$!
+    BASE=''
     for _ in $(seq 100); do
-        base=$(sed -n 's/.*listening on \(http:[^ ]*\).*/\1/p' "$DATA_DIR/server.log")
-        [ -z "$base" ] || break
+        BASE=$(sed -n 's/.*listening on \(http:[^ ]*\).*/\1/p' "$log")
+        [ -z "$BASE" ] || return 0
+        kill -0 "$SERVER" 2>/dev/null || break
         sleep 0.1 9>&-
     done
-    python3 "$CONTRACT" --base "$base" --secret-key "$key" --visibility "$visibility" | tee "$log" || true
-    kill "$CHECKED"
-    wait "$CHECKED" || true
-    CHECKED=''
+    die "the service does not start: $(tail -n 1 "$log")"
+}
+
+stop_test_server() {
+    kill "$SERVER"
+    wait "$SERVER" || true
+    SERVER=''
+}
+
+# The suite as a user runs it, against a service with default settings: see "Developing" in README.md. CI runs it in a new
+# virtual environment on port 8000, exactly as the README says; elsewhere that port may be in use, so any free one is taken.
+test_service() {
+    local log=$DATA_DIR/service.log venv=$ROOT/target/service-venv port=0 status=0 movies
+    if is_ci; then
+        port=8000
+        rm -rf -- "$venv"
+    fi
+    make_venv "$venv" requirements.txt
+    start_test_server service "BIND=127.0.0.1:$port" SECRET_KEY=a-key-of-the-suite-alone-0123456789
+    (
+        cd "$ROOT/tests"
+        unset TEST_DATABASE_URL MOVIES_API_BINARY MOVIES_API_URL SECRET_KEY
+        [ "$port" != 0 ] || export MOVIES_API_URL=$BASE
+        "$venv/bin/python" -m pytest -q -p no:cacheprovider 2>&1
+    ) | tee "$log" || status=1
+    movies=$(query "$(conninfo "$SOCKETS" movies service)" "select count(*) from movies")
+    if [ "$movies" != 0 ]; then
+        say "the suite left $movies movies"
+        status=1
+    fi
+    say "the suite left $(query "$(conninfo "$SOCKETS" movies service)" "select count(*) from users") users"
+    stop_test_server
+    count_pytest "pytest, service in use" "$log" "$status"
+}
+
+# The recorded cases of the service that this one replaces.
+test_contract() {
+    local visibility=$1 log=$DATA_DIR/contract.$1.log key=a-key-of-the-contract-alone-0123456789
+    start_test_server "contract_$visibility" BIND=127.0.0.1:0 "SECRET_KEY=$key" BCRYPT_COST=4 "MOVIES_VISIBILITY=$visibility"
+    python3 "$ROOT/tests/conformance/check.py" --base "$BASE" --secret-key "$key" --visibility "$visibility" | tee "$log" || true
+    stop_test_server
     tail -n 1 "$log" >"$log.end"
     count_stage "contract, $visibility" "$(sum_counts "$log.end" passed .)" "$(sum_counts "$log.end" failed .)" \
         "$(sum_counts "$log.end" skipped .)"
 }
 
 run_tests() {
+    ! is_ci || ! (: <>/dev/tcp/127.0.0.1/8000) 2>/dev/null ||
+        die "port 8000 of 127.0.0.1 is in use, and CI runs the suite against a service on it: stop what listens there"
     # The throwaway cluster's folder will be there.
     DATA_DIR=/tmp BUILD_MEGABYTES=6000
     require rust compiler openssl postgres room python curl
@@ -947,11 +999,11 @@ run_tests() {
     start_throwaway_cluster 'fsync = off'
     test_rust
     test_python "$@"
-    if [ -f "$CONTRACT" ]; then
-        test_contract own
-        test_contract shared
-    fi
+    test_service
+    test_contract own
+    test_contract shared
     printf '\n%s\n%d passed, %d failed, %d skipped\n' "$STAGES" "$PASSED" "$FAILED" "$SKIPPED"
+    ! is_ci || [ "$SKIPPED" = 0 ] || die "CI has to run every test: $SKIPPED were skipped"
     [ "$FAILED" = 0 ]
 }
 

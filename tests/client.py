@@ -221,6 +221,10 @@ class Shelf:
     def get(self, query, **request):
         return self.user.get(f"{MOVIES}?title={self.mark}&{query}", **request)
 
+    def close(self):
+        self.user.delete_movies()
+        self.user.close()
+
     def titles(self, query, title=None):
         """What follows the mark in the titles found; `title` takes the place of the filter by mark."""
         path = f"{MOVIES}?{query}&title={title if title is not None else self.mark}&creator__username={self.user.username}"

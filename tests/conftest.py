@@ -33,20 +33,26 @@ def needs_own_servers(item):
     return bool(item.get_closest_marker("own_servers") or fixtures & OWN_SERVER_FIXTURES or needs_key)
 
 
-def pytest_collection_modifyitems(config, items):
-    if HAS_OWN_SERVERS:
-        return
-    deselected = [item for item in items if needs_own_servers(item)]
-    config.deselected_without_own_servers = len(deselected)
+def deselect(config, items, is_deselected):
+    """Takes these items out; how many they were."""
+    deselected = [item for item in items if is_deselected(item)]
     config.hook.pytest_deselected(items=deselected)
-    items[:] = [item for item in items if not needs_own_servers(item)]
+    items[:] = [item for item in items if not is_deselected(item)]
+    return len(deselected)
+
+
+def pytest_collection_modifyitems(config, items):
+    config.without_own_servers = 0 if HAS_OWN_SERVERS else deselect(config, items, needs_own_servers)
+    config.without_root = 0 if os.geteuid() == 0 else deselect(config, items, lambda item: item.get_closest_marker("root"))
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if deselected := getattr(config, "deselected_without_own_servers", 0):
+    if config.without_own_servers:
         terminalreporter.write_line(
-            f"{deselected} tests need servers and databases of their own and were deselected; ./run.sh test runs them too"
+            f"{config.without_own_servers} tests need servers and databases of their own and were deselected; ./run.sh test runs them too"
         )
+    if config.without_root:
+        terminalreporter.write_line(f"{config.without_root} tests need root and were deselected")
 
 
 def pytest_make_parametrize_id(config, val, argname):

@@ -195,6 +195,11 @@ fn the_end_comes_within_its_deadline_whatever_hangs() {
     let gate = Gate::new();
     let limits = Limits {
         drain_deadline: Duration::from_millis(300),
+        // Nothing else ends what hangs.
+        head_deadline: PATIENCE * 3,
+        body_deadline: PATIENCE * 3,
+        write_deadline: PATIENCE * 3,
+        request_timeout: PATIENCE * 3,
         ..limits()
     };
     let mut server = serve(limits, {

@@ -16,6 +16,9 @@ use support::{Answer, Client, PATIENCE, Running, echo, limits, serve, wait_until
 
 const SHORT: Duration = Duration::from_millis(300);
 
+/// A deadline that has to be later than `SHORT` on the slowest machine, and is that of a client beside.
+const LONG: Duration = Duration::from_secs(4);
+
 /// More than the system takes for a client that reads nothing.
 const UNREADABLE_BYTES: usize = 32 << 20;
 
@@ -138,6 +141,14 @@ fn a_refusal_of_a_head_request_has_no_body_rfc_9110_9_3_2() {
     }
 }
 
+/// A client whose request's head or body never comes to its end. Where that part's time is [`LONG`], the server cuts it
+/// only then: what has to happen within [`SHORT`], after this client began, happens before.
+fn begin_and_stop(server: &Running, beginning: &[u8]) -> Client {
+    let mut client = server.connect();
+    client.send(beginning);
+    client
+}
+
 /// Sends the beginning and then byte after byte, until the server refuses; each byte alone would be in time.
 fn trickle(server: &Running, beginning: &[u8], byte: &[u8]) -> Client {
     let mut client = server.connect();
@@ -162,9 +173,11 @@ fn trickle(server: &Running, beginning: &[u8], byte: &[u8]) -> Client {
 fn a_head_is_408_when_its_time_is_over_however_steadily_it_comes() {
     let limits = Limits {
         head_deadline: SHORT,
+        body_deadline: LONG,
         ..limits()
     };
     let server = serve(limits, echo);
+    let beside = begin_and_stop(&server, &post(b"", 1000));
     trickle(&server, b"GET / HTTP/1.1\r\nHost: a\r\nA: ", b"a");
     // The time of a second request's head begins with its own first byte.
     let mut client = server.connect();
@@ -172,28 +185,36 @@ fn a_head_is_408_when_its_time_is_over_however_steadily_it_comes() {
     assert_eq!(client.receive().status, 200);
     check_refusal(&mut client, 408);
     assert_eq!(read(&server.counters.cut_heads), 2);
+    assert_eq!(read(&server.counters.cut_bodies), 0);
+    drop(beside);
 }
 
 #[test]
 fn a_body_is_408_when_its_time_is_over_however_steadily_it_comes() {
     let limits = Limits {
+        head_deadline: LONG,
         body_deadline: SHORT,
         ..limits()
     };
     let server = serve(limits, echo);
+    let beside = begin_and_stop(&server, b"GET / HT");
     trickle(&server, &post(b"", 1000), b"a");
     let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     trickle(&server, chunked, b"1\r\na\r\n");
     assert_eq!(read(&server.counters.cut_bodies), 2);
+    assert_eq!(read(&server.counters.cut_heads), 0);
+    drop(beside);
 }
 
 #[test]
 fn a_connection_that_is_silent_too_long_is_closed_without_a_word() {
     let limits = Limits {
         idle_deadline: SHORT,
+        head_deadline: LONG,
         ..limits()
     };
     let server = serve(limits, echo);
+    let beside = begin_and_stop(&server, b"GET / HT");
     let mut newcomer = server.connect();
     let mut answered = server.connect();
     answered.send(&get("/", ""));
@@ -202,6 +223,8 @@ fn a_connection_that_is_silent_too_long_is_closed_without_a_word() {
     answered.send(b"\r\n");
     assert!(newcomer.is_closed());
     assert!(answered.is_closed());
+    assert_eq!(read(&server.counters.cut_heads), 0);
+    drop(beside);
 }
 
 #[test]
@@ -209,6 +232,7 @@ fn a_client_that_never_reads_its_answer_is_cut() {
     let limits = Limits {
         workers: 1,
         write_deadline: SHORT,
+        head_deadline: LONG,
         ..limits()
     };
     let large = |request: &Request| match request.raw_url() {
@@ -216,12 +240,15 @@ fn a_client_that_never_reads_its_answer_is_cut() {
         _ => Response::text("small"),
     };
     let server = serve(limits, large);
+    let beside = begin_and_stop(&server, b"GET / HT");
     let mut deaf = server.connect();
     deaf.send(&get("/large", ""));
     // Its only worker is free for others in the meantime.
     assert_eq!(ask(&server, &get("/", "")).text(), "small");
     wait_until("cut", || read(&server.counters.cut_writes) == 1);
-    wait_until("closed", || read(&server.counters.connections) == 0);
+    wait_until("closed", || read(&server.counters.connections) == 1);
+    assert_eq!(read(&server.counters.cut_heads), 0);
+    drop(beside);
 }
 
 #[test]

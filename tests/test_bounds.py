@@ -3,6 +3,7 @@ import contextlib
 import json
 import resource
 import socket
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,16 +75,19 @@ def test_two_hundred_slow_clients_cost_no_threads_little_memory_and_others_nothi
     page = request(ann, "GET", f"{MOVIES}?page_size=100")
     # What fifty clients cost that are as many and not slow is no part of it.
     at_once(50, lambda _: [exchange(server.base, page) for _ in range(4)])
+    alone = [ann.get(f"{MOVIES}?page_size=5") for _ in range(100)]
     memory, threads = status_of(server, "VmRSS"), status_of(server, "Threads")
     slow = [b"", b"GET / HTTP/1.1\r\nHost: ", request(ann, "POST", MOVIES, 900_000) + b"x" * 50_000, page * 10]
     with contextlib.ExitStack() as connections:
         for sent in slow:
             connections.enter_context(open_connections(server, 50, sent))
-        answers = [ann.get(f"{MOVIES}?page_size=5").status_code for _ in range(200)]
-        answers += [ann.post(MOVIES, film()).status_code for _ in range(50)]
+        beside = [ann.get(f"{MOVIES}?page_size=5") for _ in range(200)] + [ann.post(MOVIES, film()) for _ in range(50)]
         assert status_of(server, "Threads") <= threads + 8
         assert (status_of(server, "VmRSS") - memory) * 1024 < 48 * MIB
-    assert set(answers) == {200, 201}
+    assert {answer.status_code for answer in beside} == {200, 201}
+    # Whoever waited for a slow client would wait for seconds.
+    usual, slowed = (statistics.median(answer.elapsed.total_seconds() for answer in answers) for answers in (alone, beside))
+    assert slowed < 5 * usual + 0.05, (usual, slowed)
 
 
 def test_a_thousand_idle_connections_cost_little_memory(start_server):
@@ -149,11 +153,15 @@ def test_readers_are_served_while_sixty_four_sign_in_and_the_excess_is_told_to_c
     movie = ann.add_movie()
     reading = request(ann, "GET", f"{MOVIES}{movie['id']}/")
     ask = lambda index: exchange(server.base, reading) if index >= 64 else post(ann, TOKEN, {"username": ann.username, "password": PASSWORD})
+    started = time.monotonic()
     answers = at_once(80, ask)
+    seconds = time.monotonic() - started
     assert [json.loads(answer.content) for answer in answers[64:]] == [movie] * 16
     refused = [answer for answer in answers[:64] if answer.status_code != 200]
     assert {answer.status_code for answer in refused} <= {429, 503}
-    assert all("Retry-After" in answer.headers for answer in refused) and len(refused) < 64
+    assert all("Retry-After" in answer.headers for answer in refused)
+    # Three eighths of the 64 workers verify them at once, and who waits for that is refused after four seconds at the earliest.
+    assert len(refused) <= (64 - 24 if seconds >= 4 else 0), f"{len(refused)} refused within {seconds:.1f} s"
 
 
 def test_searches_and_deep_pages_that_hang_leave_connections_for_all_others(start_server, database):
@@ -173,5 +181,7 @@ def test_searches_and_deep_pages_that_hang_leave_connections_for_all_others(star
         others = [ann.get(path).status_code for path in (movie, MOVIES)]
         holder.rollback()
     assert others == [200, 200]
-    assert {answer.result().status_code for answer in hanging} <= {200, 503}
+    # One of them has a connection at a time; the others are refused if they wait for it longer than a second.
+    seconds = [answer.result().elapsed.total_seconds() for answer in hanging]
+    assert {answer.result().status_code for answer in hanging} <= ({200, 503} if max(seconds) >= 1 else {200})
     assert hanging[0].result().status_code == 200

@@ -24,7 +24,7 @@ def mixed(base):
     ]
     shelf = Shelf(base, films)
     yield shelf
-    shelf.user.close()
+    shelf.close()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def dozen(base):
     """Twelve movies, titled 0 to 11."""
     shelf = Shelf(base, [(str(number), "Drama", 2000 + number) for number in range(12)])
     yield shelf
-    shelf.user.close()
+    shelf.close()
 
 
 def test_a_movie_is_listed_compactly_in_the_declared_order(ann):

@@ -208,6 +208,7 @@ def vacuumed():
     ],
     ids=["insert", "update", "delete"],
 )
+@pytest.mark.own_servers
 def test_autovacuum_follows_few_writes_so_that_lists_are_read_from_the_index_alone(vacuumed, write):
     unmarked = "select count(*) from pg_visibility_map('movies') where not all_visible"
     vacuumed.run("vacuum analyze movies")

@@ -1,6 +1,7 @@
 """Many clients at once: unique names, one movie changed and deleted from many sides, and never a 500."""
 import json
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,10 +56,13 @@ def test_after_fifty_equal_registrations_exactly_the_one_that_won_signs_in(api):
     assert attempts == {index: 200 if index == won[0] else 401 for index in attempts}
 
 
-def test_fifty_different_registrations_all_succeed_with_ids_of_their_own(api):
-    answers = at_once(50, lambda _: post(api, REGISTER, account()))
-    assert Counter(answer.status_code for answer in answers) == {201: 50}
-    assert len({answer.json()["id"] for answer in answers}) == 50
+def test_fifty_different_registrations_all_succeed_with_ids_of_their_own_and_readers_are_served_beside(api, ann):
+    movie = ann.add_movie()
+    read = lambda: send(ann, "GET", f"{MOVIES}{movie['id']}/")  # noqa: E731
+    answers = at_once(60, lambda index: post(api, REGISTER, account()) if index < 50 else read())
+    assert Counter(answer.status_code for answer in answers[:50]) == {201: 50}
+    assert len({answer.json()["id"] for answer in answers[:50]}) == 50
+    assert [outcome(answer) for answer in answers[50:]] == [(200, movie)] * 10
 
 
 def test_of_twenty_parallel_deletes_one_is_204_and_the_others_404(ann):
@@ -107,14 +111,10 @@ def test_parallel_posts_are_all_kept_each_once(ann):
 
 
 def test_many_sign_ins_at_once_succeed_or_are_asked_to_come_back(api, ann):
+    started = time.monotonic()
     answers = at_once(50, lambda _: post(api, TOKEN, {"username": ann.username, "password": PASSWORD}))
-    assert {answer.status_code for answer in answers} <= {200, 429, 503}
-    assert 200 in {answer.status_code for answer in answers}
+    statuses = Counter(answer.status_code for answer in answers)
+    # Who waits for a worker is refused after four seconds at the earliest.
+    assert set(statuses) <= ({200, 503} if time.monotonic() - started >= 4 else {200})
+    assert statuses[200] > 0
     assert all("Retry-After" in answer.headers for answer in answers if answer.status_code != 200)
-
-
-def test_readers_are_served_while_fifty_register(api, ann):
-    movie = ann.add_movie()
-    answers = at_once(60, lambda index: post(api, REGISTER, account()) if index < 50 else ann.send_raw("GET", f"{MOVIES}{movie['id']}/",
-            deadline=10))
-    assert [outcome(answer) for answer in answers[50:]] == [(200, movie)] * 10

@@ -149,7 +149,7 @@ def test_service_role_owns_its_database_and_is_no_superuser(place):
     assert ask_psql(place, OWNERSHIP) == "t|f|0|t|2"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="for root alone")
+@pytest.mark.root
 def test_root_starts_service_and_postgresql_as_unprivileged_users(place):
     _, client = place.serve()
     sign_up(client)
@@ -174,7 +174,7 @@ def test_root_starts_service_and_postgresql_as_unprivileged_users(place):
     assert connect(1, "movies_api").startswith("Peer authentication failed")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="for root alone")
+@pytest.mark.root
 def test_data_dir_that_postgresql_cannot_enter_is_refused(place):
     place.parent.chmod(0o700)
     status, said = place.run()
