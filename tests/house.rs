@@ -28,7 +28,7 @@ const ARROWS: &str = "
     api/docs     -> api/error, api/headers
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
     api/bodies   -> api/account, api/fields, api/movies, api/operations, api/query, password
-    api/operations -> api/error, server/mod, throttle, token
+    api/operations -> api/error, api/query, server/mod, throttle, token
     api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, bcrypt_cost, password, store/mod, token
     api/registration -> api/account, api/body, api/error, api/fields, password, store/mod
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod
