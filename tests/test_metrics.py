@@ -92,6 +92,8 @@ def test_words_of_a_client_s_own_make_no_series(start_server):
         figures(client)
         return len(figures(client))
 
+    # The background check makes series of its own.
+    wait_until(lambda: ("movies_database_statement_duration_seconds_count", 'statement="probes/ready"') in figures(client))
     assert series_after(["BREW"]) == series_after(f"WORD{number}" for number in range(20))
 
 
