@@ -84,8 +84,8 @@ choose_data_dir() {
     if [ -d "$default/database/cluster" ] && [ ! -e "$SYSTEM_DATA_DIR" ]; then
         # Made by an earlier version, whose PostgreSQL was allowed to pass closed folders.
         if is_ours "$(first_line "$default/server.pid")" movies-api || find_postmaster "$default/database/cluster" >/dev/null; then
-            [ "$COMMAND" = stop ] || die "the service runs on $default, as earlier versions had it: './run.sh stop' ends it"
-            return 0
+            case $COMMAND in stop | backup) return 0 ;; esac
+            die "the service runs on $default, as earlier versions had it: './run.sh stop' ends it"
         fi
         copy_data "$default"
     fi

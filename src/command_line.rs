@@ -260,8 +260,14 @@ fn describe(error: &clap::Error, command: &clap::Command) -> String {
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
         ErrorKind::ValueValidation => {
             let reason = std::error::Error::source(error).map(ToString::to_string);
+            let name = match argument.split_whitespace().next() {
+                Some(flag) if flag.starts_with("--") && !is_setting(&Flags::command(), &name) => {
+                    flag
+                }
+                _ => &variable,
+            };
             format!(
-                "{variable}={value} is not allowed: {}",
+                "{name}={value} is not allowed: {}",
                 reason.unwrap_or_default()
             )
         }

@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{BoolValueParser, EnumValueParser, PossibleValue, TypedValueParser};
@@ -140,9 +141,38 @@ pub fn is_shown(argument: &clap::Arg) -> bool {
         TypeId::of::<IpNet>(),
         TypeId::of::<Origin>(),
         TypeId::of::<Levels>(),
+        TypeId::of::<HostName>(),
     ];
     let value_type = argument.get_value_parser().type_id();
     shown.iter().any(|shown| value_type == *shown) || !argument.get_possible_values().is_empty()
+}
+
+/// A name of a host: labels of letters, digits and hyphens with dots between them. It means itself in every file that
+/// `print` prints.
+#[derive(Clone, Debug)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostName, String> {
+        let text = text.trim();
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if text.len() > 253 || !text.split('.').all(is_label) {
+            return Err(
+                "it is a name such as movies.example.com, of letters, digits, hyphens and dots"
+                    .to_owned(),
+            );
+        }
+        Ok(HostName(text.to_owned()))
+    }
 }
 
 /// A parser of this crate's or clap's that gets the value without the white space around it, as every setting's does.

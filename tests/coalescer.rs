@@ -311,10 +311,24 @@ fn a_group_whose_lock_is_free_again_is_batched_again() {
 }
 
 #[test]
-fn where_all_are_blocked_the_rest_of_the_batch_is_not_tried() {
+fn where_all_are_blocked_few_are_tried_one_by_one() {
     let (results, batches) = run_queued(&[1, 2, 3, 4, 5], block(&[1, 2, 3, 4, 5]));
     assert_eq!(results, vec![Err(Failed::Blocked); 5]);
-    assert_eq!(batches, [vec![1, 2, 3, 4, 5], vec![1], vec![2]]);
+    assert_eq!(
+        batches,
+        [vec![1, 2, 3, 4, 5], vec![1], vec![2], vec![3, 4, 5]]
+    );
+}
+
+#[test]
+fn two_blocked_inputs_fail_alone_and_isolate_nobody_else() {
+    let (results, batches) = run_queued(&[13, 14, 3, 4], block(&[13, 14]));
+    let blocked = || Err(Failed::Blocked);
+    assert_eq!(results, [blocked(), blocked(), Ok(6), Ok(8)]);
+    assert_eq!(
+        batches,
+        [vec![13, 14, 3, 4], vec![13], vec![14], vec![3, 4]]
+    );
 }
 
 #[test]

@@ -25,10 +25,10 @@ const ARROWS: &str = "
     api/mod      -> api/cors, api/docs, api/exchange, api/headers, api/schema, store/mod, token, password, metrics, server/mod, throttle, trace
     api/exchange -> api/mod, api/cors, api/error, api/proxy, logging, metrics, trace
     api/cors     -> api/headers, api/proxy, server/mod
-    api/docs     -> api/error
+    api/docs     -> api/error, api/headers
     api/schema   -> api/mod, api/auth, api/bodies, api/error, api/exchange, api/operations, api/page, api/registration, store/mod
     api/bodies   -> api/account, api/fields, api/movies, api/operations, api/query, password
-    api/operations -> api/error, server/mod, throttle, token
+    api/operations -> api/error, api/query, server/mod, throttle, token
     api/auth     -> api/mod, api/account, api/body, api/error, api/fields, api/proxy, api/registration, bcrypt_cost, password, store/mod, token
     api/registration -> api/account, api/body, api/error, api/fields, password, store/mod
     api/movies   -> api/mod, api/body, api/error, api/fields, api/page, api/proxy, api/query, store/mod
@@ -45,7 +45,7 @@ const ARROWS: &str = "
     store/coalescer -> trace
     store/lists  -> store/mod, store/coalescer, store/executor, store/movies, store/session
     store/movies -> store/mod, store/coalescer, store/executor, store/session
-    store/executor -> store/mod, store/database, store/outage, store/pool, store/session, store/write_limit
+    store/executor -> store/mod, store/database, store/error, store/outage, store/pool, store/session, store/write_limit
     store/pool   -> store/database, store/error, store/session, metrics, trace
     store/session -> store/mod, store/database, store/error, store/write_limit, metrics, trace
     store/readiness -> store/mod, store/database, store/executor, store/session

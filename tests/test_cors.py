@@ -4,7 +4,7 @@ import json
 import threading
 
 import pytest
-from client import MOVIES, exchange, film, outcome
+from client import MOVIES, exchange, film, outcome, wait_until
 from test_docs import browser  # noqa: F401, a fixture
 
 SITE = "https://app.example.com"
@@ -179,5 +179,5 @@ def test_readyz_names_what_is_not_ready(start_server, database):
     assert outcome(client.get("/readyz")) == (200, {"status": "ok"})
     database.take_away()
     detail = "Service temporarily unavailable, try again later."
-    assert outcome(client.get("/readyz")) == (503, {"detail": detail, "not_ready": ["database"]})
+    wait_until(lambda: outcome(client.get("/readyz")) == (503, {"detail": detail, "not_ready": ["database"]}))
     database.give_back()

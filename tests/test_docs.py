@@ -28,11 +28,13 @@ def test_the_page_is_the_service_s_own_files_alone(own_server):
         assert file.content
 
 
-def test_root_path_leads_to_the_page(own_server):
+def test_root_path_leads_browsers_to_the_page(own_server):
     client = own_server.client()
     for method in ("GET", "HEAD"):
-        answer = client.send(method, "/")
-        assert (answer.status_code, answer.headers["Location"]) == (302, DOCS)
+        for accepted in ("text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"):
+            answer = client.send(method, "/", headers={"Accept": accepted})
+            assert (answer.status_code, answer.headers["Location"], answer.headers["Vary"]) == (302, DOCS, "Accept")
+        assert client.send(method, "/", headers={"Accept": "*/*"}).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["", "swagger-ui-bundle.js", "swagger-ui.css", "swagger-initializer.js", "favicon-32x32.png"])

@@ -103,6 +103,7 @@ def test_out_of_connections_is_503_until_there_are_some(cluster, server):
     cluster.run("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'movies'")
     answer = ann.post(MOVIES, film())
     assert (answer.status_code, int(answer.headers["Retry-After"]) > 0, answer.elapsed.total_seconds() < 5) == (503, True, True)
-    assert (probe.get("/healthz").status_code, probe.get("/readyz").status_code) == (200, 503)
+    wait_until(lambda: probe.get("/readyz").status_code == 503, deadline=5)
+    assert probe.get("/healthz").status_code == 200
     cluster.run("alter role movies connection limit -1")
     wait_until(lambda: ann.post(MOVIES, film()).status_code == 201, deadline=5)

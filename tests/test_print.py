@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 import requests
 from client import MOVIES, TOKEN, Client, wait_until
-from cluster import free_port
+from cluster import Cluster, free_port
 from conftest import BINARY, SECRET_KEY
 from programs import PATH, find_program
 
-FILES = ["systemd", "container", "compose", "caddy", "nginx", "grafana"]
+FILES = ["systemd", "systemd-backup", "systemd-backup-timer", "container", "compose", "caddy", "nginx", "haproxy", "grafana"]
+README = Path(__file__).parent.parent / "README.md"
 SERIES = re.compile(r"\b(?:movies|process)_[a-z_]+")
 
 pytestmark = pytest.mark.own_servers
@@ -46,11 +48,12 @@ def test_each_file_holds_the_settings_of_this_installation():
     assert all(f"\n      {line}\n" in compose for line in ('WORKERS: "48"', 'TRUSTED_PROXIES: "10.0.0.0/8"', "nofile: 1144"))
     assert 'ports: ["10.1.2.3:8123:8123"]' in compose and "BIND" not in compose
     assert "\nENV BIND=0.0.0.0:8123\nEXPOSE 8123\n" in printed("container", **settings)
-    lines = {"nginx": ["    server 10.1.2.3:8123;", "    server_name films.example.org;"], "caddy": ["\t\treverse_proxy 10.1.2.3:8123 {", "films.example.org {"]}
+    lines = {"haproxy": ["    server one 10.1.2.3:8123", "    bind :443 ssl crt /etc/ssl/films.example.org/haproxy.pem alpn h2,http/1.1"], "nginx": ["    server 10.1.2.3:8123;", "    server_name films.example.org;"], "caddy": ["\t\treverse_proxy 10.1.2.3:8123 {", "films.example.org {"]}
     for proxy, wanted in lines.items():
         text = printed(proxy, "--host", "films.example.org", **settings)
         assert set(wanted) <= set(text.splitlines()) and "names this proxy: 10.0.0.0/8\n" in text
     assert "    server 127.0.0.1:8000;\n" in printed("nginx")
+    assert "pool-purge-delay 60s\n" in printed("haproxy") and "pool-purge-delay 480s\n" in printed("haproxy", IDLE_TIMEOUT="600")
     for proxy in ("nginx", "caddy"):
         assert re.search(r"Below the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
         assert re.search(r"Below the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
@@ -61,6 +64,87 @@ def test_a_setting_that_cannot_be_is_refused_as_at_a_start():
     done = run_print("systemd", WORKERS="none")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: it is a whole number, 2 to 1024\n")
     assert run_print("kubernetes").returncode == 2
+
+
+@pytest.mark.parametrize("host", ["", " ", "a; evil", "a b", "a\nb", '"', "a'b", "a{b", "-a.example", "a..b", "a/b", "ä.example", "a.example:80", "x" * 64])
+@pytest.mark.parametrize("file", ["nginx", "caddy", "haproxy"])
+def test_a_host_that_is_no_name_is_refused(file, host):
+    done = run_print(file, f"--host={host}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("movies-api: --host=") and done.stderr.endswith("of letters, digits, hyphens and dots\n")
+
+
+@pytest.mark.parametrize("folder", ['a"b', "a'b", "a\\b", "a\nb"])
+def test_a_unit_is_refused_where_systemd_would_not_take_the_path_of_the_program(tmp_path, folder):
+    program = tmp_path / folder / "movies-api"
+    program.parent.mkdir()
+    shutil.copy(BINARY, program)
+    done = subprocess.run([program, "print", "systemd"], env={}, capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout) == (1, "") and "holds what a unit cannot" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["a b", "a%n", "a$HOME", "a@port@", "é"])
+def test_a_unit_names_a_program_in_a_folder_with_an_odd_name(tmp_path, folder):
+    analyze = find_program("systemd-analyze", "systemd")
+    program, unit = tmp_path / folder / "movies-api", tmp_path / "movies-api.service"
+    program.parent.mkdir()
+    shutil.copy(BINARY, program)
+    unit.write_bytes(subprocess.run([program, "print", "systemd"], env={}, capture_output=True, timeout=10, check=True).stdout)
+    # Verification fails unless the program is there.
+    verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_readme_s_haproxy_refuses_as_the_printed_one():
+    block = README.read_text().split("```haproxy\n")[1].split("```")[0]
+    errors = [line for line in block.splitlines() if "http-error" in line]
+    assert len(errors) == 3 and set(errors) <= set(printed("haproxy").splitlines())
+
+
+def test_unit_and_proxies_agree_on_the_proxies_that_are_trusted():
+    for settings, proxies in [({}, "127.0.0.1,::1"), ({"TRUSTED_PROXIES": " 10.0.0.0/8 , ::1"}, "10.0.0.0/8,::1")]:
+        unit = printed("systemd", **settings)
+        assert re.findall('^Environment="TRUSTED_PROXIES=(.*)"$', unit, re.MULTILINE) == [proxies]
+        for proxy in ("nginx", "caddy", "haproxy"):
+            assert f"if TRUSTED_PROXIES names this proxy: {proxies}\n" in printed(proxy, **settings)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = Cluster().start()
+    yield made
+    made.dispose()
+
+
+def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_a_backup_keeps_them(cluster, tmp_path):
+    analyze = find_program("systemd-analyze", "systemd")
+    recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", printed("systemd"), re.MULTILINE)
+    assert [line.split()[0] for line in recipe] == ["createuser", "createdb"]
+    assert all(f"sudo -u postgres {line}\n" in README.read_text() for line in recipe)
+    for line in recipe:
+        program, *arguments = line.split()
+        cluster.call(program, "--host", cluster.folder, "--username=movies", *arguments)
+    url = f"host={cluster.folder} user=movies-api dbname=movies"
+    operate = lambda *command: subprocess.run([BINARY, *command], env={"DATABASE_URL": url, "SECRET_KEY": SECRET_KEY}, capture_output=True, text=True, timeout=60)
+    assert (operate("migrate").returncode, "problem" in operate("check").stdout) == (0, False)
+    units = {kind: tmp_path / f"movies-api-backup.{kind}" for kind in ("service", "timer")}
+    units["service"].write_text(printed("systemd-backup"))
+    units["timer"].write_text(printed("systemd-backup-timer"))
+    verified = subprocess.run([analyze, "verify", *units.values()], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    script = re.search("^ExecStart=/bin/sh -euc '(.*)'$", units["service"].read_text(), re.MULTILINE)[1].replace("$$", "$").replace("%%", "%")
+    environment = {"DATABASE_URL": url, "STATE_DIRECTORY": str(tmp_path), "PATH": f"{cluster.programs}:{os.environ['PATH']}"}
+    for _ in range(2):
+        subprocess.run(["/bin/sh", "-euc", script], env=environment, check=True, timeout=60)
+    backup, = tmp_path.glob("movies-[1-7].backup")
+    assert not list(tmp_path.glob("*.new"))
+    cluster.run('create database restored owner "movies-api"')
+    restore = re.search("^#   (pg_restore .*) --dbname=", units["service"].read_text(), re.MULTILINE)[1].split()
+    restored = url.replace("dbname=movies", "dbname=restored")
+    # The path of a socket that only its owner may enter would stop PostgreSQL's user, so this runs as who runs the tests.
+    subprocess.run([cluster.programs / restore[0], *restore[1:], "--dbname", restored, backup], check=True, timeout=60)
+    url = restored
+    assert operate("check").returncode == 0 and operate("recount", "--check").returncode == 0
 
 
 def test_the_unit_is_one_that_systemd_takes_and_finds_shut_off(tmp_path):
@@ -146,7 +230,26 @@ class Caddy:
         self.process = subprocess.Popen([program, "run", *arguments], env=environment, stderr=subprocess.DEVNULL)
 
 
-@pytest.fixture(params=[Nginx, Caddy], ids=["nginx", "caddy"])
+class Haproxy:
+    """HAProxy with the printed file, on ports and with a certificate of the test's own."""
+
+    def __init__(self, folder, server, ports):
+        program = find_program("haproxy", "haproxy")
+        self.trusted = folder / "fullchain.pem"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                        "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", self.trusted], check=True, capture_output=True)
+        (folder / "haproxy.pem").write_text(self.trusted.read_text() + (folder / "privkey.pem").read_text())
+        text = printed("haproxy", "--host", "localhost", BIND=server)
+        for port in (80, 443):
+            text = text.replace(f"bind :{port}", f"bind 127.0.0.1:{ports[port]}").replace(f"    bind :::{port}", "    # ")
+        text = text.replace("/etc/ssl/localhost", str(folder)).replace("    user haproxy\n    group haproxy\n", "")
+        (folder / "haproxy.cfg").write_text(text)
+        tested = subprocess.run([program, "-c", "-f", folder / "haproxy.cfg"], capture_output=True, text=True)
+        assert tested.returncode == 0 and "WARNING" not in tested.stderr, tested.stderr
+        self.process = subprocess.Popen([program, "-db", "-f", folder / "haproxy.cfg"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(params=[Nginx, Caddy, Haproxy], ids=["nginx", "caddy", "haproxy"])
 def proxy(request, start_server, tmp_path):
     server = start_server(TRUSTED_PROXIES="127.0.0.1", LOGIN_FAILURES="2")
     ports = {80: free_port(), 443: free_port()}
@@ -193,6 +296,16 @@ def test_a_proxy_as_printed_speaks_tls_and_says_what_the_service_believes(proxy)
         assert refused.headers["Content-Type"].startswith("application/json")
     moved = requests.get(f"{proxy.plain}{MOVIES}?page=2", allow_redirects=False)
     assert moved.status_code == 308 and re.fullmatch(rf"https://localhost(:\d+)?{MOVIES}\?page=2", moved.headers["Location"])
+
+
+def test_a_proxy_as_printed_refuses_in_json_while_the_service_is_away(proxy):
+    client = client_of(proxy)
+    proxy.server.process.kill()
+    proxy.server.end()
+    refused = client.get(MOVIES)
+    assert (refused.status_code, refused.json()) == (503, {"detail": "Service temporarily unavailable, try again later."})
+    assert refused.headers["Retry-After"] == "1" and refused.headers["Content-Type"].startswith("application/json")
+    assert refused.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
 def test_behind_a_proxy_as_printed_nobody_chooses_the_address_that_is_throttled(proxy):

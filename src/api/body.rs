@@ -55,6 +55,7 @@ pub fn read_fields(request: &Request) -> Result<Fields, Error> {
     if media_type.eq_ignore_ascii_case("application/json") {
         parse_json(&bytes)
     } else if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        query::check_field_count(&bytes)?;
         let pairs = query::parse_pairs(&bytes).into_iter();
         Ok(pairs
             .map(|(name, value)| (name, Value::Text(value)))

@@ -54,9 +54,14 @@ impl FromStr for File {
     }
 }
 
-/// `GET /`: sends a browser on to the page.
-pub fn redirect_to_page() -> Response {
-    Response::redirect_302("/api/v1/docs/")
+/// `GET /`: sends a browser on to the page. To clients that do not ask for HTML the path is unknown, as the contract has it.
+pub fn redirect_to_page(request: &Request) -> Result<Response, Error> {
+    let accepted = headers::find_joined(request, "Accept").unwrap_or_default();
+    let mut ranges = accepted.split([',', ';']).map(str::trim);
+    if !ranges.any(|range| range.eq_ignore_ascii_case("text/html")) {
+        return Err(Error::NotFound);
+    }
+    Ok(Response::redirect_302("/api/v1/docs/").with_unique_header("Vary", "Accept"))
 }
 
 /// `GET docs/`: the page.

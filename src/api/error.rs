@@ -91,6 +91,9 @@ pub enum Error {
     /// 400: the Host header, or the one a trusted proxy forwarded, names no host.
     #[error("invalid host")]
     InvalidHost,
+    /// 400: the query or the form has more fields than are read.
+    #[error("more than {0} fields")]
+    TooManyFields(usize),
     /// 401: no Bearer token was sent.
     #[error("no token")]
     NotAuthenticated,
@@ -198,7 +201,11 @@ impl Error {
     /// The answer's status code.
     pub fn status(&self) -> u16 {
         match self {
-            Error::Fields(_) | Error::NonField(_) | Error::Syntax(_) | Error::InvalidHost => 400,
+            Error::Fields(_)
+            | Error::NonField(_)
+            | Error::Syntax(_)
+            | Error::TooManyFields(_)
+            | Error::InvalidHost => 400,
             Error::NotAuthenticated
             | Error::MalformedAuthorization
             | Error::AccessToken(_)
@@ -263,6 +270,7 @@ impl Error {
                 format!("Unsupported media type \"{media_type}\" in request.").into()
             }
             Error::InvalidHost => "The Host header names no host.".into(),
+            Error::TooManyFields(limit) => format!("There are more than {limit} fields.").into(),
             Error::NotAuthenticated => "Authentication credentials were not provided.".into(),
             Error::MalformedAuthorization => {
                 "Authorization header must contain two space-delimited values".into()

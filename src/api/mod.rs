@@ -166,7 +166,7 @@ fn route(request: &Request, path: &str, context: &Context) -> Result<Response, E
         (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(schema::show_schema()) },
         (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); docs::show_page(request) },
         (GET)    ["/api/v1/docs/{file}", file: docs::File] => { take(Route::ShowDocs); docs::show_file(request, file) },
-        (GET)    ["/"]                                    => Ok(docs::redirect_to_page()),
+        (GET)    ["/"]                                    => docs::redirect_to_page(request),
         _ => refuse(request, &target, context)
     )
 }

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::fields::{NOT_A_STRING, Presence, Reader, Rule, TextField};
 use super::page::Envelope;
 use super::proxy::find_origin;
-use super::query::Query;
+use super::query::{Query, check_field_count};
 use super::{Context, Visibility, answer_json, body};
 use crate::store::lists::{self, Filter, PageRequest, Shelf};
 use crate::store::movies::{self, Changes, NewMovie};
@@ -93,6 +93,7 @@ fn read_list_request(
     query: &Query,
 ) -> Result<(String, Option<Filter>, PageRequest), Error> {
     let origin = find_origin(request, &context.app.trusted_proxies)?;
+    check_field_count(request.raw_query_string().as_bytes())?;
     let filter = query.filter()?;
     Ok((origin, filter, query.page()?))
 }

@@ -2,6 +2,7 @@
 use std::time::Duration;
 
 use super::error::{Error, FieldErrors};
+use super::query::MAX_FIELDS;
 use crate::server::refusal::Refusal;
 use crate::throttle::Throttled;
 use crate::token::Rejection;
@@ -90,6 +91,7 @@ fn usual(
         let reason = "expected value at line 1 column 1";
         own.extend([
             ("no_object", Error::NonField(list.into())),
+            ("too_many_fields", Error::TooManyFields(MAX_FIELDS)),
             ("syntax", Error::Syntax(reason.into())),
             (
                 "media_type",
@@ -127,7 +129,7 @@ pub fn operations() -> Vec<Operation> {
         ("fields", fields_missing(&["refresh"])), ("inactive", Error::NoActiveAccount),
         ("invalid", Error::RefreshToken(Rejection::Invalid)), ("expired", Error::RefreshToken(Rejection::Expired)),
     ]);
-    let page = || vec![("page", Error::InvalidPage), ("filter", one_field("year", "Enter a number."))];
+    let page = || vec![("page", Error::InvalidPage), ("too_many_fields", Error::TooManyFields(MAX_FIELDS)), ("filter", one_field("year", "Enter a number."))];
     let mut register = usual(POST, true, true, vec![("fields", fields_missing(&["username", "password", "password2", "email"]))]);
     register.push(throttled());
     register.retain(|(name, _)| *name != "no_token"); // a token that is sent has to be good, none is fine

@@ -18,6 +18,12 @@ pub const LARGEST_PAGE_SIZE: i64 = 100;
 /// Past any page that could be filled, and far from overflow when multiplied by the size.
 const LARGEST_PAGE_NUMBER: i64 = 1 << 53;
 
+/// Fields of a query or a form at the most (Django's DATA_UPLOAD_MAX_NUMBER_FIELDS).
+pub const MAX_FIELDS: usize = 1000;
+
+/// Digits of a page's number or size at the most; of more Python's `int` makes no number.
+const MAX_DIGITS: usize = 4300;
+
 /// What Python's `urlencode` encodes: all but letters, digits and `_.-~`.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
@@ -25,6 +31,18 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'~')
     .remove(b' ');
+
+/// Whether the query or form is one that is read; empty fields count, as they do in Python's `parse_qsl`.
+///
+/// # Errors
+/// [`Error::TooManyFields`].
+pub fn check_field_count(encoded: &[u8]) -> Result<(), Error> {
+    let separators = encoded.iter().filter(|byte| **byte == b'&').count();
+    if separators >= MAX_FIELDS {
+        return Err(Error::TooManyFields(MAX_FIELDS));
+    }
+    Ok(())
+}
 
 /// The names and values of an encoded text, in its order: plus is a space, `&` alone separates, a broken percent
 /// stays as it is, invalid UTF-8 becomes U+FFFD, a name without `=` has an empty value.
@@ -97,13 +115,13 @@ impl Query {
     pub fn page(&self) -> Result<PageRequest, Error> {
         let size = self
             .get("page_size")
-            .and_then(text::parse_integer)
+            .and_then(parse_integer)
             .filter(|size| *size > 0)
             .map_or(DEFAULT_PAGE_SIZE, |size| size.min(LARGEST_PAGE_SIZE));
         let number = match self.get("page") {
             None | Some("") => Some(1),
             Some("last") => None,
-            Some(given) => match text::parse_integer(given) {
+            Some(given) => match parse_integer(given) {
                 Some(number) if number >= 1 => Some(number.min(LARGEST_PAGE_NUMBER)),
                 _ => return Err(Error::InvalidPage),
             },
@@ -168,6 +186,11 @@ const YEAR_FILTERS: [(&str, KeepYears); 3] = [
         i64::MIN..=number.ceiling().saturating_sub(1)
     }),
 ];
+
+fn parse_integer(text: &str) -> Option<i64> {
+    let digits = text.chars().filter(|letter| letter.is_numeric()).count();
+    text::parse_integer(text).filter(|_| digits <= MAX_DIGITS)
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,13 +4,13 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use crate::server;
-use crate::settings::{Settings, is_shown};
+use crate::settings::{HostName, Settings, is_shown};
 
 /// What is printed, and for whom.
 #[derive(Args, Debug)]
@@ -23,9 +23,15 @@ pub struct Print {
     file: File,
 
     /// The name by which clients know the service; for the proxies
-    #[arg(long, default_value = "movies.example.com")]
-    host: String,
+    #[arg(long, default_value = "movies.example.com", value_parser = str::parse::<HostName>)]
+    host: HostName,
 }
+
+/// The setting that the service and a proxy have to agree on.
+const TRUSTED_PROXIES: &str = "TRUSTED_PROXIES";
+
+/// Its value where none is given: a proxy on the same machine.
+const PROXY_ON_SAME_MACHINE: &str = "127.0.0.1,::1";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum File {
@@ -39,6 +45,12 @@ enum File {
     Caddy,
     /// A configuration of nginx
     Nginx,
+    /// A configuration of HAProxy
+    Haproxy,
+    /// A unit for systemd that backs the database up
+    SystemdBackup,
+    /// A timer for systemd that starts that unit every night
+    SystemdBackupTimer,
     /// A dashboard for Grafana over the figures of /metrics
     Grafana,
 }
@@ -118,64 +130,106 @@ impl Given {
         (self.idle_timeout.as_secs() * 4 / 5).max(1)
     }
 
-    fn trusted_proxies(&self) -> String {
-        let set = self.set.iter().find(|(name, _)| name == "TRUSTED_PROXIES");
-        set.map_or(
-            "127.0.0.1,::1 where it is on the same machine".to_owned(),
-            |(_, value)| value.clone(),
-        )
+    fn trusted_proxies(&self) -> &str {
+        let set = self.set.iter().find(|(name, _)| name == TRUSTED_PROXIES);
+        set.map_or(PROXY_ON_SAME_MACHINE, |(_, value)| value)
     }
 }
 
 /// Prints the file.
+///
+/// # Errors
+/// If the program's path or a setting cannot stand in it.
 pub fn print(asked: &Print) -> anyhow::Result<()> {
-    let binary = env::current_exe().context("the path of this program")?;
-    let binary = binary.to_string_lossy();
     let given = &asked.given;
-    let (template, settings) = match asked.file {
+    for (name, value) in &given.set {
+        let is_printable = !value.contains(char::is_control);
+        ensure!(is_printable, "{name} holds a control character");
+    }
+    let (template, binary, settings) = match asked.file {
         File::Systemd => (
             include_str!("print/movies-api.service"),
-            lines_of_unit(&given.set),
+            quote_path()?,
+            lines_of_unit(given),
         ),
-        File::Container => (include_str!("print/Containerfile"), String::new()),
         File::Compose => (
             include_str!("print/compose.yaml"),
+            String::new(),
             lines_of_compose(&given.set)?,
         ),
-        File::Caddy => (include_str!("print/Caddyfile"), String::new()),
-        File::Nginx => (include_str!("print/nginx.conf"), String::new()),
-        File::Grafana => (include_str!("print/grafana.json"), String::new()),
+        File::Container => plain(include_str!("print/Containerfile")),
+        File::Caddy => plain(include_str!("print/Caddyfile")),
+        File::Nginx => plain(include_str!("print/nginx.conf")),
+        File::Haproxy => plain(include_str!("print/haproxy.cfg")),
+        File::SystemdBackup => plain(include_str!("print/movies-api-backup.service")),
+        File::SystemdBackupTimer => plain(include_str!("print/movies-api-backup.timer")),
+        File::Grafana => plain(include_str!("print/grafana.json")),
     };
-    let text = [
-        ("@binary@", binary.replace('%', "%%")),
+    let values = [
+        ("@binary@", binary),
         ("@version@", env!("CARGO_PKG_VERSION").to_owned()),
         ("@rust@", env!("CARGO_PKG_RUST_VERSION").to_owned()),
-        ("@host@", asked.host.clone()),
+        ("@host@", asked.host.0.clone()),
         ("@bind@", given.bind.to_string()),
         ("@port@", given.bind.port().to_string()),
         ("@address@", given.address().to_string()),
-        ("@proxies@", given.trusted_proxies()),
+        ("@proxies@", given.trusted_proxies().to_owned()),
         ("@files@", given.files.to_string()),
         ("@idle_timeout@", given.idle_timeout.as_secs().to_string()),
         ("@keepalive@", given.keepalive_seconds().to_string()),
         ("@settings@\n", settings),
-    ]
-    .iter()
-    .fold(template.to_owned(), |text, (name, value)| {
-        text.replace(name, value)
-    });
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    ];
+    Ok(io::stdout().write_all(fill(template, &values).as_bytes())?)
+}
+
+fn plain(template: &str) -> (&str, String, String) {
+    (template, String::new(), String::new())
+}
+
+/// The template with each name replaced. What a value holds is not looked at again.
+fn fill(template: &str, values: &[(&str, String)]) -> String {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some(found) = rest.find('@') {
+        let (before, from) = rest.split_at(found);
+        text.push_str(before);
+        let value = values
+            .iter()
+            .find_map(|(name, value)| Some((value.as_str(), from.strip_prefix(name)?)));
+        let (replaced, after) = value.unwrap_or_else(|| from.split_at(1));
+        text.push_str(replaced);
+        rest = after;
+    }
+    text + rest
+}
+
+/// The program's path inside the double quotes of an `ExecStart`. Of what systemd.service(5) lets one escape there, a
+/// quote and a backslash are refused by systemd 252 in the path of a program all the same.
+fn quote_path() -> anyhow::Result<String> {
+    let path = env::current_exe().context("the path of this program")?;
+    let can_stand = |path: &&str| {
+        !path.contains(|letter: char| letter.is_control() || matches!(letter, '"' | '\'' | '\\'))
+    };
+    let quoted = path.to_str().filter(can_stand);
+    let quoted = quoted.with_context(|| {
+        format!(
+            "the program's path {path:?} holds what a unit cannot: put it into /usr/local/bin, say"
+        )
+    })?;
+    Ok(quoted.replace('%', "%%"))
 }
 
 /// As systemd.exec(5) quotes them; a `%` would begin a specifier.
-fn lines_of_unit(set: &[(String, String)]) -> String {
+fn lines_of_unit(given: &Given) -> String {
     let quote = |value: &str| {
         let value = value.replace('\\', "\\\\").replace('"', "\\\"");
         value.replace('%', "%%")
     };
-    set.iter()
-        .map(|(name, value)| format!("Environment=\"{name}={}\"\n", quote(value)))
-        .collect()
+    let line = |(name, value): (&str, &str)| format!("Environment=\"{name}={}\"\n", quote(value));
+    let proxies = (TRUSTED_PROXIES, given.trusted_proxies());
+    let others = given.set.iter().filter(|(name, _)| name != TRUSTED_PROXIES);
+    let others = others.map(|(name, value)| (name.as_str(), value.as_str()));
+    others.chain([proxies]).map(line).collect()
 }
 
 /// As YAML takes them from JSON; a `$` would begin a variable. The image itself says where it listens.

@@ -16,10 +16,10 @@ use crate::trace::{self, Spent};
 const ISOLATION: Duration = Duration::from_secs(2);
 
 /// Runs of isolated inputs at once; a further isolated input fails at once.
-const MAX_ISOLATED_RUNS: usize = 2;
+const MAX_ISOLATED_RUNS: usize = 1;
 
-/// Groups that may prove to be blocked while a batch is run input by input. If there is one more, the rest of the batch
-/// is not tried: what they wait for is no single row.
+/// Groups that may prove to be blocked while a batch is run input by input. Then the rest is run as one batch: where that
+/// is blocked, too, what it waits for is no single row.
 const MAX_BLOCKED_GROUPS: usize = 2;
 
 /// A caller with less time than this does not become the leader: a run that it gives up is lost for the whole batch.
@@ -194,8 +194,9 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
             }
         }
         loop {
+            let outcome = slot.wait(deadline.min(Instant::now() + self.limits.stall_timeout));
             let now = Instant::now();
-            match slot.wait(deadline.min(now + self.limits.stall_timeout)) {
+            match outcome {
                 Outcome::Done(result, spent) => {
                     trace::add(spent);
                     return result;
@@ -336,15 +337,11 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         // The next batch starts while the outputs of this one are handed out.
         drop(guard);
         match outputs {
-            Ok(outputs) => {
-                for (slot, output) in slots.iter().zip(outputs) {
-                    slot.put(Outcome::Done(Ok(output), spent));
-                }
-            }
+            Ok(outputs) => hand_out(&slots, outputs, spent),
             Err(RunError::NotApplied(failure))
                 if failure.may_concern_one_input() && inputs.len() > 1 =>
             {
-                self.run_apart(&inputs, &slots, &failure, deadline);
+                self.run_apart(inputs, slots, &failure, deadline);
             }
             Err(error) => {
                 if let RunError::NotApplied(failure) = &error {
@@ -358,36 +355,56 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         }
     }
 
-    /// Runs the inputs of a batch that failed one by one. Each is run at most once, and none that was applied.
+    /// Runs the inputs of a batch that was not applied one by one, or in a smaller batch. None that may have been applied
+    /// is run again.
     fn run_apart(
         &self,
-        inputs: &[I],
-        slots: &[Arc<Slot<I, Result<O, F>>>],
+        inputs: Vec<I>,
+        slots: Vec<Arc<Slot<I, Result<O, F>>>>,
         failure: &F,
         deadline: Instant,
     ) {
         let mut blocked: Vec<i64> = Vec::new();
-        for (input, slot) in inputs.chunks(1).zip(slots) {
-            let group = input.first().map(Input::group).unwrap_or_default();
-            let is_hopeless = blocked.len() >= MAX_BLOCKED_GROUPS
-                || blocked.contains(&group)
-                || Instant::now() >= deadline;
-            let (result, spent) = if is_hopeless {
-                (Err(failure.clone()), Spent::default())
+        let (mut rest, mut rest_slots) = (Vec::new(), Vec::new());
+        for (input, slot) in inputs.into_iter().zip(slots) {
+            let group = input.group();
+            if blocked.contains(&group) || deadline < Instant::now() + MIN_LEAD_TIME {
+                slot.put(Outcome::Done(Err(failure.clone()), Spent::default()));
+            } else if blocked.len() >= MAX_BLOCKED_GROUPS {
+                rest.push(input);
+                rest_slots.push(slot);
             } else {
+                let input = [input];
                 let run = || {
-                    self.run_one(input, deadline)
+                    self.run_one(&input, deadline)
                         .map_err(RunError::into_failure)
                 };
-                trace::measure(run)
-            };
-            self.note_lock(input, &result);
-            if matches!(&result, Err(failure) if failure.is_blocked()) && !blocked.contains(&group)
-            {
-                blocked.push(group);
+                let (result, spent) = trace::measure(run);
+                self.note_lock(&input, &result);
+                if matches!(&result, Err(failure) if failure.is_blocked()) {
+                    blocked.push(group);
+                }
+                slot.put(Outcome::Done(result, spent));
             }
-            slot.put(Outcome::Done(result, spent));
         }
+        if rest.is_empty() {
+            return;
+        }
+        let (outputs, spent) = trace::measure(|| (self.run)(&rest, deadline));
+        let failure = match outputs {
+            Ok(outputs) => return hand_out(&rest_slots, outputs, spent),
+            Err(error) => error.into_failure(),
+        };
+        for slot in rest_slots {
+            slot.put(Outcome::Done(Err(failure.clone()), spent));
+        }
+    }
+}
+
+/// Gives each waiter its output.
+fn hand_out<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, spent: Spent) {
+    for (slot, output) in slots.iter().zip(outputs) {
+        slot.put(Outcome::Done(Ok(output), spent));
     }
 }
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::database::Database;
 use super::error::{Error, classify};
 use super::movies::get;
-use super::schema::connect_within;
-use super::{Sql, sql};
+use super::schema::{connect_within, within};
+use super::{Kind, Sql, sql};
 
 const BEGIN_CHECKING: Sql = sql!("counts/begin_checking", []);
 const BEGIN_RECOUNTING: Sql = sql!("counts/begin_recounting", []);
@@ -48,11 +48,21 @@ impl Counts {
     }
 }
 
+/// How long a recount may take: 300,000 movies take a second, and no statement of it longer than a minute.
+const RECOUNT_TIMEOUT: Duration = Duration::from_secs(180);
+
 /// Compares the kept counts with the rows of one snapshot. Changes nothing and takes no lock.
 ///
 /// # Errors
 /// If the database does not answer, or fails.
 pub fn check(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
+    let database = database.clone();
+    within(RECOUNT_TIMEOUT, Kind::Read, move || {
+        check_now(&database, start_deadline)
+    })
+}
+
+fn check_now(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
     let mut client = connect_within(database, start_deadline)?;
     let mut transaction = begin(&mut client, &BEGIN_CHECKING)?;
     find_wrong(&mut transaction)
@@ -64,6 +74,13 @@ pub fn check(database: &Database, start_deadline: Duration) -> Result<Counts, Er
 /// If the database does not answer, or fails; if a transaction that writes movies does not end within the lock's
 /// timeout. Nothing was changed then.
 pub fn recount(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
+    let database = database.clone();
+    within(RECOUNT_TIMEOUT, Kind::Write, move || {
+        recount_now(&database, start_deadline)
+    })
+}
+
+fn recount_now(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
     let mut client = connect_within(database, start_deadline)?;
     let mut transaction = begin(&mut client, &BEGIN_RECOUNTING)?;
     let found = find_wrong(&mut transaction)?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub struct Database {
 struct Server {
     config: Config,
     attempts: Arc<AtomicUsize>,
+    /// Whether the last attempt that ended had no answer in time.
+    is_silent: AtomicBool,
 }
 
 /// A connection, and what may be done with it.
@@ -82,6 +84,7 @@ impl FromStr for Database {
         let servers = address.servers.into_iter().map(|config| Server {
             config,
             attempts: Arc::default(),
+            is_silent: AtomicBool::new(false),
         });
         Ok(Database {
             servers: servers.collect(),
@@ -130,9 +133,9 @@ impl Database {
         let options = format!("{MARK} {settings} {}", self.options);
         let mut reasons = Vec::new();
         let mut is_refusal = true;
-        // In their order; those that leave attempts without an answer come last, since each costs the whole deadline.
+        // In their order; those that left the last attempt without an answer come last, since each costs the whole deadline.
         let mut servers: Vec<_> = self.servers.iter().collect();
-        servers.sort_by_key(|server| server.attempts.load(Ordering::Relaxed) > 0);
+        servers.sort_by_key(|server| server.is_silent.load(Ordering::Relaxed));
         for server in servers {
             match server.connect(&options, &self.tls, self.connect_deadline) {
                 Ok(session) => return Ok(session),
@@ -186,7 +189,9 @@ impl Server {
                 _ = sender.send(session);
             });
         started.map_err(Unreachable::for_now)?;
-        match receiver.recv_timeout(deadline) {
+        let answer = receiver.recv_timeout(deadline);
+        self.is_silent.store(answer.is_err(), Ordering::Relaxed);
+        match answer {
             Ok(session) => session,
             Err(_) => Err(Unreachable::for_now("no answer in time")),
         }

@@ -3,20 +3,27 @@
 //! Reads and writes have pools of their own, so that writes that hang leave reads their sessions. The sessions for writes
 //! wait for locks a short time only ([`Timeouts::lock`]).
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use postgres::Row;
 
 use super::database::Database;
+use super::error::Error;
 use super::outage::OutageLog;
 use super::pool::{Manager, PoolState, SessionPool};
 use super::session::{AbandonedCount, Cause, Effect, Failure, Parameters, Session};
-use super::write_limit::WriteLimit;
+use super::write_limit::{MAX_STALLED, WriteLimit};
 use super::{Kind, Sql, Timeouts};
 
 /// How much longer than the server's own statement_timeout a statement is waited for.
-const GRACE: Duration = Duration::from_millis(500);
+pub const GRACE: Duration = Duration::from_millis(500);
+
+/// A statement with less time left than this is not sent: it would only cost its session.
+const MIN_TIME: Duration = Duration::from_millis(100);
+
+/// A server that has answered no statement for this long, while one was waited for, is frozen.
+const FROZEN_AFTER: Duration = Duration::from_secs(3);
 
 /// Of DB_POOL_SIZE the part that writes have: a quarter, at least one. Batches need one for each kind of write.
 const WRITE_SHARE: u32 = 4;
@@ -29,7 +36,8 @@ pub struct Executor {
     reads: SessionPool,
     writes: SessionPool,
     write_limit: Arc<WriteLimit>,
-    abandoned: AbandonedCount,
+    abandoned_reads: AbandonedCount,
+    abandoned_writes: AbandonedCount,
     timeouts: Timeouts,
     started: Instant,
     /// When the server last answered anything, in milliseconds since `started`.
@@ -43,28 +51,36 @@ impl Executor {
     pub fn new(database: &Database, pool_size: u32, timeouts: Timeouts) -> Executor {
         let writers = (pool_size / WRITE_SHARE).max(1);
         let readers = pool_size.saturating_sub(writers).max(1);
-        let abandoned: AbandonedCount = Arc::new(AtomicUsize::new(0));
-        // All of them may hang in one frozen server while others are opened elsewhere.
-        let max_abandoned = usize::try_from(readers + writers).unwrap_or(usize::MAX) * 2;
         let settings = format!(
             "-c statement_timeout={} -c plan_cache_mode=force_generic_plan",
             timeouts.statement.as_millis()
         );
         let write_settings = format!("{settings} -c lock_timeout={}", timeouts.lock.as_millis());
-        let pool = |settings, size| {
-            let manager = Manager::new(
-                database.clone(),
-                settings,
-                Arc::clone(&abandoned),
-                max_abandoned,
-            );
+        let (abandoned_reads, abandoned_writes): (AbandonedCount, AbandonedCount) =
+            Default::default();
+        let pool = |settings, size: u32, abandoned: &AbandonedCount, max_abandoned| {
+            let database = database.clone();
+            let manager = Manager::new(database, settings, Arc::clone(abandoned), max_abandoned);
             SessionPool::new(manager, size, timeouts.checkout)
         };
+        // All sessions may hang in one frozen server while others are opened elsewhere. The pools count apart, so that
+        // writes that hang cost reads nothing.
+        let twice = |size| {
+            usize::try_from(size)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(2)
+        };
         Executor {
-            reads: pool(settings, readers),
-            writes: pool(write_settings, writers),
+            reads: pool(settings, readers, &abandoned_reads, twice(readers)),
+            writes: pool(
+                write_settings,
+                writers,
+                &abandoned_writes,
+                twice(writers) + 2 * MAX_STALLED,
+            ),
             write_limit: Arc::default(),
-            abandoned,
+            abandoned_reads,
+            abandoned_writes,
             timeouts,
             started: Instant::now(),
             last_answer: AtomicU64::new(0),
@@ -108,10 +124,13 @@ impl Executor {
         let mut may_repeat = true;
         loop {
             if sql.kind == Kind::Write {
-                let checked = self.write_limit.check(pool.trusted_since());
-                checked.map_err(Failure::not_sent)?;
+                self.write_limit.check().map_err(Failure::not_sent)?;
             }
             let mut session = pool.check_out(deadline).map_err(Failure::not_sent)?;
+            if deadline.saturating_duration_since(Instant::now()) < MIN_TIME {
+                let error = Error::Unavailable("the request's time is over".to_owned());
+                return Err(Failure::not_sent(error));
+            }
             let running = (sql.kind == Kind::Write).then(|| self.write_limit.start());
             let sent = Instant::now();
             let failure = match session.query(sql, parameters, running, deadline) {
@@ -150,30 +169,31 @@ impl Executor {
                     session.condemn();
                 }
             }
-            Cause::Lost => self.distrust_all(),
-            Cause::Hung => {
-                if !self.has_answered_since(sent) {
-                    self.distrust_all();
-                }
+            Cause::Lost => {
+                self.reads.distrust();
+                self.writes.distrust();
             }
+            Cause::Hung => self.note_silence(sent),
         }
     }
 
-    /// The server of the sessions that are open now is gone or frozen.
-    pub fn distrust_all(&self) {
-        self.reads.distrust();
-        self.writes.distrust();
+    /// Notes that a statement sent then has had no answer. If none at all came since, for long enough, the server is
+    /// frozen: no session that is open now is used again, and the writes that hang there no longer count.
+    pub fn note_silence(&self, sent: Instant) {
+        let is_frozen = sent.elapsed() >= FROZEN_AFTER
+            && self.last_answer.load(Ordering::Relaxed) <= self.to_millis(sent);
+        if is_frozen {
+            log::warn!("the database server does not answer: its connections are given up");
+            self.reads.distrust();
+            self.writes.distrust();
+            self.write_limit.forget();
+        }
     }
 
     /// Notes that the server answers.
     pub fn note_answer(&self) {
         self.last_answer
             .store(self.to_millis(Instant::now()), Ordering::Relaxed);
-    }
-
-    /// Whether the server has answered any statement since then.
-    pub fn has_answered_since(&self, instant: Instant) -> bool {
-        self.last_answer.load(Ordering::Relaxed) > self.to_millis(instant)
     }
 
     fn to_millis(&self, instant: Instant) -> u64 {
@@ -193,16 +213,20 @@ impl Executor {
 
     /// Writes that the server has not answered for too long.
     pub fn stalled_writes(&self) -> usize {
-        self.write_limit.stalled(self.writes.trusted_since())
+        self.write_limit.stalled()
     }
 
     /// Sessions whose statement nobody waits for any longer.
     pub fn abandoned_sessions(&self) -> usize {
-        self.abandoned.load(Ordering::Relaxed)
+        let counts = [&self.abandoned_reads, &self.abandoned_writes];
+        counts
+            .map(|count| count.load(Ordering::Relaxed))
+            .iter()
+            .sum()
     }
 
-    /// The count to give to a session of one's own.
+    /// The count to give to a session of one's own that reads.
     pub fn abandoned_count(&self) -> &AbandonedCount {
-        &self.abandoned
+        &self.abandoned_reads
     }
 }

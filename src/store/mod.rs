@@ -151,7 +151,7 @@ impl Store {
             updates: movies::coalesce_updates(limits, &executor),
             creations: movies::coalesce_creations(limits, &executor),
             first_pages: lists::coalesce_first_pages(read_limits, &executor),
-            max_wait: options.timeouts.statement,
+            max_wait: options.timeouts.statement + executor::GRACE,
             database: options.database,
             executor,
         }

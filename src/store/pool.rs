@@ -62,7 +62,7 @@ impl ManageConnection for Manager {
         if !opened.keeps_state && !self.has_told_pooler.swap(true, Ordering::Relaxed) {
             log::info!(
                 "the database is behind a pooler that keeps nothing between transactions: statements are not \
-                 prepared, and what bounds them is the role's own statement_timeout"
+                 prepared, and what bounds them are the role's own statement_timeout and lock_timeout"
             );
         }
         Session::start(opened, &self.abandoned)

@@ -14,8 +14,8 @@ const READY: Sql = sql!("probes/ready", []);
 /// From the end of one check to the start of the next.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a check waits for its answer. If by then no statement of any session has been answered, the server is frozen.
-const TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a check waits for its answer.
+const TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// The session's settings, in the form of the server's command line.
 const SETTINGS: &str = "-c statement_timeout=3000";
@@ -103,9 +103,8 @@ fn check(
             Err(failure) => failure.cause,
         };
         *session = None;
-        if cause == Cause::Hung && !executor.has_answered_since(sent) {
-            log::warn!("the database server does not answer: its sessions are given up");
-            executor.distrust_all();
+        if cause == Cause::Hung {
+            executor.note_silence(sent);
         }
         if !matches!(cause, Cause::EndedIdle | Cause::Lost) {
             break;

@@ -12,7 +12,7 @@ use postgres::{Client, Row};
 use serde::Serialize;
 
 use super::error::{classify, describe};
-use super::{Database, Error, Sql, sql};
+use super::{Database, Error, Kind, Sql, sql};
 
 mod migrations {
     refinery::embed_migrations!("sql/migrations");
@@ -42,14 +42,15 @@ const MIGRATE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// answer in time or refuses this user.
 pub fn migrate(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
     let database = database.clone();
-    within(MIGRATE_TIMEOUT, move || {
+    within(MIGRATE_TIMEOUT, Kind::Write, move || {
         migrate_now(&database, start_timeout)
     })
 }
 
 /// Runs the work in a thread of its own, which is left behind when the time is over: the client has no deadline.
-fn within<T: Send + 'static>(
+pub(super) fn within<T: Send + 'static>(
     timeout: Duration,
+    kind: Kind,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let (sender, receiver) = sync_channel(1);
@@ -58,10 +59,11 @@ fn within<T: Send + 'static>(
         .spawn(move || _ = sender.send(work()));
     started.map_err(|error| Error::Unavailable(error.to_string()))?;
     receiver.recv_timeout(timeout).unwrap_or_else(|_| {
-        let seconds = timeout.as_secs();
-        Err(Error::Unavailable(format!(
-            "no answer within {seconds} seconds"
-        )))
+        let reason = format!("no answer within {} seconds", timeout.as_secs());
+        Err(match kind {
+            Kind::Read => Error::Unavailable(reason),
+            Kind::Write => Error::Unconfirmed(reason),
+        })
     })
 }
 
@@ -282,7 +284,9 @@ impl State {
 pub fn inspect(database: &Database, start_timeout: Duration) -> Result<State, Error> {
     let database = database.clone();
     let timeout = start_timeout + INSPECT_TIMEOUT;
-    within(timeout, move || inspect_now(&database, start_timeout))
+    within(timeout, Kind::Read, move || {
+        inspect_now(&database, start_timeout)
+    })
 }
 
 /// Makes sure that the schema is this version's; changes nothing.
@@ -432,11 +436,15 @@ fn compare(history: &[Applied]) -> History {
     }
 }
 
+/// Limits that a role or a server has for requests would cut a migration or an import, which have limits of their own.
+const UNLIMITED: &str =
+    "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+
 /// A connection, however often it has to be tried for until then.
 pub fn connect_within(database: &Database, start_deadline: Duration) -> Result<Client, Error> {
     let deadline = Instant::now() + start_deadline;
     loop {
-        match database.connect("") {
+        match database.connect(UNLIMITED) {
             Ok(session) => return Ok(session.client),
             // A server that is starting, or not there yet, may come; a refusal of this user will stay.
             Err(error) if Instant::now() < deadline && !error.is_refusal => {

@@ -359,8 +359,12 @@ fn needs_preparing_again(error: &postgres::Error) -> bool {
 /// idle session, since no statement ran in it. Of any other end nothing is known: a FATAL message may follow the commit.
 fn judge(sql: &Sql, error: &postgres::Error, was_sent: bool) -> Failure {
     let code = error.code().map_or("", SqlState::code);
-    // A pooler reports the loss of its server as an ERROR of class 08.
-    let is_rolled_back = severity(error) == Some(Severity::Error) && !code.starts_with("08");
+    // A pooler reports the loss of its server as an ERROR, too: of class 08, or without the routine that PostgreSQL names.
+    let is_postgres_s = error
+        .as_db_error()
+        .is_some_and(|error| error.routine().is_some());
+    let is_error = severity(error) == Some(Severity::Error);
+    let is_rolled_back = is_error && is_postgres_s && !code.starts_with("08");
     let (effect, cause) = match code {
         "57P05" => (Effect::NotApplied, Cause::EndedIdle),
         "25006" => (Effect::NotApplied, Cause::ReadOnly),

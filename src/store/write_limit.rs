@@ -1,5 +1,6 @@
 //! Limits what writes that hang can hold. A commit that waits for a synchronous standby that died, or for a full disk,
 //! ends by no timeout of the server's; each takes a session, and on the server a process.
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Stalled writes past which no other is sent. Each kind of write (create, update, delete, register) has one batch or
 /// statement in flight at a time until it stalls: a hiccup of a second may stall one of each, which must refuse nothing.
-const MAX_STALLED: usize = 5;
+pub const MAX_STALLED: usize = 5;
 
 /// The writes that run, whether their callers still wait for them or not.
 #[derive(Default)]
@@ -20,7 +21,8 @@ pub struct WriteLimit {
 
 #[derive(Default)]
 struct Running {
-    starts: Vec<(u64, Instant)>,
+    /// By the number of each.
+    starts: BTreeMap<u64, Instant>,
     next_number: u64,
 }
 
@@ -31,13 +33,12 @@ pub struct RunningWrite {
 }
 
 impl WriteLimit {
-    /// Refuses a write if too many have stalled. Those that were sent before `since` do not count: they went to a server
-    /// that is no longer used.
+    /// Refuses a write if too many have stalled.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub fn check(&self, since: Instant) -> Result<(), Error> {
-        let stalled = self.stalled(since);
+    pub fn check(&self) -> Result<(), Error> {
+        let stalled = self.stalled();
         if stalled >= MAX_STALLED {
             let reason = format!("{stalled} writes wait for the server without an answer");
             return Err(Error::Unavailable(reason));
@@ -50,18 +51,22 @@ impl WriteLimit {
         let mut running = self.lock();
         let number = running.next_number;
         running.next_number += 1;
-        running.starts.push((number, Instant::now()));
+        running.starts.insert(number, Instant::now());
         RunningWrite {
             limit: Arc::clone(self),
             number,
         }
     }
 
-    /// How many writes sent after `since` have stalled.
-    pub fn stalled(&self, since: Instant) -> usize {
-        let is_stalled =
-            |(_, start): &&(u64, Instant)| *start >= since && start.elapsed() > STALL_TIMEOUT;
-        self.lock().starts.iter().filter(is_stalled).count()
+    /// How many writes have stalled.
+    pub fn stalled(&self) -> usize {
+        let is_stalled = |start: &&Instant| start.elapsed() > STALL_TIMEOUT;
+        self.lock().starts.values().filter(is_stalled).count()
+    }
+
+    /// Counts the writes that run now no longer: their server is frozen, and others are sent to another.
+    pub fn forget(&self) {
+        self.lock().starts.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Running> {
@@ -72,6 +77,6 @@ impl WriteLimit {
 impl Drop for RunningWrite {
     fn drop(&mut self) {
         let mut running = self.limit.lock();
-        running.starts.retain(|(number, _)| *number != self.number);
+        running.starts.remove(&self.number);
     }
 }
