@@ -204,7 +204,7 @@ class Maker:
         return self.random.choice([self.register, self.sign_in, self.refresh, self.authorize, self.write, self.write, self.list, self.list, self.other])()
 
 
-@pytest.fixture(params=["own", "shared"])
+@pytest.fixture(scope="module", params=["own", "shared"])
 def sides(request, make_server):
     """The service and the stack, each with two users and a dozen movies of the first."""
     import psycopg

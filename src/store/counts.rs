@@ -2,13 +2,13 @@
 //! corrected. Sequences that are behind their table's ids are treated alike, since a load of data leaves both.
 use std::time::Duration;
 
-use postgres::{Client, Transaction};
+use postgres::Transaction;
 use serde::Serialize;
 
 use super::database::Database;
 use super::error::{Error, classify};
 use super::movies::get;
-use super::schema::{connect_within, within};
+use super::schema::{begin, connect_within, within};
 use super::{Kind, Sql, sql};
 
 const BEGIN_CHECKING: Sql = sql!("counts/begin_checking", []);
@@ -98,16 +98,6 @@ fn recount_now(database: &Database, start_deadline: Duration) -> Result<Counts, 
     let committed = transaction.commit();
     committed.map_err(|error| classify(&BEGIN_RECOUNTING, &error))?;
     Ok(found)
-}
-
-fn begin<'a>(client: &'a mut Client, settings: &Sql) -> Result<Transaction<'a>, Error> {
-    let mut transaction = client
-        .transaction()
-        .map_err(|error| classify(settings, &error))?;
-    transaction
-        .batch_execute(settings.text)
-        .map_err(|error| classify(settings, &error))?;
-    Ok(transaction)
 }
 
 fn find_wrong(transaction: &mut Transaction) -> Result<Counts, Error> {

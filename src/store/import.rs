@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use postgres::{Client, Row, Transaction};
+use postgres::{Row, Transaction};
 use serde::Serialize;
 
 use super::database::Database;
 use super::error::{Error, classify};
 use super::movies::get;
-use super::schema::{check_schema, connect_within};
+use super::schema::{begin, check_schema, connect_within};
 use super::{Sql, sql};
 
 const BEGIN_READING: Sql = sql!("import/begin_reading", []);
@@ -143,16 +143,6 @@ fn refusal(problems: Vec<String>) -> Imported {
         problems,
         ..Imported::default()
     }
-}
-
-fn begin<'a>(client: &'a mut Client, settings: &Sql) -> Result<Transaction<'a>, Error> {
-    let mut transaction = client
-        .transaction()
-        .map_err(|error| classify(settings, &error))?;
-    transaction
-        .batch_execute(settings.text)
-        .map_err(|error| classify(settings, &error))?;
-    Ok(transaction)
 }
 
 fn ask(transaction: &mut Transaction, sql: &Sql) -> Result<Vec<Row>, Error> {

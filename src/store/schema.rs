@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Row};
+use postgres::{Client, Row, Transaction};
 use serde::Serialize;
 
 use super::error::{classify, describe};
@@ -453,6 +453,17 @@ pub fn connect_within(database: &Database, start_deadline: Duration) -> Result<C
             Err(error) => return Err(Error::Unavailable(error.to_string())),
         }
     }
+}
+
+/// A transaction that begins with these settings.
+pub(super) fn begin<'a>(client: &'a mut Client, settings: &Sql) -> Result<Transaction<'a>, Error> {
+    let mut transaction = client
+        .transaction()
+        .map_err(|error| classify(settings, &error))?;
+    transaction
+        .batch_execute(settings.text)
+        .map_err(|error| classify(settings, &error))?;
+    Ok(transaction)
 }
 
 #[cfg(test)]
