@@ -41,6 +41,11 @@ def deselect(config, items, is_deselected):
     return len(deselected)
 
 
+def pytest_configure(config):
+    # Also where nothing is collected.
+    config.without_own_servers = config.without_root = 0
+
+
 def pytest_collection_modifyitems(config, items):
     config.without_own_servers = 0 if HAS_OWN_SERVERS else deselect(config, items, needs_own_servers)
     config.without_root = 0 if os.geteuid() == 0 else deselect(config, items, lambda item: item.get_closest_marker("root"))

@@ -79,6 +79,7 @@ def browser(tmp_path):
 
 
 def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server, browser):
+    from selenium.common.exceptions import ElementClickInterceptedException
     from selenium.webdriver.support.ui import WebDriverWait
 
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -92,8 +93,17 @@ def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server,
         browser.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
     def click(element):
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
+        """Clicks once nothing covers the element: the page moves while answers come and sections open."""
+
+        def is_clicked(_):
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+            try:
+                element.click()
+            except ElementClickInterceptedException:
+                return False
+            return True
+
+        wait.until(is_clicked)
 
     def execute(tag, operation, status, **parameters):
         """Opens the operation, executes it as it is filled in already, and with these parameters; the body that is shown."""

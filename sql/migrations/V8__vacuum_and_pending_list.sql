@@ -17,13 +17,13 @@ alter table movies set (
 );
 
 -- The index of trigrams would collect new titles in a list that is merged into it when it has grown to
--- gin_pending_list_limit, by the statement that comes then, while others wait. CPU time of the statement that creates 16
--- movies, in ms, and the ratio of p99 to p50 that 32 clients see where a commit and a round trip take 1 ms:
+-- gin_pending_list_limit, by the statement that comes then, while others wait. Creations by 32 clients on 100,000 movies, two
+-- cores, six rounds of 3 s in turns, medians:
 --
---     list           median   when it merges   each movie   p99 to p50
---     4 MB (default)   0.46           36 to 45        0.040          9.3
---     64 kB (least)    0.46             5 to 6        0.047          2.7
---     none             1.12                  -        0.073          1.4
+--     list           creations/s   p50 ms   p99 ms   p99 to p50
+--     4 MB (default)       7,529      4.2     24.8          6.3
+--     64 kB (least)        6,550      4.4     10.5          2.4 (2.2 to 4.2)
+--     none                 5,820      5.6      9.1          1.6 (1.5 to 2.7)
 --
 -- Searches need not read the list either. create_search_index.sql sets this where the index is made later.
 alter index if exists movies_by_title set (fastupdate = off);
