@@ -22,8 +22,9 @@ const MAX_ISOLATED_RUNS: usize = 1;
 /// is blocked, too, what it waits for is no single row.
 const MAX_BLOCKED_GROUPS: usize = 2;
 
-/// A caller with less time than this does not become the leader: a run that it gives up is lost for the whole batch.
-const MIN_LEAD_TIME: Duration = Duration::from_secs(1);
+/// A caller with less time than this does not become the leader: a run that it gives up is lost for the whole batch. More
+/// than a write waits for a lock, so that such a wait ends by the server's answer.
+const MIN_LEAD_TIME: Duration = Duration::from_millis(1500);
 
 /// The limits of a batch and of what runs at once.
 #[derive(Clone, Copy, Debug)]

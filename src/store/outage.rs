@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 
 /// An outage is over once nothing has failed for this long.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The outages of one class of statements.
 pub struct OutageLog {
