@@ -120,7 +120,7 @@ impl Executor {
             Kind::Write => &self.writes,
         };
         // Every session of the pool may have ended while it was idle.
-        let mut idle_ends_left = pool.state().size + 1;
+        let mut idle_ends_left = pool.size() + 1;
         let mut may_repeat = true;
         loop {
             if sql.kind == Kind::Write {

@@ -164,11 +164,16 @@ impl SessionPool {
         *self.lock()
     }
 
+    /// How many sessions there are at most. Takes no lock.
+    pub fn size(&self) -> u32 {
+        self.pool.max_size()
+    }
+
     /// How many sessions there are, and how many of them are free.
     pub fn state(&self) -> PoolState {
         let state = self.pool.state();
         PoolState {
-            size: self.pool.max_size(),
+            size: self.size(),
             open: state.connections,
             idle: state.idle_connections,
         }
