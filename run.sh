@@ -1019,11 +1019,14 @@ run_bench() {
     trap 'exit 143' INT TERM HUP
     trap end_throwaway_cluster EXIT
     # Nothing tidies up while a route is measured: the bench does it in between. What autovacuum does is measured too: for
-    # that the bench turns it on, with the interval that `serve` gives a cluster of its own.
+    # that the bench turns it on, with the interval that `serve` gives a cluster of its own. Checkpoints run in between,
+    # too, so full-page images, which a server spreads over minutes, would all be written within two seconds.
     start_throwaway_cluster "shared_preload_libraries = 'pg_stat_statements'
 shared_buffers = 512MB
+min_wal_size = 2GB
 max_wal_size = 8GB
 checkpoint_timeout = 1h
+full_page_writes = off
 autovacuum = off
 autovacuum_naptime = 5s"
     BENCH_FOLDER=$DATA_DIR BENCH_COMMIT=$(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo none)

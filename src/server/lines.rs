@@ -87,13 +87,16 @@ impl Lines {
 
     /// Whether a request waits whose class may start a handler now.
     pub fn has_startable(&self) -> bool {
-        self.next_class(false).is_some() || self.next_class(true).is_some()
+        self.next_class(false, false).is_some() || self.next_class(true, false).is_some()
     }
 
-    /// Starts the request that is next, if one may start.
-    pub fn start(&mut self) -> Option<PendingRequest> {
-        let ordinary = self.next_class(false).map(|class| (class, false));
-        let sent_ahead = self.next_class(true).map(|class| (class, true));
+    /// Starts the request that is next, if one may start; only a write if `only_writes`.
+    pub fn start(&mut self, only_writes: bool) -> Option<PendingRequest> {
+        let next = |was_sent_ahead| {
+            let class = self.next_class(was_sent_ahead, only_writes)?;
+            Some((class, was_sent_ahead))
+        };
+        let (ordinary, sent_ahead) = (next(false), next(true));
         let (class, was_sent_ahead) = match self.was_sent_ahead {
             true => ordinary.or(sent_ahead)?,
             false => sent_ahead.or(ordinary)?,
@@ -107,17 +110,17 @@ impl Lines {
     }
 
     /// The class whose first request may start now: of several, the one whose request waited longest.
-    fn next_class(&self, was_sent_ahead: bool) -> Option<Class> {
+    fn next_class(&self, was_sent_ahead: bool, only_writes: bool) -> Option<Class> {
         if self.in_flight >= self.permits {
             return None;
         }
         let changing = self.write.in_flight + self.sign_in.in_flight;
         let may_change = changing < self.max_writes_and_sign_ins;
         let lines = [
-            (Class::Ordinary, &self.ordinary, true),
-            (Class::Heavy, &self.heavy, true),
+            (Class::Ordinary, &self.ordinary, !only_writes),
+            (Class::Heavy, &self.heavy, !only_writes),
             (Class::Write, &self.write, may_change),
-            (Class::SignIn, &self.sign_in, may_change),
+            (Class::SignIn, &self.sign_in, may_change && !only_writes),
         ];
         let startable = lines.into_iter().filter(|(.., may_start)| *may_start);
         startable
