@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use movies_api::store::coalescer::{Coalescer, Failure, Input, Limits, RunError, TimedOut};
+use movies_api::db::coalescer::{Coalescer, Failure, Input, Limits, RunError, TimedOut};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, PartialEq)]

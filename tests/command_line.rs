@@ -4,9 +4,9 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory;
-use movies_api::command_line::{CommandLine, InForce, read};
-use movies_api::commands::Command;
-use movies_api::settings::{Settings, is_shown};
+use movies_api::cli::Command;
+use movies_api::cli::command_line::{CommandLine, InForce, read};
+use movies_api::config::{Settings, is_shown};
 
 const KEY: &str = "--secret-key=opensesame-opensesame-opensesame";
 

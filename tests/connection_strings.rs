@@ -1,7 +1,7 @@
 //! Misspelt connection strings: each error names the rule that was broken, and repeats nothing of the string.
 
 #![allow(clippy::unwrap_used)] // a failed one is a failed test
-use movies_api::store::Database;
+use movies_api::db::Database;
 
 #[test]
 fn an_error_names_the_rule_and_repeats_nothing_of_the_string() {

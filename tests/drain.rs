@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use movies_api::server::Limits;
+use movies_api::http::Limits;
 use rouille::{Request, Response};
 use support::{Client, Gate, PATIENCE, Running, echo, limits, serve, wait_until};
 

@@ -7,7 +7,7 @@ mod support;
 
 use std::time::Duration;
 
-use movies_api::server::Limits;
+use movies_api::http::Limits;
 use rouille::{Request, Response};
 use support::{Answer, Gate, echo, limits, serve};
 

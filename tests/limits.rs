@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use movies_api::server::Limits;
+use movies_api::http::Limits;
 use rouille::{Request, Response};
 use support::{Answer, Client, PATIENCE, Running, echo, limits, serve, wait_until};
 

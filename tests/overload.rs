@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use movies_api::server::{ClassLimits, Limits};
+use movies_api::http::{ClassLimits, Limits};
 use rouille::{Request, Response};
 use support::{Client, Gate, PATIENCE, limits, serve, serve_by_deadline, wait_until};
 

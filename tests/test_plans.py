@@ -159,14 +159,14 @@ def test_writers_of_one_long_shelf_at_once_leave_its_parts_exact(make_server):
 def test_the_pages_of_a_long_shelf_are_those_of_its_movies(make_server):
     server = make_server(MOVIES_VISIBILITY="own")
     user = server.client().new_user()
-    (asker,) = server.database.run(f"select id from users where username = '{user.username}'")[0]
+    (requester,) = server.database.run(f"select id from users where username = '{user.username}'")[0]
     server.database.run(
         "insert into users (username, email, password_hash) values ('other', 'other', '!');"
         "insert into movies (title, genre, year, creator_id)"
-        f" select 't', 'g', n, case when mod(n, 3) = 0 then {asker + 1} else {asker} end from generate_series(1, 9000) as n;"
+        f" select 't', 'g', n, case when mod(n, 3) = 0 then {requester + 1} else {requester} end from generate_series(1, 9000) as n;"
         "delete from movies where mod(id, 11) = 0 or id between 2000 and 2600"
     )
-    ids = [id for (id,) in server.database.run(f"select id from movies where creator_id = {asker} order by id desc")]
+    ids = [id for (id,) in server.database.run(f"select id from movies where creator_id = {requester} order by id desc")]
     pages = (len(ids) + 6) // 7
     for page in [*range(1, pages, 23), pages - 1, pages]:
         answer = user.get(f"{MOVIES}?page_size=7&page={page}").json()

@@ -5,17 +5,17 @@
 with asked as materialized (
     select
         question.*,
-        asker.is_active,
-        asker.username,
-        case when asker.is_active then nextval('movies_id_seq') end as id
+        requester.is_active,
+        requester.username,
+        case when requester.is_active then nextval('movies_id_seq') end as id
     from unnest($1::bigint[], $2::text[], $3::text[], $4::integer[])
         with ordinality as question (user_id, title, genre, year, place)
-    left join lateral (select * from users where id = question.user_id limit 1) as asker on true
+    left join lateral (select * from users where id = question.user_id limit 1) as requester on true
 ), created as (
     insert into movies (id, title, genre, year, creator_id)
     select id, title, genre, year, user_id
     from asked
     where is_active
 )
-select place, is_active as asker_is_active, id, username as creator
+select place, is_active as user_is_active, id, username as creator
 from asked;

@@ -4,9 +4,9 @@
 -- Rests on users_id_key and movies_id_key.
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table for a batch.
 with asked as materialized (
-    select question.*, asker.is_active
+    select question.*, requester.is_active
     from unnest($1::bigint[], $2::bigint[]) with ordinality as question (user_id, movie_id, place)
-    left join lateral (select * from users where id = question.user_id limit 1) as asker on true
+    left join lateral (select * from users where id = question.user_id limit 1) as requester on true
 ), found as (
     select asked.place, movie.creator_id
     from asked
@@ -21,7 +21,7 @@ with asked as materialized (
 )
 select
     asked.place,
-    asked.is_active as asker_is_active,
+    asked.is_active as user_is_active,
     found.creator_id,
     deleted.id
 from asked

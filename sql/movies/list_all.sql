@@ -8,11 +8,11 @@ with counted as (
     from movie_counts
 ), asked as (
     select
-        asker.is_active,
+        requester.is_active,
         counted.total,
         (coalesce($2::bigint, greatest(1, (counted.total + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
     from counted
-    left join users as asker on asker.id = $1::bigint
+    left join users as requester on requester.id = $1::bigint
 ), page as (
     (
         select movie.id, movie.title, movie.genre, movie.year, movie.creator_id
@@ -33,7 +33,7 @@ with counted as (
     )
 )
 select
-    asked.is_active as asker_is_active,
+    asked.is_active as user_is_active,
     asked.total,
     page.id,
     page.title,

@@ -5,15 +5,15 @@
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table for a batch.
 select
     asked.place,
-    asker.is_active as asker_is_active,
-    asker.movie_count as total,
+    requester.is_active as user_is_active,
+    requester.movie_count as total,
     page.id,
     page.title,
     page.genre,
     page.year,
-    asker.username as creator
+    requester.username as creator
 from unnest($1::bigint[], $2::bigint[]) with ordinality as asked (user_id, size, place)
-left join lateral (select * from users where id = asked.user_id limit 1) as asker on true
+left join lateral (select * from users where id = asked.user_id limit 1) as requester on true
 left join lateral (
     select movie.id, movie.title, movie.genre, movie.year
     from movies as movie

@@ -5,12 +5,12 @@
 -- movies_by_creator, which holds all that is answered.
 with asked as (
     select
-        asker.is_active,
-        asker.username,
-        asker.movie_count as total,
-        (coalesce($2::bigint, greatest(1, (asker.movie_count + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
+        requester.is_active,
+        requester.username,
+        requester.movie_count as total,
+        (coalesce($2::bigint, greatest(1, (requester.movie_count + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
     from (select) as one_row
-    left join users as asker on asker.id = $1::bigint
+    left join users as requester on requester.id = $1::bigint
 ), part as (
     select part.first_newer_id, part.newer
     from (
@@ -36,7 +36,7 @@ with asked as (
     offset (select skipped from asked) - coalesce((select newer from part), 0)
 )
 select
-    asked.is_active as asker_is_active,
+    asked.is_active as user_is_active,
     asked.total,
     page.id,
     page.title,

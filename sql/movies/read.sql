@@ -4,14 +4,14 @@
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table for a batch.
 select
     asked.place,
-    asker.is_active as asker_is_active,
+    requester.is_active as user_is_active,
     movie.id,
     movie.title,
     movie.genre,
     movie.year,
     movie.creator_id,
-    coalesce(creator.username, asker.username) as creator
+    coalesce(creator.username, requester.username) as creator
 from unnest($1::bigint[], $2::bigint[]) with ordinality as asked (user_id, movie_id, place)
-left join lateral (select * from users where id = asked.user_id limit 1) as asker on true
+left join lateral (select * from users where id = asked.user_id limit 1) as requester on true
 left join lateral (select * from movies where id = asked.movie_id limit 1) as movie on true
 left join lateral (select * from users where id = nullif(movie.creator_id, asked.user_id) limit 1) as creator on true;

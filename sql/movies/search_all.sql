@@ -6,16 +6,16 @@
 -- Rests on users_id_key and find_page_of_matches, which finds its way by movies_by_title if a title is searched.
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table.
 select
-    asker.is_active as asker_is_active,
+    requester.is_active as user_is_active,
     coalesce(found.total, 0) as total,
     found.id,
     found.title,
     found.genre,
     found.year,
     creator.username as creator
-from users as asker
+from users as requester
 left join find_page_of_matches(
     null, $2::bigint, $3::bigint, $4::text, $5::text, $6::text, $7::bigint, $8::bigint
 ) as found on true
 left join lateral (select username from users where id = found.creator_id limit 1) as creator on true
-where asker.id = $1::bigint;
+where requester.id = $1::bigint;

@@ -9,14 +9,14 @@
 -- "C", and for ASCII text the same, unless this locale has capitals of its own for ASCII letters, as Turkish has. The
 -- other tests are left to titles that passed.
 select
-    asker.is_active as asker_is_active,
+    requester.is_active as user_is_active,
     coalesce(found.total, 0) as total,
     found.id,
     found.title,
     found.genre,
     found.year,
-    asker.username as creator
-from users as asker
+    requester.username as creator
+from users as requester
 left join lateral (
     select kept.id, kept.title, kept.genre, kept.year, kept.total
     from (
@@ -28,7 +28,7 @@ left join lateral (
             count(*) over newest_first as total,
             row_number() over newest_first as place
         from movies as movie
-        where asker.movie_count <= 1000
+        where requester.movie_count <= 1000
           and movie.creator_id = $1::bigint
           and case
               when case
@@ -39,7 +39,7 @@ left join lateral (
               end
               then movie.year between $7::bigint and $8::bigint
                   and upper(movie.genre) like (select upper($5::text))
-                  and upper(asker.username) like (select upper($6::text))
+                  and upper(requester.username) like (select upper($6::text))
               else false
           end
         window newest_first as (order by movie.id desc rows between unbounded preceding and unbounded following)
@@ -51,7 +51,7 @@ left join lateral (
     from find_page_of_matches(
         $1::bigint, $2::bigint, $3::bigint, $4::text, $5::text, '%', $7::bigint, $8::bigint
     ) as long
-    where asker.movie_count > 1000
-      and upper(asker.username) like upper($6::text)
+    where requester.movie_count > 1000
+      and upper(requester.username) like upper($6::text)
 ) as found on true
-where asker.id = $1::bigint;
+where requester.id = $1::bigint;

@@ -5,10 +5,10 @@
 -- Rests on users_id_key and movies_id_key.
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table for a batch.
 with asked as materialized (
-    select question.*, asker.is_active, asker.username
+    select question.*, requester.is_active, requester.username
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::integer[])
         with ordinality as question (user_id, movie_id, title, genre, year, place)
-    left join lateral (select * from users where id = question.user_id limit 1) as asker on true
+    left join lateral (select * from users where id = question.user_id limit 1) as requester on true
 ), found as (
     select asked.place, movie.creator_id
     from asked
@@ -28,7 +28,7 @@ with asked as materialized (
 )
 select
     asked.place,
-    asked.is_active as asker_is_active,
+    asked.is_active as user_is_active,
     found.creator_id,
     changed.id,
     changed.title,

@@ -3,7 +3,8 @@ use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::fields::{NOT_A_STRING, Rule, TextField};
-use crate::{password, text};
+use crate::auth::password;
+use crate::python_text;
 
 /// Unique, case-sensitive, kept as sent.
 pub const USERNAME: TextField = TextField {
@@ -83,7 +84,7 @@ const INVALID_EMAIL: &str = "Enter a valid email address.";
 /// UnicodeUsernameValidator: letters and digits of any script and `@.+-_`.
 fn username_form(username: &str) -> Vec<Cow<'static, str>> {
     let is_allowed =
-        |character| text::is_letter_or_number(character) || "@.+-_".contains(character);
+        |character| python_text::is_letter_or_number(character) || "@.+-_".contains(character);
     if username.chars().all(is_allowed) {
         return Vec::new();
     }

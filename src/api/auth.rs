@@ -9,12 +9,13 @@ use super::account::{REFRESH, SIGN_IN_NAME, SIGN_IN_PASSWORD};
 use super::error::Error;
 use super::fields::{Presence, Reader};
 use super::registration::{create_user, judge_fields};
-use super::{Context, answer_json, authenticate_if_present, body, proxy};
-use crate::bcrypt_cost::MAX_HASH_DURATION;
-use crate::password::Core;
-use crate::store::users::{self, Credentials};
-use crate::token::{Kind, Subject};
-use crate::{password, store};
+use super::{Context, answer_json, authenticate_if_present, body, forwarded};
+use crate::auth::bcrypt_cost::MAX_HASH_DURATION;
+use crate::auth::password;
+use crate::auth::password::Core;
+use crate::auth::token::{Kind, Subject};
+use crate::db;
+use crate::db::users::{self, Credentials};
 
 /// `POST auth/register/`: makes an account. One statement where all is well; a refusal costs one to name the
 /// fields that are taken.
@@ -22,7 +23,7 @@ pub fn register(request: &Request, context: &Context) -> Result<Response, Error>
     authenticate_if_present(request, context)?;
     let fields = body::read_fields(request)?;
     let asked = judge_fields(&fields, context.store())?;
-    let client = proxy::find_client(request, &context.app.trusted_proxies);
+    let client = forwarded::find_client(request, &context.app.trusted_proxies);
     context.app.registrations.count(client, Instant::now())?;
     let user = create_user(asked, context.store(), &context.app.hasher)?;
     Ok(answer_json(201, &user))
@@ -48,7 +49,7 @@ pub fn obtain_token(request: &Request, context: &Context) -> Result<Response, Er
     let password = reader.text(&SIGN_IN_PASSWORD, Presence::Required);
     reader.errors.into_result()?;
     let (username, password) = (username.unwrap_or_default(), password.unwrap_or_default());
-    let client = proxy::find_client(request, &context.app.trusted_proxies);
+    let client = forwarded::find_client(request, &context.app.trusted_proxies);
     let account = (client, &username);
     context.app.address_failures.check(client, Instant::now())?;
     context
@@ -138,7 +139,7 @@ pub fn refresh_token(request: &Request, context: &Context) -> Result<Response, E
         Subject::Unreadable => return Err(Error::NoActiveAccount),
         Subject::User(id) => {
             users::find_active(context.store(), id).map_err(|error| match error {
-                store::Error::UnknownUser | store::Error::InactiveUser => Error::NoActiveAccount,
+                db::Error::UnknownUser | db::Error::InactiveUser => Error::NoActiveAccount,
                 error => error.into(),
             })?
         }

@@ -9,7 +9,7 @@ use super::fields::TextField;
 use super::movies::{GENRE, TITLE, YEAR};
 use super::operations::Operation;
 use super::query::{DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE};
-use crate::password::MINIMUM_LENGTH;
+use crate::auth::password::MINIMUM_LENGTH;
 
 /// No NUL, and a character that Python's str.strip leaves.
 const NOT_BLANK: &str = r"^[^\u0000]*[^\u0000\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$";

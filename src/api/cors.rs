@@ -2,9 +2,9 @@
 //! default. Credentials of the browser's own, such as cookies, are never allowed: a token is sent by the script.
 use rouille::{Request, Response};
 
+use super::forwarded::is_host;
 use super::headers::find_single;
-use super::proxy::is_host;
-use crate::server::{Header, HeaderLookup};
+use crate::http::{Header, HeaderLookup};
 
 /// What a script may read beside the headers that the standard allows.
 const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";

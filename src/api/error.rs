@@ -7,9 +7,10 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::answer_json;
-use crate::throttle::Throttled;
-use crate::token::Rejection;
-use crate::{password, store};
+use crate::auth::password;
+use crate::auth::throttle::Throttled;
+use crate::auth::token::Rejection;
+use crate::db;
 
 /// What is wrong with the fields of a body or a query, in the order in which they are declared; what concerns none of
 /// them stands under `non_field_errors`.
@@ -156,21 +157,21 @@ pub enum Error {
 }
 
 /// What a movie route makes of the store's answer.
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Error {
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Error {
         match error {
-            store::Error::UnknownUser => Error::UserNotFound,
-            store::Error::InactiveUser => Error::UserInactive,
-            store::Error::MissingMovie => Error::MovieNotFound,
-            store::Error::ForeignMovie => Error::PermissionDenied,
-            store::Error::Unavailable(_)
-            | store::Error::Unconfirmed(_)
-            | store::Error::Blocked(_)
-            | store::Error::RolledBack(_) => {
+            db::Error::UnknownUser => Error::UserNotFound,
+            db::Error::InactiveUser => Error::UserInactive,
+            db::Error::MissingMovie => Error::MovieNotFound,
+            db::Error::ForeignMovie => Error::PermissionDenied,
+            db::Error::Unavailable(_)
+            | db::Error::Unconfirmed(_)
+            | db::Error::Blocked(_)
+            | db::Error::RolledBack(_) => {
                 log::debug!("answered with 503: {error}");
                 Error::Unavailable
             }
-            store::Error::Conflict(_) | store::Error::Schema(_) | store::Error::Fault { .. } => {
+            db::Error::Conflict(_) | db::Error::Schema(_) | db::Error::Fault { .. } => {
                 Error::Fault(error.to_string())
             }
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::body::{Fields, Value};
 use super::error::FieldErrors;
-use crate::text;
+use crate::python_text;
 
 /// What a text has to keep to.
 pub enum Rule {
@@ -112,9 +112,9 @@ impl<'a> Reader<'a> {
 
 fn read_text(value: &Value, field: &TextField) -> Result<String, Vec<Cow<'static, str>>> {
     let text = match value {
-        Value::Text(text) => text::strip(text).to_owned(),
+        Value::Text(text) => python_text::strip(text).to_owned(),
         Value::Number(literal) => {
-            text::print_number(literal).ok_or_else(|| vec![field.wrong_kind.into()])?
+            python_text::print_number(literal).ok_or_else(|| vec![field.wrong_kind.into()])?
         }
         Value::Null | Value::Boolean | Value::Compound => {
             return Err(vec![field.wrong_kind.into()]);
@@ -158,12 +158,14 @@ fn read_integer(value: &Value) -> Result<i32, Vec<Cow<'static, str>>> {
             return Err(vec!["String value too large.".into()]);
         }
         Value::Text(text) => text.clone(),
-        Value::Number(literal) => text::print_number(literal).ok_or_else(invalid)?,
+        Value::Number(literal) => python_text::print_number(literal).ok_or_else(invalid)?,
         Value::Null | Value::Boolean | Value::Compound => return Err(invalid()),
     };
-    let without_zeros = text.trim_end_matches(text::is_space).trim_end_matches('0');
+    let without_zeros = text
+        .trim_end_matches(python_text::is_space)
+        .trim_end_matches('0');
     let whole = without_zeros.strip_suffix('.').unwrap_or(&text);
-    let number = text::parse_integer(whole).ok_or_else(invalid)?;
+    let number = python_text::parse_integer(whole).ok_or_else(invalid)?;
     i32::try_from(number).map_err(|_| {
         let bound = if number > 0 {
             format!("Ensure this value is less than or equal to {}.", i32::MAX)

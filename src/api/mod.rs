@@ -7,14 +7,14 @@ mod body;
 mod cors;
 mod docs;
 mod error;
-mod exchange;
 mod fields;
+mod forwarded;
 mod headers;
+mod health;
+mod middleware;
 mod movies;
 mod operations;
-mod page;
-mod probes;
-mod proxy;
+mod pagination;
 mod query;
 pub mod registration;
 mod schema;
@@ -30,15 +30,15 @@ use serde::Serialize;
 
 pub use self::cors::{Origin, error_headers_of};
 use self::error::Error;
-pub use self::exchange::handle;
+pub use self::middleware::handle;
 use self::movies::MovieId;
-use crate::metrics::Route;
-use crate::password::Hasher;
-use crate::server::{Class, Counters};
-use crate::store::{self, Access, Readiness, Store};
-use crate::throttle::Throttle;
-use crate::token::{Keys, Subject};
-use crate::trace;
+use crate::auth::password::Hasher;
+use crate::auth::throttle::Throttle;
+use crate::auth::token::{Keys, Subject};
+use crate::db::{self, Access, Readiness, Store};
+use crate::http::{Class, Counters};
+use crate::telemetry::metrics::Route;
+use crate::telemetry::timings;
 
 /// Whose movies a user may read; changing and deleting is always for the creator alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -136,7 +136,7 @@ impl Target<'_> {
 fn route(request: &Request, path: &str, context: &Context) -> Result<Response, Error> {
     if request
         .header("Host")
-        .is_some_and(|host| !proxy::is_host(host))
+        .is_some_and(|host| !forwarded::is_host(host))
     {
         return Err(Error::InvalidHost);
     }
@@ -147,22 +147,22 @@ fn route(request: &Request, path: &str, context: &Context) -> Result<Response, E
         },
         path: decode_unreserved(path),
     };
-    let take = trace::note_route;
-    let asker = || authenticate(request, context);
+    let take = timings::note_route;
+    let user_id = || authenticate(request, context);
     router!(target,
         (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, context) },
         (POST)   ["/api/v1/auth/token/"]                  => { take(Route::ObtainToken); auth::obtain_token(request, context) },
         (POST)   ["/api/v1/auth/refresh/"]                => { take(Route::RefreshToken); auth::refresh_token(request, context) },
         (POST)   ["/api/v1/auth/token/refresh/"]          => { take(Route::RefreshToken); auth::refresh_token(request, context) },
-        (GET)    ["/api/v1/movies/"]                      => { take(Route::ListMovies); movies::list_movies(request, context, asker()?) },
-        (POST)   ["/api/v1/movies/"]                      => { take(Route::CreateMovie); movies::create_movie(request, context, asker()?) },
-        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReadMovie); movies::read_movie(context, asker()?, id) },
-        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReplaceMovie); movies::replace_movie(request, context, asker()?, id) },
-        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::UpdateMovie); movies::update_movie(request, context, asker()?, id) },
-        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::DeleteMovie); movies::delete_movie(context, asker()?, id) },
-        (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(probes::check_liveness()) },
-        (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); Ok(probes::check_readiness(context.app)) },
-        (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); probes::show_metrics(context.app) },
+        (GET)    ["/api/v1/movies/"]                      => { take(Route::ListMovies); movies::list_movies(request, context, user_id()?) },
+        (POST)   ["/api/v1/movies/"]                      => { take(Route::CreateMovie); movies::create_movie(request, context, user_id()?) },
+        (GET)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReadMovie); movies::read_movie(context, user_id()?, id) },
+        (PUT)    ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::ReplaceMovie); movies::replace_movie(request, context, user_id()?, id) },
+        (PATCH)  ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::UpdateMovie); movies::update_movie(request, context, user_id()?, id) },
+        (DELETE) ["/api/v1/movies/{id}/", id: MovieId]    => { take(Route::DeleteMovie); movies::delete_movie(context, user_id()?, id) },
+        (GET)    ["/healthz"]                             => { take(Route::CheckLiveness); Ok(health::check_liveness()) },
+        (GET)    ["/readyz"]                              => { take(Route::CheckReadiness); Ok(health::check_readiness(context.app)) },
+        (GET)    ["/metrics"]                             => { take(Route::ShowMetrics); health::show_metrics(context.app) },
         (GET)    ["/api/v1/schema/"]                      => { take(Route::ShowSchema); Ok(schema::show_schema()) },
         (GET)    ["/api/v1/docs/"]                        => { take(Route::ShowDocs); docs::show_page(request) },
         (GET)    ["/api/v1/docs/{file}", file: docs::File] => { take(Route::ShowDocs); docs::show_file(request, file) },
@@ -232,9 +232,7 @@ fn refuse(request: &Request, target: &Target, context: &Context) -> Result<Respo
     match guard {
         Guard::Nobody => {}
         Guard::IfPresent => authenticate_if_present(request, context)?,
-        Guard::Always => {
-            store::users::find_active(context.store(), authenticate(request, context)?)?
-        }
+        Guard::Always => db::users::find_active(context.store(), authenticate(request, context)?)?,
     }
     Err(Error::MethodNotAllowed {
         method: request.method().to_owned(),
@@ -293,7 +291,7 @@ fn authenticate(request: &Request, context: &Context) -> Result<i64, Error> {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Nobody | Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
-            trace::note_asker(id);
+            timings::note_asker(id);
             Ok(id)
         }
     }
@@ -305,7 +303,7 @@ fn authenticate_if_present(request: &Request, context: &Context) -> Result<(), E
         return Ok(());
     }
     let user_id = authenticate(request, context)?;
-    Ok(store::users::find_active(context.store(), user_id)?)
+    Ok(db::users::find_active(context.store(), user_id)?)
 }
 
 /// The token of an Authorization header of scheme Bearer; none under another scheme. Of two such headers the rule is that of

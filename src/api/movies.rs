@@ -6,13 +6,13 @@ use rouille::{Request, Response};
 
 use super::error::Error;
 use super::fields::{NOT_A_STRING, Presence, Reader, Rule, TextField};
-use super::page::Envelope;
-use super::proxy::find_origin;
+use super::forwarded::find_origin;
+use super::pagination::Envelope;
 use super::query::{Query, check_field_count};
 use super::{Context, Visibility, answer_json, body};
-use crate::store::lists::{self, Filter, PageRequest, Shelf};
-use crate::store::movies::{self, Changes, NewMovie};
-use crate::store::users;
+use crate::db::lists::{self, Filter, PageRequest, Shelf};
+use crate::db::movies::{self, Changes, NewMovie};
+use crate::db::users;
 
 /// Kept as sent, trimmed.
 pub const TITLE: TextField = TextField {
@@ -63,12 +63,12 @@ pub fn is_heavy_list(request: &Request, visibility: Visibility) -> bool {
 }
 
 /// `GET movies/`: one page, newest first.
-pub fn list_movies(request: &Request, context: &Context, asker: i64) -> Result<Response, Error> {
+pub fn list_movies(request: &Request, context: &Context, user_id: i64) -> Result<Response, Error> {
     let query = Query::parse(request.raw_query_string());
     let (origin, filter, page) = match read_list_request(request, context, &query) {
         Ok(wanted) => wanted,
         Err(refusal) => {
-            users::find_active(context.store(), asker)?;
+            users::find_active(context.store(), user_id)?;
             return Err(refusal);
         }
     };
@@ -77,8 +77,8 @@ pub fn list_movies(request: &Request, context: &Context, asker: i64) -> Result<R
         Visibility::Shared => Shelf::All,
     };
     let found = match filter {
-        None => lists::list(context.store(), asker, shelf, page)?,
-        Some(filter) => lists::search(context.store(), asker, shelf, page, &filter)?,
+        None => lists::list(context.store(), user_id, shelf, page)?,
+        Some(filter) => lists::search(context.store(), user_id, shelf, page, &filter)?,
     };
     let address = format!("{origin}{LIST_PATH}");
     Ok(answer_json(
@@ -99,30 +99,34 @@ fn read_list_request(
 }
 
 /// `POST movies/`: a new movie of the user who asks.
-pub fn create_movie(request: &Request, context: &Context, asker: i64) -> Result<Response, Error> {
+pub fn create_movie(request: &Request, context: &Context, user_id: i64) -> Result<Response, Error> {
     match read_changes(request, Presence::Required) {
         Ok(Changes {
             title: Some(title),
             genre: Some(genre),
             year: Some(year),
         }) => {
-            let movie = movies::create(context.store(), asker, NewMovie { title, genre, year })?;
+            let movie = movies::create(context.store(), user_id, NewMovie { title, genre, year })?;
             Ok(answer_json(201, &movie))
         }
         Ok(_) => Err(Error::Fault(
             "a required field passed without a value".to_owned(),
         )),
         Err(refusal) => {
-            users::find_active(context.store(), asker)?;
+            users::find_active(context.store(), user_id)?;
             Err(refusal)
         }
     }
 }
 
 /// `GET movies/{id}/`.
-pub fn read_movie(context: &Context, asker: i64, MovieId(id): MovieId) -> Result<Response, Error> {
-    let found = movies::read(context.store(), asker, id)?;
-    if context.app.visibility == Visibility::Own && found.creator_id != asker {
+pub fn read_movie(
+    context: &Context,
+    user_id: i64,
+    MovieId(id): MovieId,
+) -> Result<Response, Error> {
+    let found = movies::read(context.store(), user_id, id)?;
+    if context.app.visibility == Visibility::Own && found.creator_id != user_id {
         return Err(Error::PermissionDenied);
     }
     Ok(answer_json(200, &found.movie))
@@ -132,37 +136,37 @@ pub fn read_movie(context: &Context, asker: i64, MovieId(id): MovieId) -> Result
 pub fn replace_movie(
     request: &Request,
     context: &Context,
-    asker: i64,
+    user_id: i64,
     id: MovieId,
 ) -> Result<Response, Error> {
-    change_movie(request, context, asker, id, Presence::Required)
+    change_movie(request, context, user_id, id, Presence::Required)
 }
 
 /// `PATCH movies/{id}/`: those fields that are sent.
 pub fn update_movie(
     request: &Request,
     context: &Context,
-    asker: i64,
+    user_id: i64,
     id: MovieId,
 ) -> Result<Response, Error> {
-    change_movie(request, context, asker, id, Presence::Optional)
+    change_movie(request, context, user_id, id, Presence::Optional)
 }
 
 fn change_movie(
     request: &Request,
     context: &Context,
-    asker: i64,
+    user_id: i64,
     MovieId(id): MovieId,
     presence: Presence,
 ) -> Result<Response, Error> {
     match read_changes(request, presence) {
         Ok(changes) => Ok(answer_json(
             200,
-            &movies::update(context.store(), asker, id, changes)?,
+            &movies::update(context.store(), user_id, id, changes)?,
         )),
         Err(refusal) => {
-            let found = movies::read(context.store(), asker, id)?;
-            if found.creator_id != asker {
+            let found = movies::read(context.store(), user_id, id)?;
+            if found.creator_id != user_id {
                 return Err(Error::PermissionDenied);
             }
             Err(refusal)
@@ -173,10 +177,10 @@ fn change_movie(
 /// `DELETE movies/{id}/`.
 pub fn delete_movie(
     context: &Context,
-    asker: i64,
+    user_id: i64,
     MovieId(id): MovieId,
 ) -> Result<Response, Error> {
-    movies::delete(context.store(), asker, id)?;
+    movies::delete(context.store(), user_id, id)?;
     Ok(Response::empty_204())
 }
 

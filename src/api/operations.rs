@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use super::error::{Error, FieldErrors};
 use super::query::MAX_FIELDS;
-use crate::server::refusal::Refusal;
-use crate::throttle::Throttled;
-use crate::token::Rejection;
+use crate::auth::throttle::Throttled;
+use crate::auth::token::Rejection;
+use crate::http::refusal::Refusal;
 
 /// One line of the table.
 pub struct Operation {

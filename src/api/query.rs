@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use rouille::percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use super::error::{Error, FieldErrors};
-use crate::store::lists::{Filter, PageRequest};
-use crate::text::{self, Decimal};
+use crate::db::lists::{Filter, PageRequest};
+use crate::python_text::{self, Decimal};
 
 /// Movies on a page unless the client says otherwise.
 pub const DEFAULT_PAGE_SIZE: i64 = 10;
@@ -136,7 +136,7 @@ impl Query {
     pub fn filter(&self) -> Result<Option<Filter>, Error> {
         let mut errors = FieldErrors::default();
         let mut contains = |name| {
-            let value = text::strip(self.get(name).unwrap_or_default());
+            let value = python_text::strip(self.get(name).unwrap_or_default());
             if value.contains('\0') {
                 errors.add(name, vec!["Null characters are not allowed.".into()]);
             }
@@ -152,7 +152,7 @@ impl Query {
             if value.is_empty() {
                 continue;
             }
-            match Decimal::parse(text::strip(value)) {
+            match Decimal::parse(python_text::strip(value)) {
                 Some(number) => {
                     is_narrowed = true;
                     let kept = keep(number);
@@ -189,7 +189,7 @@ const YEAR_FILTERS: [(&str, KeepYears); 3] = [
 
 fn parse_integer(text: &str) -> Option<i64> {
     let digits = text.chars().filter(|letter| letter.is_numeric()).count();
-    text::parse_integer(text).filter(|_| digits <= MAX_DIGITS)
+    python_text::parse_integer(text).filter(|_| digits <= MAX_DIGITS)
 }
 
 #[cfg(test)]

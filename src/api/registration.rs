@@ -8,9 +8,9 @@ use super::account::{EMAIL, FIRST_NAME, LAST_NAME, PASSWORD, PASSWORD_AGAIN, USE
 use super::body::{Fields, Value};
 use super::error::{Error, FieldErrors};
 use super::fields::{Presence, Reader};
-use crate::password::Hasher;
-use crate::store::Access;
-use crate::store::users::{self, NewUser, Taken};
+use crate::auth::password::Hasher;
+use crate::db::Access;
+use crate::db::users::{self, NewUser, Taken};
 
 /// The order in which a refusal names the fields.
 const REGISTER_FIELDS: [&str; 6] = [

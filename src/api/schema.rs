@@ -10,12 +10,12 @@ use utoipa::OpenApi;
 
 use super::auth::{AccessToken, TokenPair};
 use super::error::{Error, FieldErrors, Refusal};
-use super::exchange::security_headers;
+use super::middleware::security_headers;
 use super::operations::{OF_THE_SERVER, Operation, operations};
-use super::page::Envelope;
+use super::pagination::Envelope;
 use super::registration::RegisteredUser;
 use super::{answer_json, bodies};
-use crate::store::movies::Movie;
+use crate::db::movies::Movie;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use movies_api::server::{Class, Counters, Header, HeaderLookup, Limits, Server, Stopper};
+use movies_api::http::{Class, Counters, Header, HeaderLookup, Limits, Server, Stopper};
 use rouille::{Request, Response};
 
 /// How long a test waits for what has to come.

@@ -1,17 +1,17 @@
 -- One question of the product's movies/create.sql, as plainly as it can be asked.
 -- $1 bigint: the user who asks; $2 text: title; $3 text: genre; $4 integer: year
-with asker as (
+with requester as (
     select id, is_active, username
     from users
     where id = $1::bigint
 ), created as (
     insert into movies (title, genre, year, creator_id)
     select $2::text, $3::text, $4::integer, id
-    from asker
+    from requester
     where is_active
     returning id
 )
-select asker.is_active as asker_is_active, created.id, asker.username as creator
+select requester.is_active as user_is_active, created.id, requester.username as creator
 from (select) as asked
-left join asker on true
+left join requester on true
 left join created on true

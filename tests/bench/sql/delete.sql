@@ -1,6 +1,6 @@
 -- One question of the product's movies/delete.sql, as plainly as it can be asked.
 -- $1 bigint: the user who asks; $2 bigint: the movie
-with asker as (
+with requester as (
     select is_active
     from users
     where id = $1::bigint
@@ -10,14 +10,14 @@ with asker as (
     where id = $2::bigint
 ), deleted as (
     delete from movies as movie
-    using asker
+    using requester
     where movie.id = $2::bigint
       and movie.creator_id = $1::bigint
-      and asker.is_active
+      and requester.is_active
     returning movie.id
 )
-select asker.is_active as asker_is_active, found.creator_id, deleted.id
+select requester.is_active as user_is_active, found.creator_id, deleted.id
 from (select) as asked
-left join asker on true
+left join requester on true
 left join found on true
 left join deleted on true

@@ -1,15 +1,15 @@
 -- One question of the product's movies/list_first.sql, as plainly as it can be asked.
 -- $1 bigint: the user who asks; $2 bigint: how many movies are wanted
 select
-    asker.is_active as asker_is_active,
-    asker.movie_count as total,
+    requester.is_active as user_is_active,
+    requester.movie_count as total,
     page.id,
     page.title,
     page.genre,
     page.year,
-    asker.username as creator
+    requester.username as creator
 from (select) as asked
-left join users as asker on asker.id = $1::bigint
+left join users as requester on requester.id = $1::bigint
 left join lateral (
     select movie.id, movie.title, movie.genre, movie.year
     from movies as movie

@@ -1,7 +1,7 @@
 -- One question of the product's movies/read.sql, as plainly as it can be asked.
 -- $1 bigint: the user who asks; $2 bigint: the movie
 select
-    asker.is_active as asker_is_active,
+    requester.is_active as user_is_active,
     movie.id,
     movie.title,
     movie.genre,
@@ -9,6 +9,6 @@ select
     movie.creator_id,
     creator.username as creator
 from (select) as asked
-left join users as asker on asker.id = $1::bigint
+left join users as requester on requester.id = $1::bigint
 left join movies as movie on movie.id = $2::bigint
 left join users as creator on creator.id = movie.creator_id

@@ -1,6 +1,6 @@
 -- One question of the product's movies/update.sql, as plainly as it can be asked.
 -- $1 bigint: the user who asks; $2 bigint: the movie; $3 text: title; $4 text: genre; $5 integer: year; null stays
-with asker as (
+with requester as (
     select is_active, username
     from users
     where id = $1::bigint
@@ -15,21 +15,21 @@ with asker as (
         genre = coalesce($4::text, movie.genre),
         year = coalesce($5::integer, movie.year),
         updated_at = now()
-    from asker
+    from requester
     where movie.id = $2::bigint
       and movie.creator_id = $1::bigint
-      and asker.is_active
+      and requester.is_active
     returning movie.id, movie.title, movie.genre, movie.year
 )
 select
-    asker.is_active as asker_is_active,
+    requester.is_active as user_is_active,
     found.creator_id,
     changed.id,
     changed.title,
     changed.genre,
     changed.year,
-    asker.username as creator
+    requester.username as creator
 from (select) as asked
-left join asker on true
+left join requester on true
 left join found on true
 left join changed on true

@@ -166,7 +166,7 @@ impl Database {
         let counted = self.client.query_one(
             "select coalesce(sum(calls), 0)::bigint from pg_stat_statements
              join pg_database on pg_database.oid = dbid
-             where datname = current_database() and toplevel and query ilike '%asker%'",
+             where datname = current_database() and toplevel and query ilike '%requester%'",
             &[],
         )?;
         self.client

@@ -9,7 +9,7 @@ use crate::database::Database;
 
 /// Who asks: users of these ids.
 #[derive(Clone, Copy)]
-pub struct Askers {
+pub struct Users {
     pub first: i64,
     pub last: i64,
     /// Movies on the shelf of each.
@@ -38,7 +38,7 @@ pub fn run_wrk(
     database: &Database,
     base: &str,
     route: &str,
-    askers: Askers,
+    users: Users,
     connections: usize,
     seconds: u64,
     fresh: i64,
@@ -53,10 +53,10 @@ pub fn run_wrk(
         .arg(&database.tokens)
         .args(
             [
-                askers.first,
-                askers.last,
+                users.first,
+                users.last,
                 database.users,
-                askers.movies,
+                users.movies,
                 fresh,
             ]
             .map(|number| number.to_string()),

@@ -20,7 +20,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use movies_api::metrics::{self, Route};
+use movies_api::telemetry::metrics::{self, Route};
 use tokio::sync::Semaphore;
 use tokio_postgres::NoTls;
 

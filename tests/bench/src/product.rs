@@ -7,10 +7,10 @@ use std::time::Instant;
 use anyhow::anyhow;
 use clap::Parser;
 use movies_api::api;
-use movies_api::commands::open_app;
-use movies_api::server::{Class, Limits, Server};
-use movies_api::settings::Settings;
-use movies_api::store::MAX_BATCH;
+use movies_api::cli::open_app;
+use movies_api::http::{Class, Limits, Server};
+use movies_api::config::Settings;
+use movies_api::db::MAX_BATCH;
 use rouille::{Request, Response};
 
 /// The product's handler under rouille's own server, with the product's settings from the environment.

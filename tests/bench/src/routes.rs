@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use crate::Rounds;
 use crate::database::Database;
 use crate::decay;
-use crate::load::{Askers, Figures, run_pgbench, run_wrk};
+use crate::load::{Users, Figures, run_pgbench, run_wrk};
 use crate::report::{Series, Verdict, print_route, print_verdicts};
 use crate::subjects::Subject;
 
@@ -34,8 +34,8 @@ const ROUTES: &[Route] = &[
         limit: Some(Limit {
             statement: "read",
             parameters: &[
-                ("asker", "random(1, 1000)"),
-                ("movie", ":asker + 1000 * random(0, 99)"),
+                ("user_id", "random(1, 1000)"),
+                ("movie", ":user_id + 1000 * random(0, 99)"),
             ],
         }),
         aims: (Some(1.5), Some(0.6)),
@@ -45,7 +45,7 @@ const ROUTES: &[Route] = &[
         name: "list_first",
         limit: Some(Limit {
             statement: "list_first",
-            parameters: &[("asker", "random(1, 1000)"), ("size", "10")],
+            parameters: &[("user_id", "random(1, 1000)"), ("size", "10")],
         }),
         aims: (Some(1.5), None),
         tail: None,
@@ -67,7 +67,7 @@ const ROUTES: &[Route] = &[
         limit: Some(Limit {
             statement: "create",
             parameters: &[
-                ("asker", "random(1, 1000)"),
+                ("user_id", "random(1, 1000)"),
                 ("title", "'some film'"),
                 ("genre", "'Drama'"),
                 ("year", "random(1950, 2025)"),
@@ -81,8 +81,8 @@ const ROUTES: &[Route] = &[
         limit: Some(Limit {
             statement: "update",
             parameters: &[
-                ("asker", "random(1, 1000)"),
-                ("movie", ":asker + 1000 * random(0, 99)"),
+                ("user_id", "random(1, 1000)"),
+                ("movie", ":user_id + 1000 * random(0, 99)"),
                 ("title", "'another film'"),
                 ("genre", "'Drama'"),
                 ("year", "random(1950, 2025)"),
@@ -175,7 +175,7 @@ pub fn run(
     seconds: u64,
     fresh: i64,
 ) -> anyhow::Result<Figures> {
-    let askers = Askers {
+    let users = Users {
         first: 1,
         last: database.users,
         movies: database.movies / database.users,
@@ -184,7 +184,7 @@ pub fn run(
         database,
         &server.base,
         route,
-        askers,
+        users,
         CONNECTIONS,
         seconds,
         fresh,

@@ -1,7 +1,7 @@
 //! A shelf of three tenths of all movies beside a shelf of a hundred: what grows with the data, and what does not.
 use crate::Rounds;
 use crate::database::Database;
-use crate::load::{Askers, run_wrk};
+use crate::load::{Users, run_wrk};
 use crate::report::{Series, Verdict, print_verdicts};
 use crate::subjects::Subject;
 
@@ -20,12 +20,12 @@ const CONNECTIONS: &[usize] = &[1, 8];
 /// Measures both shelves in turns and prints what each took, and the ratios.
 pub fn measure(mut database: Database, rounds: Rounds) -> anyhow::Result<()> {
     let service = Subject::product(&database.url)?;
-    let heavy = Askers {
+    let heavy = Users {
         first: 1,
         last: 1,
         movies: database.movies * 3 / 10,
     };
-    let light = Askers {
+    let light = Users {
         first: 2,
         last: 2,
         movies: 100,
@@ -43,7 +43,7 @@ pub fn measure(mut database: Database, rounds: Rounds) -> anyhow::Result<()> {
         for connections in CONNECTIONS {
             let mut series = [Series::new("heavy"), Series::new("light")];
             for _ in 0..rounds.rounds {
-                for (series, (askers, route)) in series
+                for (series, (users, route)) in series
                     .iter_mut()
                     .zip([(heavy, heavy_route), (light, light_route)])
                 {
@@ -51,7 +51,7 @@ pub fn measure(mut database: Database, rounds: Rounds) -> anyhow::Result<()> {
                         &database,
                         &service.base,
                         route,
-                        askers,
+                        users,
                         *connections,
                         rounds.seconds,
                         0,

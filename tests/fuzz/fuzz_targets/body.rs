@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use movies_api::server::body::Decoder;
-use movies_api::server::refusal::Refusal;
-use movies_api::server::request::Framing;
+use movies_api::http::body::Decoder;
+use movies_api::http::refusal::Refusal;
+use movies_api::http::request::Framing;
 
 const LIMIT_BYTES: usize = 100;
 

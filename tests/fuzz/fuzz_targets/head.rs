@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use movies_api::server::Limits;
-use movies_api::server::request::{Head, parse_head};
+use movies_api::http::Limits;
+use movies_api::http::request::{Head, parse_head};
 
 /// Longer inputs tell nothing more: these limits are small.
 const LONGEST: usize = 600;

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use movies_api::metrics;
+use movies_api::telemetry::metrics;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ pub async fn show_metrics() -> Result<String, Refusal> {
 
 pub async fn list_movies(
     State(app): State<App>,
-    Asker(asker): Asker,
+    Asker(user_id): Asker,
     origin: Origin,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Refusal> {
@@ -109,9 +109,9 @@ pub async fn list_movies(
     };
     let title = query.title.as_deref().unwrap_or_default().trim();
     let (total, results) = match number {
-        _ if !title.is_empty() => statements::search(&app, asker, number, size, title).await?,
-        Some(1) => statements::list_first(&app, asker, size).await?,
-        _ => statements::list_shelf(&app, asker, number, size).await?,
+        _ if !title.is_empty() => statements::search(&app, user_id, number, size, title).await?,
+        Some(1) => statements::list_first(&app, user_id, size).await?,
+        _ => statements::list_shelf(&app, user_id, number, size).await?,
     };
     let last = ((total + size - 1) / size).max(1);
     let number = number.unwrap_or(last);
@@ -150,43 +150,43 @@ impl ListQuery {
 
 pub async fn create_movie(
     State(app): State<App>,
-    Asker(asker): Asker,
+    Asker(user_id): Asker,
     Json(movie): Json<NewMovie>,
 ) -> Result<Response, Refusal> {
     check_text(&movie.title)?;
     check_text(&movie.genre)?;
-    let movie = statements::create(&app, asker, movie).await?;
+    let movie = statements::create(&app, user_id, movie).await?;
     Ok(answer_json(&app, StatusCode::CREATED, &movie))
 }
 
 pub async fn read_movie(
     State(app): State<App>,
-    Asker(asker): Asker,
+    Asker(user_id): Asker,
     Path(id): Path<i64>,
 ) -> Result<Response, Refusal> {
-    let movie = statements::read(&app, asker, id).await?;
+    let movie = statements::read(&app, user_id, id).await?;
     Ok(answer_json(&app, StatusCode::OK, &movie))
 }
 
 pub async fn update_movie(
     State(app): State<App>,
-    Asker(asker): Asker,
+    Asker(user_id): Asker,
     Path(id): Path<i64>,
     Json(changes): Json<Changes>,
 ) -> Result<Response, Refusal> {
     for text in [&changes.title, &changes.genre].into_iter().flatten() {
         check_text(text)?;
     }
-    let movie = statements::update(&app, asker, id, changes).await?;
+    let movie = statements::update(&app, user_id, id, changes).await?;
     Ok(answer_json(&app, StatusCode::OK, &movie))
 }
 
 pub async fn delete_movie(
     State(app): State<App>,
-    Asker(asker): Asker,
+    Asker(user_id): Asker,
     Path(id): Path<i64>,
 ) -> Result<Response, Refusal> {
-    statements::delete(&app, asker, id).await?;
+    statements::delete(&app, user_id, id).await?;
     Ok(finish(&app, StatusCode::NO_CONTENT.into_response()))
 }
 

@@ -3,7 +3,7 @@ use std::cmp::Reverse;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use movies_api::metrics;
+use movies_api::telemetry::metrics;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -45,18 +45,18 @@ fn admit(rows: &[Row]) -> Result<&Row, Refusal> {
     let row = rows
         .first()
         .ok_or(Refusal(StatusCode::INTERNAL_SERVER_ERROR))?;
-    match row.try_get("asker_is_active")? {
+    match row.try_get("user_is_active")? {
         Some(true) => Ok(row),
         _ => Err(Refusal(StatusCode::UNAUTHORIZED)),
     }
 }
 
 /// The first row, if whoever asks is the movie's creator.
-fn admit_owner(rows: &[Row], asker: i64) -> Result<&Row, Refusal> {
+fn admit_owner(rows: &[Row], user_id: i64) -> Result<&Row, Refusal> {
     let row = admit(rows)?;
     match row.try_get::<_, Option<i64>>("creator_id")? {
         None => Err(Refusal(StatusCode::NOT_FOUND)),
-        Some(creator) if creator != asker => Err(Refusal(StatusCode::FORBIDDEN)),
+        Some(creator) if creator != user_id => Err(Refusal(StatusCode::FORBIDDEN)),
         Some(_) => Ok(row),
     }
 }
@@ -80,9 +80,9 @@ fn decode_page(rows: &[Row]) -> Result<(i64, Vec<Movie>), Refusal> {
     Ok((total, movies.collect::<Result<_, _>>()?))
 }
 
-pub async fn create(app: &App, asker: i64, movie: NewMovie) -> Result<Movie, Refusal> {
+pub async fn create(app: &App, user_id: i64, movie: NewMovie) -> Result<Movie, Refusal> {
     let NewMovie { title, genre, year } = movie;
-    let rows = query(app, CREATE, &[&asker, &title, &genre, &year]).await?;
+    let rows = query(app, CREATE, &[&user_id, &title, &genre, &year]).await?;
     let row = admit(&rows)?;
     Ok(Movie {
         id: row.try_get("id")?,
@@ -93,39 +93,39 @@ pub async fn create(app: &App, asker: i64, movie: NewMovie) -> Result<Movie, Ref
     })
 }
 
-pub async fn read(app: &App, asker: i64, id: i64) -> Result<Movie, Refusal> {
-    let rows = query(app, READ, &[&asker, &id]).await?;
-    decode(admit_owner(&rows, asker)?)?.ok_or(Refusal(StatusCode::NOT_FOUND))
+pub async fn read(app: &App, user_id: i64, id: i64) -> Result<Movie, Refusal> {
+    let rows = query(app, READ, &[&user_id, &id]).await?;
+    decode(admit_owner(&rows, user_id)?)?.ok_or(Refusal(StatusCode::NOT_FOUND))
 }
 
-pub async fn update(app: &App, asker: i64, id: i64, changes: Changes) -> Result<Movie, Refusal> {
+pub async fn update(app: &App, user_id: i64, id: i64, changes: Changes) -> Result<Movie, Refusal> {
     let Changes { title, genre, year } = changes;
-    let rows = query(app, UPDATE, &[&asker, &id, &title, &genre, &year]).await?;
-    decode(admit_owner(&rows, asker)?)?.ok_or(Refusal(StatusCode::NOT_FOUND))
+    let rows = query(app, UPDATE, &[&user_id, &id, &title, &genre, &year]).await?;
+    decode(admit_owner(&rows, user_id)?)?.ok_or(Refusal(StatusCode::NOT_FOUND))
 }
 
-pub async fn delete(app: &App, asker: i64, id: i64) -> Result<(), Refusal> {
-    let rows = query(app, DELETE, &[&asker, &id]).await?;
-    let deleted: Option<i64> = admit_owner(&rows, asker)?.try_get("id")?;
+pub async fn delete(app: &App, user_id: i64, id: i64) -> Result<(), Refusal> {
+    let rows = query(app, DELETE, &[&user_id, &id]).await?;
+    let deleted: Option<i64> = admit_owner(&rows, user_id)?.try_get("id")?;
     deleted.map(|_| ()).ok_or(Refusal(StatusCode::NOT_FOUND))
 }
 
-pub async fn list_first(app: &App, asker: i64, size: i64) -> Result<(i64, Vec<Movie>), Refusal> {
-    decode_page(&query(app, LIST_FIRST, &[&asker, &size]).await?)
+pub async fn list_first(app: &App, user_id: i64, size: i64) -> Result<(i64, Vec<Movie>), Refusal> {
+    decode_page(&query(app, LIST_FIRST, &[&user_id, &size]).await?)
 }
 
 pub async fn list_shelf(
     app: &App,
-    asker: i64,
+    user_id: i64,
     page: Option<i64>,
     size: i64,
 ) -> Result<(i64, Vec<Movie>), Refusal> {
-    decode_page(&query(app, LIST_SHELF, &[&asker, &page, &size]).await?)
+    decode_page(&query(app, LIST_SHELF, &[&user_id, &page, &size]).await?)
 }
 
 pub async fn search(
     app: &App,
-    asker: i64,
+    user_id: i64,
     page: Option<i64>,
     size: i64,
     title: &str,
@@ -140,7 +140,7 @@ pub async fn search(
         app,
         SEARCH_SHELF,
         &[
-            &asker, &page, &size, &pattern, &"%", &"%", &years.0, &years.1,
+            &user_id, &page, &size, &pattern, &"%", &"%", &years.0, &years.1,
         ],
     )
     .await?;

@@ -9,8 +9,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
-use crate::server;
-use crate::settings::{HostName, Settings, is_shown};
+use crate::config::{HostName, Settings, is_shown};
+use crate::http;
 
 /// What is printed, and for whom.
 #[derive(Args, Debug)]
@@ -97,7 +97,7 @@ impl FromArgMatches for Given {
         Ok(Given {
             bind: *matches.get_one("bind").ok_or_else(missing)?,
             idle_timeout: *matches.get_one("idle_timeout").ok_or_else(missing)?,
-            files: server::files_for(
+            files: http::files_for(
                 number("max_connections"),
                 number("db_pool_size").ok_or_else(missing)?,
             ),

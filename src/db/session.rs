@@ -20,7 +20,8 @@ use super::database::{Opened, Unreachable};
 use super::error::{Error, classify};
 use super::write_limit::RunningWrite;
 use super::{Kind, Sql};
-use crate::{metrics, trace};
+use crate::telemetry::metrics;
+use crate::telemetry::timings;
 
 /// A session that was idle for longer is looked at before it is used: what the server sent meanwhile, such as the end of
 /// the session, is read.
@@ -220,13 +221,13 @@ impl Session {
             Ok(answer) => {
                 self.is_open &= answer.is_open;
                 metrics::count_statement(sql.name, answer.duration);
-                trace::note_statement(sql.name, answer.duration);
+                timings::note_statement(sql.name, answer.duration);
                 answer.rows
             }
             Err(end) => {
                 self.is_open = false;
                 metrics::count_statement(sql.name, left);
-                trace::note_statement(sql.name, left);
+                timings::note_statement(sql.name, left);
                 let cause = match end {
                     RecvTimeoutError::Timeout => {
                         self.abandoned.set();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-use crate::metrics::Route;
+use crate::telemetry::metrics::Route;
 
 /// What was learnt of one request.
 #[derive(Clone, Copy)]
@@ -12,7 +12,7 @@ pub struct Trace {
     /// The handler that took it.
     pub route: Route,
     /// Whose access token it carried, if it carried a good one.
-    pub asker: Option<i64>,
+    pub user_id: Option<i64>,
     /// Where its time went.
     pub spent: Spent,
 }
@@ -33,7 +33,7 @@ pub struct Spent {
 
 const NOTHING: Trace = Trace {
     route: Route::Unknown,
-    asker: None,
+    user_id: None,
     spent: Spent {
         pool: Duration::ZERO,
         statement: None,
@@ -64,7 +64,7 @@ pub fn note_route(route: Route) {
 
 /// The request carries this user's good access token.
 pub fn note_asker(id: i64) {
-    note(|trace| trace.asker = Some(id));
+    note(|trace| trace.user_id = Some(id));
 }
 
 /// The request waited so long for a connection, whether it got one or not.
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(TRACE.get().spent.statement, Some("own"));
         add(batch);
         let trace = take();
-        assert_eq!((trace.asker, trace.spent), (Some(7), batch));
+        assert_eq!((trace.user_id, trace.spent), (Some(7), batch));
         assert_eq!(
             batch.to_string(),
             r#"pool;dur=7.250, statement;desc="theirs";dur=7.250, batch;desc="3""#

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::trace::{self, Spent};
+use crate::telemetry::timings::{self, Spent};
 
 /// How long inputs of a group that could not get a lock are run apart.
 const ISOLATION: Duration = Duration::from_secs(2);
@@ -199,7 +199,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
             let now = Instant::now();
             match outcome {
                 Outcome::Done(result, spent) => {
-                    trace::add(spent);
+                    timings::add(spent);
                     return result;
                 }
                 Outcome::Lead(number, _) if deadline < now + MIN_LEAD_TIME => {
@@ -274,7 +274,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         drop(state);
         match slot.take() {
             Outcome::Done(result, spent) => {
-                trace::add(spent);
+                timings::add(spent);
                 result
             }
             Outcome::Lead(number, _) => {
@@ -334,7 +334,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
             number,
         };
         drop(state);
-        let (outputs, spent) = trace::measure(|| (self.run)(&inputs, deadline));
+        let (outputs, spent) = timings::measure(|| (self.run)(&inputs, deadline));
         // The next batch starts while the outputs of this one are handed out.
         drop(guard);
         match outputs {
@@ -380,7 +380,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
                     self.run_one(&input, deadline)
                         .map_err(RunError::into_failure)
                 };
-                let (result, spent) = trace::measure(run);
+                let (result, spent) = timings::measure(run);
                 self.note_lock(&input, &result);
                 if matches!(&result, Err(failure) if failure.is_blocked()) {
                     blocked.push(group);
@@ -391,7 +391,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         if rest.is_empty() {
             return;
         }
-        let (outputs, spent) = trace::measure(|| (self.run)(&rest, deadline));
+        let (outputs, spent) = timings::measure(|| (self.run)(&rest, deadline));
         let failure = match outputs {
             Ok(outputs) => return hand_out(&rest_slots, outputs, spent),
             Err(error) => error.into_failure(),

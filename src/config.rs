@@ -11,9 +11,9 @@ use clap::{ArgAction, Args, Parser};
 use ipnet::IpNet;
 
 use crate::api::{Origin, Visibility};
-use crate::logging::{Format, Levels};
-use crate::signing_key::{SigningKey, WeakKey};
-use crate::store::Database;
+use crate::auth::signing_key::{SigningKey, WeakKey};
+use crate::db::Database;
+use crate::telemetry::logging::{Format, Levels};
 
 /// What the service is set to.
 #[derive(Debug, Parser)]

@@ -5,9 +5,9 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Output, START_DEADLINE};
-use crate::settings::DatabaseSettings;
-use crate::store::Database;
-use crate::store::import::{Imported, import};
+use crate::config::DatabaseSettings;
+use crate::db::Database;
+use crate::db::import::{Imported, import};
 
 /// Imports all or nothing; fails with everything that has to be mended first.
 pub fn import_django(

@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::{BadSetting, Output, find_user, now, open_store};
 use crate::api::registration::{judge_password, register_account};
-use crate::bcrypt_cost::check_cost;
-use crate::password::{Cost, HASH_TIMEOUT, Hasher};
-use crate::settings::{DatabaseSettings, PasswordSettings};
-use crate::store::users::{self, Listed};
+use crate::auth::bcrypt_cost::check_cost;
+use crate::auth::password::{Cost, HASH_TIMEOUT, Hasher};
+use crate::config::{DatabaseSettings, PasswordSettings};
+use crate::db::users::{self, Listed};
 
 /// What is done with users.
 #[derive(Debug, Subcommand)]

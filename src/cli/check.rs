@@ -3,9 +3,9 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::{BadSetting, Output, START_DEADLINE};
-use crate::bcrypt_cost::check_cost;
-use crate::settings::Settings;
-use crate::store::{self, State};
+use crate::auth::bcrypt_cost::check_cost;
+use crate::config::Settings;
+use crate::db::{self, State};
 
 #[derive(Serialize)]
 struct Checked {
@@ -22,7 +22,7 @@ struct Checked {
 pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
     let mut notes = warnings.to_vec();
-    let found = store::inspect(&settings.database.database_url, START_DEADLINE);
+    let found = db::inspect(&settings.database.database_url, START_DEADLINE);
     let mut lines = vec!["settings    good".to_owned()];
     let (problems, database) = match found {
         Ok(state) => {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response, ResponseBody};
 
 use super::error::Error;
-use super::{App, Context, cors, proxy, route};
-use crate::logging::RequestLine;
-use crate::{metrics, trace};
+use super::{App, Context, cors, forwarded, route};
+use crate::telemetry::logging::RequestLine;
+use crate::telemetry::metrics;
+use crate::telemetry::timings;
 
 /// The longest request id that is taken over from a proxy, in bytes.
 const LONGEST_ID: usize = 128;
@@ -23,7 +24,7 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
     let request_id = identify(request, app);
     let path = request.raw_url().split('?').next().unwrap_or_default();
     // What a handler that panicked on this thread left behind.
-    trace::take();
+    timings::take();
     let mut fault = None;
     let mut response = route(request, path, &Context { app, deadline }).unwrap_or_else(|error| {
         if let Error::Fault(reason) = &error {
@@ -31,7 +32,7 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
         }
         error.into_response()
     });
-    let trace = trace::take();
+    let trace = timings::take();
     let body = std::mem::replace(&mut response.data, ResponseBody::empty());
     let (reader, size) = body.into_reader_and_size();
     let body_bytes = size.unwrap_or_default();
@@ -53,7 +54,7 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
     );
     let line = RequestLine {
         request_id: &request_id,
-        user_id: trace.asker,
+        user_id: trace.user_id,
         method: request.method(),
         path,
         route: trace.route.name(),
@@ -72,7 +73,7 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
 
 /// The id that a trusted proxy gave the request, if it is fit for a log line and a header; else one of our own.
 fn identify(request: &Request, app: &App) -> String {
-    match proxy::find_forwarded(request, "X-Request-Id", &app.trusted_proxies) {
+    match forwarded::find_forwarded(request, "X-Request-Id", &app.trusted_proxies) {
         Some(id) if is_well_formed(id) => id.to_owned(),
         _ => {
             // An odd step visits every number once before any comes again.

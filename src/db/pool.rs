@@ -9,7 +9,8 @@ use r2d2::{HandleEvent, ManageConnection, Pool, PooledConnection};
 use super::database::{Database, Unreachable};
 use super::error::Error;
 use super::session::{AbandonedCount, Session};
-use crate::{metrics, trace};
+use crate::telemetry::metrics;
+use crate::telemetry::timings;
 
 /// How long a request waits for a session while none can be opened: the database is away, and the pool keeps trying.
 const AWAY_TIMEOUT: Duration = Duration::from_millis(200);
@@ -85,12 +86,12 @@ struct Waits;
 impl HandleEvent for Waits {
     fn handle_checkout(&self, event: CheckoutEvent) {
         metrics::count_checkout(event.duration());
-        trace::note_pool(event.duration());
+        timings::note_pool(event.duration());
     }
 
     fn handle_timeout(&self, event: TimeoutEvent) {
         metrics::count_checkout_timeout();
-        trace::note_pool(event.timeout());
+        timings::note_pool(event.timeout());
     }
 }
 

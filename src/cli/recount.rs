@@ -3,9 +3,9 @@ use anyhow::{bail, ensure};
 use serde::Serialize;
 
 use super::{Output, START_DEADLINE};
-use crate::settings::DatabaseSettings;
-use crate::store;
-use crate::store::counts::{self, Counts};
+use crate::config::DatabaseSettings;
+use crate::db;
+use crate::db::counts::{self, Counts};
 
 #[derive(Serialize)]
 struct Recounted {
@@ -20,7 +20,7 @@ struct Recounted {
 /// Corrects what is wrong; with `is_check` changes nothing, and fails if something is wrong.
 pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> anyhow::Result<()> {
     let database = &database.database_url;
-    let state = store::inspect(database, START_DEADLINE)?;
+    let state = db::inspect(database, START_DEADLINE)?;
     ensure!(
         state.pending.is_empty() && state.unknown.is_empty() && state.changed.is_empty(),
         "the schema is not this version's: `check` lists what it lacks, `migrate` brings it up to date"

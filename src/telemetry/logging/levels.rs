@@ -88,16 +88,16 @@ mod tests {
 
     #[test]
     fn a_level_holds_for_its_room_and_those_within_and_the_libraries_are_left_out() {
-        let levels: Levels = "warn, store=debug,movies_api::store::batch=off,request=off"
+        let levels: Levels = "warn, store=debug,movies_api::db::batch=off,request=off"
             .parse()
             .unwrap();
         for (level, target, is_logged) in [
             (Level::Warn, "movies_api", true),
-            (Level::Info, "movies_api::server::workers", false),
-            (Level::Debug, "movies_api::store", true),
-            (Level::Debug, "movies_api::store::connection", true),
-            (Level::Trace, "movies_api::store", false),
-            (Level::Error, "movies_api::store::batch", false),
+            (Level::Info, "movies_api::http::workers", false),
+            (Level::Debug, "movies_api::db", true),
+            (Level::Debug, "movies_api::db::connection", true),
+            (Level::Trace, "movies_api::db", false),
+            (Level::Error, "movies_api::db::batch", false),
             (Level::Warn, "movies_api::storeroom", true),
             (Level::Debug, "movies_api::storeroom", false),
             (Level::Error, "movies_api::request", false),

@@ -12,7 +12,7 @@ use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
-use crate::signing_key::SigningKey;
+use crate::auth::signing_key::SigningKey;
 
 /// What a token is for; the claim `token_type` says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,8 @@ pub use self::pool::PoolState;
 pub use self::readiness::Readiness;
 pub use self::schema::{State, check_schema, inspect, migrate};
 use self::session::{Effect, Failure, Parameters};
-use crate::{metrics, trace};
+use crate::telemetry::metrics;
+use crate::telemetry::timings;
 
 /// What a statement does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +59,17 @@ struct Sql {
 /// The statement in `sql/NAME.sql`, with the types of its parameters; `write` before the name if it changes something.
 macro_rules! sql {
     (write $name:literal, [$($type:ident),*]) => {
-        $crate::store::sql!(@ Write, $name, [$($type),*])
+        $crate::db::sql!(@ Write, $name, [$($type),*])
     };
     ($name:literal, [$($type:ident),*]) => {
-        $crate::store::sql!(@ Read, $name, [$($type),*])
+        $crate::db::sql!(@ Read, $name, [$($type),*])
     };
     (@ $kind:ident, $name:literal, [$($type:ident),*]) => {
-        $crate::store::Sql {
+        $crate::db::Sql {
             name: $name,
             text: include_str!(concat!("../../sql/", $name, ".sql")),
             types: &[$(::postgres::types::Type::$type),*],
-            kind: $crate::store::Kind::$kind,
+            kind: $crate::db::Kind::$kind,
         }
     };
 }
@@ -229,7 +230,7 @@ fn run_batch(
 ) -> Result<Vec<Rows>, RunError<Error>> {
     let rows = executor.run(sql, parameters, deadline)?;
     metrics::count_batch(sql.name, inputs);
-    trace::note_batch(inputs);
+    timings::note_batch(inputs);
     // The statement was applied: from here on a failure repeats nothing.
     rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
 }

@@ -1,7 +1,8 @@
 //! What operators ask for on the command line: a room for each command, and what they share. Here and in main alone,
 //! errors are chains of text (anyhow): a person reads them.
 mod check;
-mod import;
+pub mod command_line;
+mod import_django;
 mod migrate;
 mod print;
 mod recount;
@@ -20,13 +21,13 @@ use serde::Serialize;
 
 pub use self::serve::open_app;
 use self::users::Users;
-use crate::bcrypt_cost::UnmetCost;
-use crate::command_line::{InForce, describe_commands};
-use crate::logging::{self, Format};
-use crate::settings::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
-use crate::store::users::Credentials;
-use crate::store::{self, Access, Database, Options, Store, Timeouts};
-use crate::token::Keys;
+use crate::auth::bcrypt_cost::UnmetCost;
+use crate::auth::token::Keys;
+use crate::cli::command_line::{InForce, describe_commands};
+use crate::config::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
+use crate::db::users::Credentials;
+use crate::db::{self, Access, Database, Options, Store, Timeouts};
+use crate::telemetry::logging::{self, Format};
 
 /// How long a command waits for a database that is not there yet.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -157,7 +158,7 @@ pub fn run(command: Command, in_force: &[InForce], warnings: &[String]) -> anyho
             django_database_url,
             database,
             output,
-        } => import::import_django(&django_database_url, &database, &output),
+        } => import_django::import_django(&django_database_url, &database, &output),
         Command::Completions { shell } => print_completions(shell),
     };
     match outcome {
@@ -167,8 +168,8 @@ pub fn run(command: Command, in_force: &[InForce], warnings: &[String]) -> anyho
 }
 
 /// The database, whose schema is this version's, for a command that makes one change after another.
-fn open_store(settings: DatabaseSettings) -> Result<Store, store::Error> {
-    store::check_schema(&settings.database_url, START_DEADLINE)?;
+fn open_store(settings: DatabaseSettings) -> Result<Store, db::Error> {
+    db::check_schema(&settings.database_url, START_DEADLINE)?;
     Ok(Store::open(Options {
         database: settings.database_url,
         pool_size: 2,
@@ -197,7 +198,7 @@ fn make_keys(settings: &TokenSettings) -> Keys {
 
 /// The user of this name.
 fn find_user(store: &Store, username: &str) -> anyhow::Result<Credentials> {
-    let found = store::users::find_credentials(now(store), username)?;
+    let found = db::users::find_credentials(now(store), username)?;
     found.with_context(|| format!("no user has the name {username:?}"))
 }
 

@@ -12,14 +12,14 @@ use signal_hook::iterator::Signals;
 
 use super::{BadSetting, START_DEADLINE, make_keys};
 use crate::api::{self, App};
-use crate::bcrypt_cost::check_cost;
-use crate::command_line::InForce;
-use crate::logging;
-use crate::password::{Cost, Hasher};
-use crate::server::{self, ClassLimits, Limits, Server, Stopper};
-use crate::settings::Settings;
-use crate::store::{self, MAX_BATCH, Options, Store, Timeouts};
-use crate::throttle::Throttle;
+use crate::auth::bcrypt_cost::check_cost;
+use crate::auth::password::{Cost, Hasher};
+use crate::auth::throttle::Throttle;
+use crate::cli::command_line::InForce;
+use crate::config::Settings;
+use crate::db::{self, MAX_BATCH, Options, Store, Timeouts};
+use crate::http::{self, ClassLimits, Limits, Server, Stopper};
+use crate::telemetry::logging;
 
 /// Heavy requests have this part of the pool's connections at the most, so that all others soon find one: a fourth.
 /// Measured on two cores, eight searches at once are answered faster than sixteen, and than four.
@@ -59,7 +59,7 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
             }
         })?;
     let workers = usize::try_from(settings.workers)?;
-    let fitting = server::raise_limit(settings.db_pool_size.into())?;
+    let fitting = http::raise_limit(settings.db_pool_size.into())?;
     let connections = match settings.max_connections {
         Some(wanted) => usize::try_from(wanted)?,
         None => fitting,
@@ -109,7 +109,7 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
 /// If the database does not answer in time or refuses, or the system gives no randomness.
 pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
     let database = settings.database.database_url.clone();
-    store::migrate(&database, START_DEADLINE)?;
+    db::migrate(&database, START_DEADLINE)?;
     let store = Store::open(Options {
         database,
         pool_size: settings.db_pool_size,

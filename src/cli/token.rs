@@ -2,7 +2,7 @@
 use serde::Serialize;
 
 use super::{Output, find_user, make_keys, open_store};
-use crate::settings::{DatabaseSettings, TokenSettings};
+use crate::config::{DatabaseSettings, TokenSettings};
 
 #[derive(Serialize)]
 struct Issued {

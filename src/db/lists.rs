@@ -72,26 +72,26 @@ pub(super) fn coalesce_first_pages(limits: Limits, executor: &Arc<Executor>) -> 
 
 /// One page of the movies of a shelf. First pages of one's own are answered in batches; others differ too much in
 /// what they cost.
-pub fn list(access: Access, asker: i64, shelf: Shelf, page: PageRequest) -> Result<Page, Error> {
+pub fn list(access: Access, user_id: i64, shelf: Shelf, page: PageRequest) -> Result<Page, Error> {
     let sql = match (shelf, page.number) {
-        (Shelf::Own, Some(1)) => return list_first(access, asker, page.size),
+        (Shelf::Own, Some(1)) => return list_first(access, user_id, page.size),
         (Shelf::Own, _) => LIST_SHELF,
         (Shelf::All, _) => LIST_ALL,
     };
-    let parameters: Parameters = parameters![asker, page.number, page.size];
+    let parameters: Parameters = parameters![user_id, page.number, page.size];
     decode_page(&access.run(sql, &parameters)?, &sql)
 }
 
-fn list_first(access: Access, asker: i64, size: i64) -> Result<Page, Error> {
+fn list_first(access: Access, user_id: i64, size: i64) -> Result<Page, Error> {
     let first_pages = &access.store.first_pages;
-    let rows = first_pages.submit((asker, size), access.batch_deadline())?;
+    let rows = first_pages.submit((user_id, size), access.batch_deadline())?;
     decode_page(&rows, &LIST_FIRST)
 }
 
 /// One page of those movies of a shelf that the filter keeps.
 pub fn search(
     access: Access,
-    asker: i64,
+    user_id: i64,
     shelf: Shelf,
     page: PageRequest,
     filter: &Filter,
@@ -101,7 +101,7 @@ pub fn search(
         Shelf::All => SEARCH_ALL,
     };
     let parameters: Parameters = parameters![
-        asker,
+        user_id,
         page.number,
         page.size,
         contains_pattern(&filter.title),

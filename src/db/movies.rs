@@ -150,8 +150,8 @@ pub(super) fn coalesce_pairs(sql: Sql, limits: Limits, executor: &Arc<Executor>)
 }
 
 /// Makes a movie of the user who asks.
-pub fn create(access: Access, asker: i64, movie: NewMovie) -> Result<Movie, Error> {
-    let input = (asker, movie.clone());
+pub fn create(access: Access, user_id: i64, movie: NewMovie) -> Result<Movie, Error> {
+    let input = (user_id, movie.clone());
     let creations = &access.store.creations;
     match creations.submit(input, access.batch_deadline()) {
         Ok(rows) => decode_created(&rows, movie),
@@ -176,9 +176,9 @@ fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
 }
 
 /// The movie with this id, whoever made it.
-pub fn read(access: Access, asker: i64, id: i64) -> Result<Found, Error> {
+pub fn read(access: Access, user_id: i64, id: i64) -> Result<Found, Error> {
     let reads = &access.store.reads;
-    let rows = reads.submit((asker, id), access.batch_deadline())?;
+    let rows = reads.submit((user_id, id), access.batch_deadline())?;
     let row = only_row(&rows, &READ)?;
     admit(row, &READ)?;
     let movie = decode(row).map_err(|error| READ.fault(error))?;
@@ -189,22 +189,22 @@ pub fn read(access: Access, asker: i64, id: i64) -> Result<Found, Error> {
 }
 
 /// Changes a movie of the user who asks; gives it as it is now.
-pub fn update(access: Access, asker: i64, id: i64, changes: Changes) -> Result<Movie, Error> {
+pub fn update(access: Access, user_id: i64, id: i64, changes: Changes) -> Result<Movie, Error> {
     let updates = &access.store.updates;
-    let rows = updates.submit((asker, id, changes), access.batch_deadline())?;
+    let rows = updates.submit((user_id, id, changes), access.batch_deadline())?;
     let row = only_row(&rows, &UPDATE)?;
-    admit_owner(row, asker, &UPDATE)?;
+    admit_owner(row, user_id, &UPDATE)?;
     // One that another request deleted meanwhile is missing too.
     let movie = decode(row).map_err(|error| UPDATE.fault(error))?;
     movie.ok_or(Error::MissingMovie)
 }
 
 /// Deletes a movie of the user who asks. Of several at once, one succeeds.
-pub fn delete(access: Access, asker: i64, id: i64) -> Result<(), Error> {
+pub fn delete(access: Access, user_id: i64, id: i64) -> Result<(), Error> {
     let deletions = &access.store.deletions;
-    let rows = deletions.submit((asker, id), access.batch_deadline())?;
+    let rows = deletions.submit((user_id, id), access.batch_deadline())?;
     let row = only_row(&rows, &DELETE)?;
-    admit_owner(row, asker, &DELETE)?;
+    admit_owner(row, user_id, &DELETE)?;
     let deleted: Option<i64> = get(row, "id", &DELETE)?;
     deleted.map(|_| ()).ok_or(Error::MissingMovie)
 }
@@ -215,7 +215,7 @@ pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> 
 
 /// Refuses on behalf of one who is not there or not active.
 pub(super) fn admit(row: &Row, sql: &Sql) -> Result<(), Error> {
-    match get(row, "asker_is_active", sql)? {
+    match get(row, "user_is_active", sql)? {
         None => Err(Error::UnknownUser),
         Some(false) => Err(Error::InactiveUser),
         Some(true) => Ok(()),
@@ -223,11 +223,11 @@ pub(super) fn admit(row: &Row, sql: &Sql) -> Result<(), Error> {
 }
 
 /// Refuses whoever may not change the movie, in the order of judgement: who asks, whether it is there, whose it is.
-fn admit_owner(row: &Row, asker: i64, sql: &Sql) -> Result<(), Error> {
+fn admit_owner(row: &Row, user_id: i64, sql: &Sql) -> Result<(), Error> {
     admit(row, sql)?;
     match get::<Option<i64>>(row, "creator_id", sql)? {
         None => Err(Error::MissingMovie),
-        Some(creator_id) if creator_id != asker => Err(Error::ForeignMovie),
+        Some(creator_id) if creator_id != user_id => Err(Error::ForeignMovie),
         Some(_) => Ok(()),
     }
 }

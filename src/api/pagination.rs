@@ -4,8 +4,8 @@ use utoipa::ToSchema;
 
 use super::error::Error;
 use super::query::Query;
-use crate::store::lists::{Page, PageRequest};
-use crate::store::movies::Movie;
+use crate::db::lists::{Page, PageRequest};
+use crate::db::movies::Movie;
 
 /// One page of a list, as Django REST framework's PageNumberPagination answers it.
 #[derive(Serialize, ToSchema)]

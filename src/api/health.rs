@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::error::Error;
 use super::{App, answer_json};
-use crate::metrics;
-use crate::server::Counters;
+use crate::http::Counters;
+use crate::telemetry::metrics;
 
 #[derive(Serialize)]
 struct Health {

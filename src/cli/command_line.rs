@@ -7,8 +7,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
-use crate::commands::Command;
-use crate::settings::{Settings, is_shown};
+use crate::cli::Command;
+use crate::config::{Settings, is_shown};
 
 /// In place of a value that may be a secret.
 const HIDDEN: &str = "(hidden)";
@@ -361,7 +361,7 @@ fn is_setting(command: &clap::Command, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
+    use crate::config::Settings;
 
     const KEY: &str = "--secret-key=opensesame-opensesame-opensesame";
 

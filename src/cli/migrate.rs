@@ -2,8 +2,8 @@
 use serde::Serialize;
 
 use super::{Output, START_DEADLINE};
-use crate::settings::DatabaseSettings;
-use crate::store;
+use crate::config::DatabaseSettings;
+use crate::db;
 
 #[derive(Serialize)]
 struct Migrated {
@@ -11,7 +11,7 @@ struct Migrated {
 }
 
 pub fn migrate(database: &DatabaseSettings, output: &Output) -> anyhow::Result<()> {
-    let applied = store::migrate(&database.database_url, START_DEADLINE)?;
+    let applied = db::migrate(&database.database_url, START_DEADLINE)?;
     let lines: Vec<_> = match applied.as_slice() {
         [] => vec!["nothing to apply".to_owned()],
         names => names.iter().map(|name| format!("{name} applied")).collect(),

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::output::{RawStderr, write_lines};
-use crate::metrics;
+use crate::telemetry::metrics;
 
 /// Bytes that may be queued, those being written included: some 100,000 lines of requests, which is what a busy service
 /// logs in 10 s.

@@ -8,7 +8,8 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::{metrics, text};
+use crate::python_text;
+use crate::telemetry::metrics;
 
 /// Django's list of common passwords (django/contrib/auth/common-passwords.txt.gz of Django 5.2, BSD-3-Clause,
 /// see common_passwords.LICENSE), one a line, in lower case.
@@ -234,10 +235,10 @@ pub fn find_weaknesses(password: &str) -> Vec<&'static str> {
     if password.chars().count() < MINIMUM_LENGTH {
         weaknesses.push("This password is too short. It must contain at least 8 characters.");
     }
-    if COMMON_PASSWORDS.contains(text::strip(&password.to_lowercase())) {
+    if COMMON_PASSWORDS.contains(python_text::strip(&password.to_lowercase())) {
         weaknesses.push("This password is too common.");
     }
-    if !password.is_empty() && password.chars().all(text::is_digit) {
+    if !password.is_empty() && password.chars().all(python_text::is_digit) {
         weaknesses.push("This password is entirely numeric.");
     }
     weaknesses
