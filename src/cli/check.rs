@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{BadSetting, Output, START_DEADLINE};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::config::Settings;
-use crate::db::{self, State};
+use crate::db::{self, SchemaState};
 
 #[derive(Serialize)]
 struct Checked {
@@ -15,7 +15,7 @@ struct Checked {
     /// What it can do without.
     notes: Vec<String>,
     /// Nothing where the database could not be reached.
-    database: Option<State>,
+    database: Option<SchemaState>,
 }
 
 /// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
@@ -49,7 +49,7 @@ pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyho
     }
 }
 
-fn describe(state: &State) -> Vec<String> {
+fn describe(state: &SchemaState) -> Vec<String> {
     let installed = state.extensions.iter().filter(|(_, is_there)| **is_there);
     let names: Vec<_> = installed.map(|(name, _)| name.as_str()).collect();
     vec![

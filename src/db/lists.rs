@@ -13,10 +13,10 @@ use super::session::{Parameters, parameters};
 use super::{Access, Error, Sql, sql};
 
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
-const LIST_SHELF: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
+const LIST_OWN: Sql = sql!("movies/list_own", [INT8, INT8, INT8]);
 const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
-const SEARCH_SHELF: Sql = sql!(
-    "movies/search_shelf",
+const SEARCH_OWN: Sql = sql!(
+    "movies/search_own",
     [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
 );
 const SEARCH_ALL: Sql = sql!(
@@ -75,7 +75,7 @@ pub(super) fn coalesce_first_pages(limits: Limits, executor: &Arc<Executor>) -> 
 pub fn list(access: Access, user_id: i64, shelf: Shelf, page: PageRequest) -> Result<Page, Error> {
     let sql = match (shelf, page.number) {
         (Shelf::Own, Some(1)) => return list_first(access, user_id, page.size),
-        (Shelf::Own, _) => LIST_SHELF,
+        (Shelf::Own, _) => LIST_OWN,
         (Shelf::All, _) => LIST_ALL,
     };
     let parameters: Parameters = parameters![user_id, page.number, page.size];
@@ -97,7 +97,7 @@ pub fn search(
     filter: &Filter,
 ) -> Result<Page, Error> {
     let sql = match shelf {
-        Shelf::Own => SEARCH_SHELF,
+        Shelf::Own => SEARCH_OWN,
         Shelf::All => SEARCH_ALL,
     };
     let parameters: Parameters = parameters![

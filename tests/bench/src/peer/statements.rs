@@ -18,11 +18,11 @@ const UPDATE: (&str, &str) = ("update", include_str!("../../sql/update.sql"));
 // These answer one question in the product too.
 const LIST_SHELF: (&str, &str) = (
     "list_shelf",
-    include_str!("../../../../sql/movies/list_shelf.sql"),
+    include_str!("../../../../sql/movies/list_own.sql"),
 );
 const SEARCH_SHELF: (&str, &str) = (
     "search_shelf",
-    include_str!("../../../../sql/movies/search_shelf.sql"),
+    include_str!("../../../../sql/movies/search_own.sql"),
 );
 
 async fn query(
