@@ -232,7 +232,7 @@ fn run_batch(
 ) -> Result<Vec<Rows>, RunError<Error>> {
     let rows = executor.run(sql, parameters, deadline)?;
     metrics::count_batch(sql.name, inputs);
-    timings::note_batch(inputs);
+    timings::record_batch_size(inputs);
     // The statement was applied: from here on a failure repeats nothing.
     rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
 }
