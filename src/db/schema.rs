@@ -81,7 +81,7 @@ impl SchemaState {
             problems.push(format!("PostgreSQL {version} is older than 13"));
         }
         if !self.is_writable {
-            problems.push("the server takes no writes".to_owned());
+            problems.push("the server does not accept writes".to_owned());
         }
         problems.extend(self.schema_problems());
         if !self.missing_privileges.is_empty() {
@@ -129,6 +129,11 @@ impl SchemaState {
             ));
         }
         problems
+    }
+
+    /// Whether all migrations of this version, and no others, made the schema.
+    pub fn is_current(&self) -> bool {
+        self.schema_problems().is_empty() && self.pending.is_empty()
     }
 
     /// What would make the pending migrations fail.
