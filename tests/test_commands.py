@@ -143,7 +143,7 @@ def test_white_space_around_a_value_is_no_part_of_it(launch_server, database):
     settings = {
         "BIND": " 127.0.0.1:0\n", "SECRET_KEY": f" {SECRET_KEY}\n", "DATABASE_URL": f" {database.url}\n", "WORKERS": "12 ", "BCRYPT_COST": " 4",
         "MOVIES_VISIBILITY": " shared ", "LOG_FORMAT": "text\r\n", "LOG_LEVEL": " info ", "SERVER_TIMING": " true ", "IDLE_TIMEOUT": " 70 ",
-        "LOGIN_WAIT": " 61 ", "CORS_ORIGINS": " https://a.example ", "TRUSTED_PROXIES": " 10.0.0.0/8 ", "MAX_CONNECTIONS": " ",
+        "LOGIN_COOLDOWN": " 61 ", "CORS_ORIGINS": " https://a.example ", "TRUSTED_PROXIES": " 10.0.0.0/8 ", "MAX_CONNECTIONS": " ",
     }
     log = "\n".join(launch_server(**settings).wait_until_listening().log)
     for line in ("WORKERS=12 (env", "MOVIES_VISIBILITY=shared (env", "LOG_FORMAT=text (env", "SERVER_TIMING=true (env", "TRUSTED_PROXIES=10.0.0.0/8 (env"):
