@@ -62,7 +62,7 @@ def test_each_file_holds_the_settings_of_this_installation():
 
 def test_a_setting_that_cannot_be_is_refused_as_at_a_start():
     done = run_print("systemd", WORKERS="none")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: it is a whole number, 2 to 1024\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: must be a whole number from 2 to 1024\n")
     assert run_print("kubernetes").returncode == 2
 
 
@@ -80,7 +80,7 @@ def test_a_unit_is_refused_where_systemd_would_not_take_the_path_of_the_program(
     program.parent.mkdir()
     shutil.copy(BINARY, program)
     done = subprocess.run([program, "print", "systemd"], env={}, capture_output=True, text=True, timeout=10)
-    assert (done.returncode, done.stdout) == (1, "") and "holds what a unit cannot" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "contains a character that a systemd unit cannot" in done.stderr
 
 
 @pytest.mark.parametrize("folder", ["a b", "a%n", "a$HOME", "a@port@", "é"])
