@@ -55,8 +55,8 @@ def test_each_file_holds_the_settings_of_this_installation():
     assert "    server 127.0.0.1:8000;\n" in printed("nginx")
     assert "pool-purge-delay 60s\n" in printed("haproxy") and "pool-purge-delay 480s\n" in printed("haproxy", IDLE_TIMEOUT="600")
     for proxy in ("nginx", "caddy"):
-        assert re.search(r"Below the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
-        assert re.search(r"Below the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
+        assert re.search(r"Shorter than the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
+        assert re.search(r"Shorter than the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
     assert "    server [::1]:81;\n" in printed("nginx", BIND="[::]:81")
 
 
