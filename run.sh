@@ -24,7 +24,7 @@ usage: ./run.sh [COMMAND] [FLAGS]
   restore FILE  bring back what FILE holds, with the service stopped; 'restore --replace FILE' in the place of others
   psql          open psql on the service's database
   test          build, and run all tests against servers and a throwaway cluster of their own
-  bench         measure the service beside its peers; './run.sh bench --help' tells its options
+  bench         measure the service beside other servers, or another build of it; './run.sh bench --help' lists the options
   help          show this
 
   check, completions, import-django, migrate, print, recount, token, users
