@@ -20,7 +20,7 @@ use crate::database::Database;
 
 /// Measures movies-api beside rouille's own server, a server made with axum, and PostgreSQL itself.
 #[derive(Parser)]
-#[command(name = "./run.sh bench")]
+#[command(bin_name = "./run.sh bench", disable_help_subcommand = true)]
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
@@ -43,26 +43,30 @@ struct Arguments {
 #[derive(Clone, Copy, clap::Args)]
 pub struct Rounds {
     /// Number of rounds
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Length of one measurement in seconds
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 }
 
 /// The servers that this program can be. It starts itself in these roles.
 #[derive(Clone, Copy, Debug, Subcommand)]
-#[command(hide = true)]
 enum Role {
     /// The movie routes on axum
+    #[command(hide = true)]
     Axum,
     /// The handlers of movies-api under rouille's own server
+    #[command(hide = true)]
     Rouille,
     /// movies-api with one input per statement
+    #[command(hide = true)]
     Unbatched,
     /// A response of fixed size under the server of movies-api
+    #[command(hide = true)]
     FixedResponse,
     /// A response of fixed size under rouille's own server
+    #[command(hide = true)]
     FixedResponseRouille,
 }
 

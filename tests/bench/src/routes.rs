@@ -247,7 +247,7 @@ fn measure_route(
         Target::at_most(description, p99_to_p50, limit)
     }));
     // A statement may serve the last request of a connection, whose response wrk no longer counts.
-    let uncounted = (CONNECTIONS * rounds.rounds) as f64 / requests as f64;
+    let uncounted = CONNECTIONS as f64 * f64::from(rounds.rounds) / requests as f64;
     let limit = if name == "read" { 0.5 } else { 1.0 };
     targets.push(Target::at_most(
         format!("{name}: statements per request"),
