@@ -948,7 +948,7 @@ stop_test_server() {
     SERVER=''
 }
 
-# The suite as a user runs it, against a service with default settings: see "Developing" in README.md. CI runs it in a new
+# The suite as a user runs it, against a service with default settings: see "Contributing" in README.md. CI runs it in a new
 # virtual environment on port 8000, exactly as the README says; elsewhere that port may be in use, so any free one is taken.
 test_service() {
     local log=$DATA_DIR/suite.log venv=$ROOT/target/service-venv port=0 status=0 movies

@@ -136,7 +136,7 @@ def test_promtool_finds_nothing_to_say(start_server):
 
 
 def test_promtool_accepts_the_readme_s_alerts_which_use_figures_that_are_shown(own_server, tmp_path):
-    rules = re.search(r"^```yaml\n(groups:.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+    rules = re.search(r"^```yaml\n(groups:.*?)^```$", (ROOT / "OPERATIONS.md").read_text(), re.MULTILINE | re.DOTALL)[1]
     (tmp_path / "rules.yml").write_text(rules)
     checked = subprocess.run([find_program("promtool", "prometheus"), "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, timeout=20)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -16,7 +16,7 @@ from conftest import BINARY, SECRET_KEY
 from programs import PATH, find_program
 
 FILES = ["systemd", "systemd-backup", "systemd-backup-timer", "container", "compose", "caddy", "nginx", "haproxy", "grafana"]
-README = Path(__file__).parent.parent / "README.md"
+OPERATIONS = Path(__file__).parent.parent / "OPERATIONS.md"
 SERIES = re.compile(r"\b(?:movies|process)_[a-z_]+")
 
 pytestmark = pytest.mark.own_servers
@@ -95,8 +95,8 @@ def test_a_unit_names_a_program_in_a_folder_with_an_odd_name(tmp_path, folder):
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_the_readme_s_haproxy_refuses_as_the_printed_one():
-    block = README.read_text().split("```haproxy\n")[1].split("```")[0]
+def test_documented_haproxy_sends_the_same_errors_as_the_printed_one():
+    block = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
     errors = [line for line in block.splitlines() if "http-error" in line]
     assert len(errors) == 3 and set(errors) <= set(printed("haproxy").splitlines())
 
@@ -120,7 +120,7 @@ def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_
     analyze = find_program("systemd-analyze", "systemd")
     recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", printed("systemd"), re.MULTILINE)
     assert [line.split()[0] for line in recipe] == ["createuser", "createdb"]
-    assert all(f"sudo -u postgres {line}\n" in README.read_text() for line in recipe)
+    assert all(f"sudo -u postgres {line}\n" in OPERATIONS.read_text() for line in recipe)
     for line in recipe:
         program, *arguments = line.split()
         cluster.call(program, "--host", cluster.folder, "--username=movies", *arguments)
