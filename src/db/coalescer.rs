@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::telemetry::timings::{self, Spent};
+use crate::telemetry::timings::{self, Timings};
 
 /// How long inputs of a group that could not get a lock are run apart.
 const ISOLATION: Duration = Duration::from_secs(2);
@@ -146,7 +146,7 @@ enum Outcome<I, R> {
     /// The caller is to lead the run of this number, whose first input is its own.
     Lead(u64, I),
     /// The result, and the time that its run took.
-    Done(R, Spent),
+    Done(R, Timings),
 }
 
 impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
@@ -370,7 +370,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         for (input, slot) in inputs.into_iter().zip(slots) {
             let group = input.group();
             if blocked.contains(&group) || deadline < Instant::now() + MIN_LEAD_TIME {
-                slot.put(Outcome::Done(Err(failure.clone()), Spent::default()));
+                slot.put(Outcome::Done(Err(failure.clone()), Timings::default()));
             } else if blocked.len() >= MAX_BLOCKED_GROUPS {
                 rest.push(input);
                 rest_slots.push(slot);
@@ -403,7 +403,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
 }
 
 /// Gives each waiter its output.
-fn hand_out<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, spent: Spent) {
+fn hand_out<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, spent: Timings) {
     for (slot, output) in slots.iter().zip(outputs) {
         slot.put(Outcome::Done(Ok(output), spent));
     }

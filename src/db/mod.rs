@@ -220,7 +220,7 @@ impl Sql {
 /// The rows for one input of a batch. They are decoded by the caller that submitted it, so that the leader is soon free.
 type Rows = Vec<Row>;
 
-/// Runs the statement for so many inputs. Its column `place` counts them from 1.
+/// Runs the statement for so many inputs. Its column `ordinal` counts them from 1.
 fn run_batch(
     executor: &Executor,
     sql: Sql,
@@ -230,7 +230,7 @@ fn run_batch(
 ) -> Result<Vec<Rows>, RunError<Error>> {
     let rows = executor.run(sql, parameters, deadline)?;
     metrics::count_batch(sql.name, inputs);
-    timings::note_batch(inputs);
+    timings::record_batch_size(inputs);
     // The statement was applied: from here on a failure repeats nothing.
     rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
 }
@@ -238,7 +238,7 @@ fn run_batch(
 fn rows_by_ordinal(rows: Vec<Row>, inputs: usize, sql: Sql) -> Result<Vec<Rows>, Error> {
     let mut outputs: Vec<Rows> = (0..inputs).map(|_| Rows::new()).collect();
     for row in rows {
-        let ordinal: i64 = movies::get(&row, "place", &sql)?;
+        let ordinal: i64 = movies::get(&row, "ordinal", &sql)?;
         let index = usize::try_from(ordinal - 1).ok();
         let output = index.and_then(|index| outputs.get_mut(index));
         output

@@ -221,13 +221,13 @@ impl Session {
             Ok(answer) => {
                 self.is_open &= answer.is_open;
                 metrics::count_statement(sql.name, answer.duration);
-                timings::note_statement(sql.name, answer.duration);
+                timings::record_statement(sql.name, answer.duration);
                 answer.rows
             }
             Err(end) => {
                 self.is_open = false;
                 metrics::count_statement(sql.name, left);
-                timings::note_statement(sql.name, left);
+                timings::record_statement(sql.name, left);
                 let cause = match end {
                     RecvTimeoutError::Timeout => {
                         self.abandoned.set();
