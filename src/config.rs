@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::api::{Origin, Visibility};
 use crate::auth::signing_key::{SigningKey, WeakKey};
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 use crate::telemetry::logging::{Format, Levels};
 
 /// What the service is set to.
@@ -99,7 +99,7 @@ pub struct Settings {
 pub struct DatabaseSettings {
     /// PostgreSQL to keep the data in: a URL or key=value pairs, as libpq takes them
     #[arg(long, env, hide_env_values = true, value_parser = parse_database_url)]
-    pub database_url: Database,
+    pub database_url: ConnectionConfig,
 }
 
 /// What signs tokens, and how long they live.
@@ -198,7 +198,7 @@ impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
 }
 
 /// As libpq reads it.
-pub fn parse_database_url(text: &str) -> Result<Database, String> {
+pub fn parse_database_url(text: &str) -> Result<ConnectionConfig, String> {
     text.trim().parse().map_err(|reason: String| {
         format!("it is postgresql://user:password@host:port/database or key=value pairs ({reason})")
     })

@@ -26,7 +26,7 @@ use crate::auth::token::Keys;
 use crate::cli::command_line::{InForce, describe_commands};
 use crate::config::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
 use crate::db::users::Credentials;
-use crate::db::{self, Access, Database, Options, Store, Timeouts};
+use crate::db::{self, ConnectionConfig, Database, Options, RequestDatabase, Timeouts};
 use crate::telemetry::logging::{self, Format};
 
 /// How long a command waits for a database that is not there yet.
@@ -100,7 +100,7 @@ pub enum Command {
     ImportDjango {
         /// Its PostgreSQL, as in DATABASE_URL; it is only read. A password is better kept in a passfile
         #[arg(value_parser = parse_database_url)]
-        django_database_url: Database,
+        django_database_url: ConnectionConfig,
         /// Where to.
         #[command(flatten)]
         database: DatabaseSettings,
@@ -168,10 +168,10 @@ pub fn run(command: Command, in_force: &[InForce], warnings: &[String]) -> anyho
 }
 
 /// The database, whose schema is this version's, for a command that makes one change after another.
-fn open_store(settings: DatabaseSettings) -> Result<Store, db::Error> {
+fn open_store(settings: DatabaseSettings) -> Result<Database, db::Error> {
     db::check_schema(&settings.database_url, START_DEADLINE)?;
-    Ok(Store::open(Options {
-        database: settings.database_url,
+    Ok(Database::open(Options {
+        connection: settings.database_url,
         pool_size: 2,
         timeouts: Timeouts {
             checkout: Duration::from_secs(3),
@@ -183,8 +183,8 @@ fn open_store(settings: DatabaseSettings) -> Result<Store, db::Error> {
 }
 
 /// The store for one change of a command.
-fn now(store: &Store) -> Access<'_> {
-    store.until(Instant::now() + 2 * COMMAND_TIMEOUT)
+fn now(store: &Database) -> RequestDatabase<'_> {
+    store.with_deadline(Instant::now() + 2 * COMMAND_TIMEOUT)
 }
 
 fn make_keys(settings: &TokenSettings) -> Keys {
@@ -197,7 +197,7 @@ fn make_keys(settings: &TokenSettings) -> Keys {
 }
 
 /// The user of this name.
-fn find_user(store: &Store, username: &str) -> anyhow::Result<Credentials> {
+fn find_user(store: &Database, username: &str) -> anyhow::Result<Credentials> {
     let found = db::users::find_credentials(now(store), username)?;
     found.with_context(|| format!("no user has the name {username:?}"))
 }

@@ -17,7 +17,7 @@ use crate::auth::password::{Cost, Hasher};
 use crate::auth::throttle::Throttle;
 use crate::cli::command_line::InForce;
 use crate::config::Settings;
-use crate::db::{self, MAX_BATCH, Options, Store, Timeouts};
+use crate::db::{self, Database, MAX_BATCH, Options, Timeouts};
 use crate::http::{self, ClassLimits, Limits, Server, Stopper};
 use crate::telemetry::logging;
 
@@ -110,8 +110,8 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
 pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
     let database = settings.database.database_url.clone();
     db::migrate(&database, START_DEADLINE)?;
-    let store = Store::open(Options {
-        database,
+    let store = Database::open(Options {
+        connection: database,
         pool_size: settings.db_pool_size,
         timeouts: Timeouts {
             checkout: Duration::from_secs(3),

@@ -12,7 +12,7 @@ use crate::api::registration::{judge_password, register_account};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{Cost, HASH_TIMEOUT, Hasher};
 use crate::config::{DatabaseSettings, PasswordSettings};
-use crate::db::users::{self, Listed};
+use crate::db::users::{self, UserSummary};
 
 /// What is done with users.
 #[derive(Debug, Subcommand)]
@@ -222,7 +222,7 @@ fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
 }
 
 /// Columns as wide as their widest cell. What a terminal would act on is escaped.
-fn make_table(users: &[Listed]) -> Vec<String> {
+fn make_table(users: &[UserSummary]) -> Vec<String> {
     let head = ["ID", "USERNAME", "EMAIL", "ACTIVE", "JOINED", "MOVIES"].map(str::to_owned);
     let rows = users.iter().map(|user| {
         [
