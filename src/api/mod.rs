@@ -147,7 +147,7 @@ fn route(request: &Request, path: &str, context: &Context) -> Result<Response, E
         },
         path: decode_unreserved(path),
     };
-    let take = timings::note_route;
+    let take = timings::record_route;
     let user_id = || authenticate(request, context);
     router!(target,
         (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, context) },
@@ -291,7 +291,7 @@ fn authenticate(request: &Request, context: &Context) -> Result<i64, Error> {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Nobody | Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
-            timings::note_asker(id);
+            timings::record_user(id);
             Ok(id)
         }
     }

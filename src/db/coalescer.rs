@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::telemetry::timings::{self, Spent};
+use crate::telemetry::timings::{self, Timings};
 
 /// How long the inputs of a group that could not get a lock are run apart.
 const ISOLATION: Duration = Duration::from_secs(2);
@@ -161,7 +161,7 @@ enum SlotState<I, R> {
     /// The caller must lead the run of this number. The first input of its batch is the caller's own.
     Lead(u64, I),
     /// The result, and the time spent on its run.
-    Done(R, Spent),
+    Done(R, Timings),
 }
 
 impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
@@ -213,8 +213,8 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
             let state = slot.wait(deadline.min(Instant::now() + self.limits.stall_timeout));
             let now = Instant::now();
             match state {
-                SlotState::Done(result, spent) => {
-                    timings::add(spent);
+                SlotState::Done(result, timings) => {
+                    timings::add(timings);
                     return result;
                 }
                 SlotState::Lead(number, _) if deadline < now + MIN_LEAD_TIME => {
@@ -288,8 +288,8 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
             .retain(|(_, waiting)| !Arc::ptr_eq(waiting, slot));
         drop(queue);
         match slot.take() {
-            SlotState::Done(result, spent) => {
-                timings::add(spent);
+            SlotState::Done(result, timings) => {
+                timings::add(timings);
                 result
             }
             SlotState::Lead(number, _) => {
@@ -349,11 +349,11 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
             number,
         };
         drop(queue);
-        let (outputs, spent) = timings::measure(|| (self.run)(&inputs, deadline));
+        let (outputs, timings) = timings::measure(|| (self.run)(&inputs, deadline));
         // The next batch starts while the waiters of this one get their outputs.
         drop(guard);
         match outputs {
-            Ok(outputs) => distribute(&slots, outputs, spent),
+            Ok(outputs) => distribute(&slots, outputs, timings),
             Err(RunError::NotApplied(failure))
                 if failure.may_concern_one_input() && inputs.len() > 1 =>
             {
@@ -365,7 +365,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
                 }
                 let failure = error.into_failure();
                 for slot in &slots {
-                    slot.set(SlotState::Done(Err(failure.clone()), spent));
+                    slot.set(SlotState::Done(Err(failure.clone()), timings));
                 }
             }
         }
@@ -385,7 +385,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
         for (input, slot) in inputs.into_iter().zip(slots) {
             let group = input.group();
             if blocked.contains(&group) || deadline < Instant::now() + MIN_LEAD_TIME {
-                slot.set(SlotState::Done(Err(failure.clone()), Spent::default()));
+                slot.set(SlotState::Done(Err(failure.clone()), Timings::default()));
             } else if blocked.len() >= MAX_BLOCKED_GROUPS {
                 rest.push(input);
                 rest_slots.push(slot);
@@ -395,32 +395,32 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
                     self.run_one(&input, deadline)
                         .map_err(RunError::into_failure)
                 };
-                let (result, spent) = timings::measure(run);
+                let (result, timings) = timings::measure(run);
                 self.record_lock(&input, &result);
                 if matches!(&result, Err(failure) if failure.is_blocked()) {
                     blocked.push(group);
                 }
-                slot.set(SlotState::Done(result, spent));
+                slot.set(SlotState::Done(result, timings));
             }
         }
         if rest.is_empty() {
             return;
         }
-        let (outputs, spent) = timings::measure(|| (self.run)(&rest, deadline));
+        let (outputs, timings) = timings::measure(|| (self.run)(&rest, deadline));
         let failure = match outputs {
-            Ok(outputs) => return distribute(&rest_slots, outputs, spent),
+            Ok(outputs) => return distribute(&rest_slots, outputs, timings),
             Err(error) => error.into_failure(),
         };
         for slot in rest_slots {
-            slot.set(SlotState::Done(Err(failure.clone()), spent));
+            slot.set(SlotState::Done(Err(failure.clone()), timings));
         }
     }
 }
 
 /// Gives each waiter its output.
-fn distribute<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, spent: Spent) {
+fn distribute<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, timings: Timings) {
     for (slot, output) in slots.iter().zip(outputs) {
-        slot.set(SlotState::Done(Ok(output), spent));
+        slot.set(SlotState::Done(Ok(output), timings));
     }
 }
 

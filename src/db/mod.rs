@@ -251,7 +251,7 @@ fn run_batch(
 ) -> Result<Vec<Rows>, RunError<Error>> {
     let rows = executor.run(sql, parameters, deadline)?;
     metrics::count_batch(sql.name, inputs);
-    timings::note_batch(inputs);
+    timings::record_batch_size(inputs);
     // The statement was applied: after a failure from here on it must not run again.
     rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
 }

@@ -84,12 +84,12 @@ struct CheckoutRecorder;
 impl HandleEvent for CheckoutRecorder {
     fn handle_checkout(&self, event: CheckoutEvent) {
         metrics::count_checkout(event.duration());
-        timings::note_pool(event.duration());
+        timings::record_pool_wait(event.duration());
     }
 
     fn handle_timeout(&self, event: TimeoutEvent) {
         metrics::count_checkout_timeout();
-        timings::note_pool(event.timeout());
+        timings::record_pool_wait(event.timeout());
     }
 }
 

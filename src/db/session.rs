@@ -222,13 +222,13 @@ impl Session {
             Ok(result) => {
                 self.is_usable &= result.is_usable;
                 metrics::count_statement(sql.name, result.duration);
-                timings::note_statement(sql.name, result.duration);
+                timings::record_statement(sql.name, result.duration);
                 result.rows
             }
             Err(end) => {
                 self.is_usable = false;
                 metrics::count_statement(sql.name, left);
-                timings::note_statement(sql.name, left);
+                timings::record_statement(sql.name, left);
                 let cause = match end {
                     RecvTimeoutError::Timeout => {
                         self.abandonment.set();
