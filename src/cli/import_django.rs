@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Output, START_DEADLINE};
+use super::common::{CONNECT_TIMEOUT, Output};
 use crate::config::DatabaseSettings;
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, import};
 
 /// Imports all rows or none.
@@ -14,7 +14,7 @@ use crate::db::import::{Imported, import};
 /// # Errors
 /// If a row cannot be imported: the output lists every reason.
 pub fn import_django(
-    source: &Database,
+    source: &ConnectionConfig,
     target: &DatabaseSettings,
     output: &Output,
 ) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub fn import_django(
         import(
             source,
             &target.database_url,
-            START_DEADLINE,
+            CONNECT_TIMEOUT,
             &mut |table, rows, total| progress.show(table, rows, total),
         )?
     };

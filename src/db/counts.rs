@@ -5,7 +5,7 @@ use std::time::Duration;
 use postgres::Transaction;
 use serde::Serialize;
 
-use super::database::Database;
+use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
 use super::movies::get;
 use super::schema::{begin, connect_within, within};
@@ -55,14 +55,14 @@ const RECOUNT_TIMEOUT: Duration = Duration::from_secs(180);
 ///
 /// # Errors
 /// If the database cannot be reached within `start_timeout`, or fails.
-pub fn check(database: &Database, start_timeout: Duration) -> Result<Counts, Error> {
+pub fn check(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
     let database = database.clone();
     within(RECOUNT_TIMEOUT, Kind::Read, move || {
         check_now(&database, start_timeout)
     })
 }
 
-fn check_now(database: &Database, start_timeout: Duration) -> Result<Counts, Error> {
+fn check_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
     let mut client = connect_within(database, start_timeout)?;
     let mut transaction = begin(&mut client, &BEGIN_CHECK)?;
     count_wrong(&mut transaction)
@@ -73,14 +73,14 @@ fn check_now(database: &Database, start_timeout: Duration) -> Result<Counts, Err
 /// # Errors
 /// If the database cannot be reached within `start_timeout`, or fails; or if another transaction that writes movies does
 /// not end within 10 s. Nothing is changed then.
-pub fn recount(database: &Database, start_timeout: Duration) -> Result<Counts, Error> {
+pub fn recount(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
     let database = database.clone();
     within(RECOUNT_TIMEOUT, Kind::Write, move || {
         recount_now(&database, start_timeout)
     })
 }
 
-fn recount_now(database: &Database, start_timeout: Duration) -> Result<Counts, Error> {
+fn recount_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
     let mut client = connect_within(database, start_timeout)?;
     let mut transaction = begin(&mut client, &BEGIN_RECOUNT)?;
     let found = count_wrong(&mut transaction)?;

@@ -8,7 +8,7 @@ use refinery::Migration;
 
 use super::error::{classify, describe};
 use super::schema::{MIGRATE_TIMEOUT, SchemaState, begin, connect_within, read_state, within};
-use super::{Database, Error, Kind, Sql, sql};
+use super::{ConnectionConfig, Error, Kind, Sql, sql};
 
 mod embedded {
     refinery::embed_migrations!("sql/migrations");
@@ -46,14 +46,14 @@ pub(super) const LAST_EARLIER_COMMIT: &str = "8baf01a";
 /// # Errors
 /// [`Error::Schema`] if the database has [`SchemaState::problems`] or a migration fails; another error if the database
 /// cannot be reached within `start_timeout`, or the migrations take longer than an hour.
-pub fn migrate(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
+pub fn migrate(database: &ConnectionConfig, start_timeout: Duration) -> Result<Vec<String>, Error> {
     let database = database.clone();
     within(MIGRATE_TIMEOUT, Kind::Write, move || {
         migrate_now(&database, start_timeout)
     })
 }
 
-fn migrate_now(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
+fn migrate_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Vec<String>, Error> {
     let mut client = connect_within(database, start_timeout)?;
     let mut lock_client = connect_within(database, start_timeout)?;
     let _lock = begin(&mut lock_client, &LOCK_MIGRATIONS)?;

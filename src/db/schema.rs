@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::error::classify;
 use super::migrations::{AppliedMigration, EarlierSchema, History, LAST_EARLIER_COMMIT};
-use super::{Database, Error, Kind, Sql, sql};
+use super::{ConnectionConfig, Error, Kind, Sql, sql};
 
 const DESCRIBE: Sql = sql!("schema/describe", []);
 const DESCRIBE_LETTERS: Sql = sql!("schema/describe_letters", []);
@@ -204,7 +204,7 @@ impl SchemaState {
 ///
 /// # Errors
 /// If the database cannot be reached within `start_timeout`, refuses the role, or does not answer in time.
-pub fn inspect(database: &Database, start_timeout: Duration) -> Result<SchemaState, Error> {
+pub fn inspect(database: &ConnectionConfig, start_timeout: Duration) -> Result<SchemaState, Error> {
     let database = database.clone();
     let timeout = start_timeout + INSPECT_TIMEOUT;
     within(timeout, Kind::Read, move || {
@@ -216,7 +216,7 @@ pub fn inspect(database: &Database, start_timeout: Duration) -> Result<SchemaSta
 ///
 /// # Errors
 /// [`Error::Schema`] if it is not; otherwise those of [`inspect`].
-pub fn check_schema(database: &Database, start_timeout: Duration) -> Result<(), Error> {
+pub fn check_schema(database: &ConnectionConfig, start_timeout: Duration) -> Result<(), Error> {
     let state = inspect(database, start_timeout)?;
     let problems = state.schema_problems();
     if !problems.is_empty() {
@@ -322,14 +322,14 @@ const UNLIMITED: &str =
 
 /// Connects, and tries again until `start_timeout` has passed unless the server refuses the role.
 pub(super) fn connect_within(
-    database: &Database,
+    database: &ConnectionConfig,
     start_timeout: Duration,
 ) -> Result<Client, Error> {
     let deadline = Instant::now() + start_timeout;
     loop {
         match database.connect(UNLIMITED) {
             Ok(session) => return Ok(session.client),
-            Err(error) if Instant::now() < deadline && !error.is_refusal => {
+            Err(error) if Instant::now() < deadline && !error.is_permanent => {
                 std::thread::sleep(Duration::from_millis(200));
             }
             Err(error) => return Err(Error::Unavailable(error.to_string())),
