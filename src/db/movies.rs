@@ -260,7 +260,7 @@ fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
     })
 }
 
-/// Returns the movie with this id, whoever created it.
+/// Returns the movie with this id, no matter who created it.
 ///
 /// # Errors
 /// [`Error::MissingMovie`] if there is none; as [`create`] otherwise.
