@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Output, START_DEADLINE};
+use super::common::{CONNECT_TIMEOUT, Output};
 use crate::config::DatabaseSettings;
 use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, import};
@@ -20,7 +20,7 @@ pub fn import_django(
         import(
             source,
             &target.database_url,
-            START_DEADLINE,
+            CONNECT_TIMEOUT,
             &mut |what, rows, total| progress.show(what, rows, total),
         )?
     };

@@ -68,7 +68,7 @@ def test_a_short_or_blank_signing_key_ends_every_command_that_uses_it(database, 
 @pytest.mark.parametrize("value", ["  ", "\t\n" * 20])
 def test_a_blank_signing_key_is_none(database, command, value):
     settings = {"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "SECRET_KEY": value}
-    told = (2, "movies-api: SECRET_KEY is not set, without a default (see --help)\n")
+    told = (2, "movies-api: SECRET_KEY is not set and has no default (see --help)\n")
     assert run(*command, **settings) == told
     del settings["SECRET_KEY"]
     assert run(*command, f"--secret-key={value}", **settings) == told
@@ -82,16 +82,16 @@ def test_white_space_around_a_signing_key_is_no_part_of_it(start_server):
 @pytest.mark.parametrize(
     "flags, missing",
     [
-        (["--secret-key="], "SECRET_KEY is not set"),
-        (["--secret-key", ""], "SECRET_KEY is not set"),
-        (["--secret-key=", "--database-url="], "DATABASE_URL and SECRET_KEY are not set"),
-        (["--bcrypt-cost=", "--secret-key="], "SECRET_KEY is not set"),
+        (["--secret-key="], "SECRET_KEY is not set and has"),
+        (["--secret-key", ""], "SECRET_KEY is not set and has"),
+        (["--secret-key=", "--database-url="], "DATABASE_URL and SECRET_KEY are not set and have"),
+        (["--bcrypt-cost=", "--secret-key="], "SECRET_KEY is not set and has"),
     ],
 )
 def test_an_empty_flag_counts_as_unset(database, flags, missing):
     settings = {} if "--database-url=" in flags else {"DATABASE_URL": database.url}
     code, output = run("check", *flags, **settings)
-    assert (code, output) == (2, f"movies-api: {missing}, without a default (see --help)\n")
+    assert (code, output) == (2, f"movies-api: {missing} no default (see --help)\n")
 
 
 def test_an_empty_flag_leaves_the_variable_in_force(database):
@@ -99,7 +99,7 @@ def test_an_empty_flag_leaves_the_variable_in_force(database):
     code, output = run("check", *flags, DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, SECRET_KEY_FALLBACKS=OTHER_KEY)
     assert (code, "settings    good" in output) == (0, True), output
     code, output = run("check", *flags, DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, WORKERS="1")
-    assert (code, output) == (2, "movies-api: WORKERS=1 is not allowed: it is a whole number, 2 to 1024\n")
+    assert (code, output) == (2, "movies-api: WORKERS=1 is not allowed: must be a whole number from 2 to 1024\n")
 
 
 # More of them, each with the words that it is refused with, are in tests/connection_strings.rs.
@@ -143,7 +143,7 @@ def test_a_misspelt_connection_string_is_refused_without_a_part_of_it(text):
     ]:
         code, output = run(*arguments, **environment)
         assert (code, output.count("\n"), PASSWORD in output) == (2, 1, False), output
-        assert output.startswith(f"movies-api: {name}=(hidden) is not allowed: it is postgresql://user:password@host:port/database")
+        assert output.startswith(f"movies-api: {name}=(hidden) is not allowed: must be postgresql://user:password@host:port/database")
         assert MISSPELT[text] in output, output
 
 
