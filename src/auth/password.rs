@@ -27,7 +27,7 @@ const PREFIX: &str = "bcrypt_sha256$";
 const PBKDF2_PREFIX: &str = "pbkdf2_sha256$";
 
 /// PBKDF2 of more iterations is not computed: Django 5.2 has 1,000,000, and a row that somebody tampered with must not
-/// hold a core. The import's statement find_locked_out knows the same bound.
+/// hold a core. The import's statement find_unverifiable_passwords knows the same bound.
 const MOST_ITERATIONS: u32 = 5_000_000;
 
 /// How long a request may wait for a core and its hash. A request has 9 s in all.

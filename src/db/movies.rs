@@ -31,10 +31,10 @@ const UPDATE: Sql = sql!(
 );
 const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY]);
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
-const LIST_OWN: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
+const LIST_OWN: Sql = sql!("movies/list_own", [INT8, INT8, INT8]);
 const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
 const SEARCH_OWN: Sql = sql!(
-    "movies/search_shelf",
+    "movies/search_own",
     [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
 );
 const SEARCH_ALL: Sql = sql!(

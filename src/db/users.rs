@@ -6,7 +6,7 @@ use super::session::{Parameters, parameters};
 use super::{Error, RequestDatabase, Sql, first_row, get, sql};
 
 const CREATE: Sql = sql!(write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
-const FIND_TAKEN: Sql = sql!("users/find_taken", [TEXT, TEXT]);
+const FIND_TAKEN: Sql = sql!("users/find_existing", [TEXT, TEXT]);
 const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
 const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
 const LIST: Sql = sql!("users/list", []);
