@@ -21,8 +21,8 @@ use serde::Serialize;
 
 pub use self::serve::open_app;
 use self::users::Users;
-use crate::auth::bcrypt_cost::UnmetCost;
-use crate::auth::token::Keys;
+use crate::auth::bcrypt_cost::CostTooHigh;
+use crate::auth::token::TokenKeys;
 use crate::cli::command_line::{InForce, describe_commands};
 use crate::config::{DatabaseSettings, Settings, TokenSettings, parse_database_url};
 use crate::db::users::Credentials;
@@ -127,7 +127,7 @@ pub struct Output {
 /// A setting that is well formed and cannot be met on this machine.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct BadSetting(#[from] UnmetCost);
+pub struct BadSetting(#[from] CostTooHigh);
 
 /// Runs the command to its end.
 ///
@@ -187,8 +187,8 @@ fn now(store: &Store) -> Access<'_> {
     store.until(Instant::now() + 2 * COMMAND_TIMEOUT)
 }
 
-fn make_keys(settings: &TokenSettings) -> Keys {
-    Keys::new(
+fn make_keys(settings: &TokenSettings) -> TokenKeys {
+    TokenKeys::new(
         &settings.secret_key,
         settings.secret_key_fallbacks.iter().flatten(),
         settings.access_token_lifetime,

@@ -11,9 +11,9 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::{BadSetting, START_DEADLINE, make_keys};
-use crate::api::{self, App};
+use crate::api::{self, AppState};
 use crate::auth::bcrypt_cost::check_cost;
-use crate::auth::password::{Cost, Hasher};
+use crate::auth::password::{Hasher, HashingOptions};
 use crate::auth::throttle::Throttle;
 use crate::cli::command_line::InForce;
 use crate::config::Settings;
@@ -94,7 +94,7 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
     .with_context(|| format!("listening on {}", settings.bind))?;
     let origins = settings.cors_origins.clone();
     server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
-    app.counters.get_or_init(|| server.counters());
+    app.server_stats.get_or_init(|| server.counters());
     drop(app);
     log::info!("listening on http://{}", server.local_address());
     stopper.get_or_init(|| server.stopper());
@@ -107,7 +107,7 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
 ///
 /// # Errors
 /// If the database does not answer in time or refuses, or the system gives no randomness.
-pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
+pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<AppState> {
     let database = settings.database.database_url.clone();
     db::migrate(&database, START_DEADLINE)?;
     let store = Store::open(Options {
@@ -120,23 +120,23 @@ pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
         },
         max_batch,
     });
-    Ok(App {
+    Ok(AppState {
         readiness: store.start_checks()?,
-        store,
-        keys: make_keys(&settings.tokens),
-        hasher: Hasher::new(Cost {
-            rounds_log2: settings.passwords.bcrypt_cost,
+        database: store,
+        token_keys: make_keys(&settings.tokens),
+        hasher: Hasher::new(HashingOptions {
+            bcrypt_cost: settings.passwords.bcrypt_cost,
             // Some workers are left for readers however many sign in at once.
-            waiting_limit: usize::try_from(settings.workers)? * 7 / 8,
+            max_waiting: usize::try_from(settings.workers)? * 7 / 8,
         }),
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies.clone(),
         account_failures: Throttle::new(settings.login_failures, settings.login_wait),
-        address_failures: Throttle::each_hour(settings.login_failures_per_hour),
-        registrations: Throttle::each_hour(settings.registrations_per_hour),
-        request_ids: AtomicU64::new(getrandom::u64()?),
+        address_failures: Throttle::per_hour(settings.login_failures_per_hour),
+        registrations: Throttle::per_hour(settings.registrations_per_hour),
+        next_request_id: AtomicU64::new(getrandom::u64()?),
         cors_origins: settings.cors_origins.clone(),
         server_timing: settings.server_timing,
-        counters: OnceLock::new(),
+        server_stats: OnceLock::new(),
     })
 }

@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::{BadSetting, Output, find_user, now, open_store};
-use crate::api::registration::{judge_password, register_account};
+use crate::api::{register_account, validate_password};
 use crate::auth::bcrypt_cost::check_cost;
-use crate::auth::password::{Cost, HASH_TIMEOUT, Hasher};
+use crate::auth::password::{HASH_TIMEOUT, Hasher, HashingOptions};
 use crate::config::{DatabaseSettings, PasswordSettings};
 use crate::db::users::{self, Listed};
 
@@ -185,7 +185,7 @@ fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()>
     let hasher = make_hasher(passwords)?;
     let store = open_store(user.database)?;
     let found = find_user(&store, &user.username)?;
-    let password = judge_password(read_password()?.expose_secret())?;
+    let password = validate_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
     users::set_password_hash(now(&store), found.id, &hash, None)?;
     let line = format!("{} has a new password", user.username);
@@ -214,10 +214,10 @@ fn read_password() -> anyhow::Result<SecretString> {
 /// Fails where the service, with the same settings, would not start: a hash of such a cost could not be verified in time.
 fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
     check_cost(settings.bcrypt_cost).map_err(BadSetting)?;
-    Ok(Hasher::new(Cost {
-        rounds_log2: settings.bcrypt_cost,
+    Ok(Hasher::new(HashingOptions {
+        bcrypt_cost: settings.bcrypt_cost,
         // One at a time waits for nobody.
-        waiting_limit: 0,
+        max_waiting: 0,
     }))
 }
 
