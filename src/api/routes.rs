@@ -301,9 +301,11 @@ mod tests {
             "*".to_owned(),
             "/api/v1/unknown/".to_owned(),
         ];
-        for entry in ROUTES {
+        let table = ROUTES.iter().map(|entry| entry.path);
+        let router = router_arms().into_iter().map(|(_, path, _)| path);
+        for path in table.chain(router) {
             for id in ["7", "0042", "%37", "+1", "-1", "1.0", "x", "%2531", "1/2"] {
-                paths.push(entry.path.replace("{id}", id));
+                paths.push(path.replace("{id}", id));
             }
             for file in [
                 "index.css",
@@ -312,7 +314,7 @@ mod tests {
                 "no.css",
                 "",
             ] {
-                paths.push(entry.path.replace("{file}", file));
+                paths.push(path.replace("{file}", file));
             }
         }
         let variants = paths.iter().flat_map(|path| {
