@@ -19,8 +19,8 @@ use super::{RequestContext, json_response};
 use crate::auth::bcrypt_cost::MAX_HASH_DURATION;
 use crate::auth::password::{self, Hasher, HashingPermit};
 use crate::auth::token::{Subject, TokenType};
-use crate::db::users::{self, Credentials, NewUser, Taken};
-use crate::db::{self, Access};
+use crate::db::users::{self, Credentials, NewUser, TakenFields};
+use crate::db::{self, RequestDatabase};
 
 /// The order in which validation errors name the fields of a registration.
 const REGISTRATION_FIELDS: [&str; 6] = [
@@ -77,7 +77,7 @@ pub fn register(request: &Request, context: &RequestContext) -> Result<Response,
 /// [`ApiError::Fields`] with all validation errors.
 pub fn register_account(
     fields: &[(&str, &str)],
-    database: Access,
+    database: RequestDatabase,
     hasher: &Hasher,
 ) -> Result<RegisteredUser, ApiError> {
     let registration = validate_registration(&body_data(fields), database)?;
@@ -103,7 +103,10 @@ fn body_data(fields: &[(&str, &str)]) -> BodyData {
         .collect()
 }
 
-fn validate_registration(data: &BodyData, database: Access) -> Result<Registration, ApiError> {
+fn validate_registration(
+    data: &BodyData,
+    database: RequestDatabase,
+) -> Result<Registration, ApiError> {
     let mut serializer = Serializer::new(data, false);
     let username = serializer.text(&USERNAME);
     let password = serializer.text(&PASSWORD);
@@ -132,13 +135,13 @@ fn validate_registration(data: &BodyData, database: Access) -> Result<Registrati
 /// All errors of an invalid registration, including taken values. Different passwords are reported only if all fields are
 /// valid, as the framework's `validate` method of a whole serializer.
 fn registration_error(
-    database: Access,
+    database: RequestDatabase,
     errors: FieldErrors,
     username: Option<&str>,
     email: Option<&str>,
 ) -> Result<ApiError, ApiError> {
     let taken = match (username, email) {
-        (None, None) => Taken::default(),
+        (None, None) => TakenFields::default(),
         _ => users::find_taken(database, username, email)?,
     };
     let mut errors = add_taken(errors, taken);
@@ -148,7 +151,7 @@ fn registration_error(
     Ok(ApiError::Fields(errors))
 }
 
-fn add_taken(mut errors: FieldErrors, taken: Taken) -> FieldErrors {
+fn add_taken(mut errors: FieldErrors, taken: TakenFields) -> FieldErrors {
     if taken.username {
         errors.add(
             "username",
@@ -164,7 +167,7 @@ fn add_taken(mut errors: FieldErrors, taken: Taken) -> FieldErrors {
 
 fn create_user(
     registration: Registration,
-    database: Access,
+    database: RequestDatabase,
     hasher: &Hasher,
 ) -> Result<RegisteredUser, ApiError> {
     let password = registration.password.expose_secret();

@@ -57,7 +57,7 @@ fn authenticate(request: &Request, state: &AppState) -> Result<Option<i64>, ApiE
         Subject::Missing => Err(ApiError::NoIdentification),
         Subject::Falsy | Subject::Invalid => Err(ApiError::UserNotFound),
         Subject::User(id) => {
-            timings::note_asker(id);
+            timings::record_user(id);
             Ok(Some(id))
         }
     }

@@ -169,7 +169,6 @@ impl From<db::Error> for ApiError {
             db::Error::UnknownUser => ApiError::UserNotFound,
             db::Error::InactiveUser => ApiError::UserInactive,
             db::Error::MissingMovie => ApiError::MovieNotFound,
-            db::Error::ForeignMovie => ApiError::PermissionDenied,
             db::Error::Unavailable(_)
             | db::Error::Unconfirmed(_)
             | db::Error::Blocked(_)

@@ -44,11 +44,11 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
     let body_bytes = size.unwrap_or_default();
     response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
     response.headers.extend(security_headers());
-    if state.server_timing && !trace.spent.is_nothing() {
-        let spent = trace.spent.to_string();
+    if state.server_timing && !trace.timings.is_empty() {
+        let timings = trace.timings.to_string();
         response
             .headers
-            .push(("Server-Timing".into(), spent.into()));
+            .push(("Server-Timing".into(), timings.into()));
     }
     cors::add_headers(request, &state.cors_origins, &mut response);
     let duration = started.elapsed();
@@ -67,7 +67,7 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
         status: response.status_code,
         duration,
         body_bytes,
-        slow: (duration > SLOW_REQUEST).then(|| trace.spent.to_string()),
+        slow: (duration > SLOW_REQUEST).then(|| trace.timings.to_string()),
         fault,
     };
     line.log();

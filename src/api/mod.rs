@@ -40,13 +40,13 @@ pub use self::routes::classify;
 use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::TokenKeys;
-use crate::db::{Access, Readiness, Store};
+use crate::db::{Database, Readiness, RequestDatabase};
 use crate::http::Counters;
 
 /// The state that all handlers share. It lives as long as the process, and workers read it without a lock of its own.
 pub struct AppState {
     /// Runs statements.
-    pub database: Store,
+    pub database: Database,
     /// The result of the last check of the database, at most two seconds old.
     pub readiness: Arc<Readiness>,
     /// Sign and verify tokens.
@@ -84,8 +84,8 @@ struct RequestContext<'a> {
 
 impl RequestContext<'_> {
     /// The database, whose statements end at the request's deadline.
-    fn database(&self) -> Access<'_> {
-        self.state.database.until(self.deadline)
+    fn database(&self) -> RequestDatabase<'_> {
+        self.state.database.with_deadline(self.deadline)
     }
 
     /// The user who makes the request.

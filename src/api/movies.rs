@@ -14,8 +14,7 @@ use super::validation::body::parse_body;
 use super::validation::fields::{CharField, IntegerField, Serializer, Validator};
 use super::validation::filters::{QueryParameters, parse_filter};
 use super::{RequestContext, json_response};
-use crate::db::lists::{self, Filter, PageRequest, Shelf};
-use crate::db::movies::{self, Changes, NewMovie};
+use crate::db::movies::{self, Changes, Filter, Found, NewMovie, PageRequest, Scope};
 use crate::db::users;
 
 pub const TITLE: CharField = CharField {
@@ -76,12 +75,12 @@ pub fn list_movies(request: &Request, context: &RequestContext) -> Result<Respon
         }
     };
     let scope = match context.state.visibility {
-        Visibility::Own => Shelf::Own,
-        Visibility::Shared => Shelf::All,
+        Visibility::Own => Scope::Own,
+        Visibility::Shared => Scope::All,
     };
     let found = match filter {
-        None => lists::list(context.database(), user_id, scope, page)?,
-        Some(filter) => lists::search(context.database(), user_id, scope, page, &filter)?,
+        None => movies::list(context.database(), user_id, scope, page)?,
+        Some(filter) => movies::search(context.database(), user_id, scope, page, &filter)?,
     };
     let list_url = format!("{base_url}{LIST_PATH}");
     let page = Page::new(found.total, found.movies, page, &list_url, &parameters)?;
@@ -131,10 +130,8 @@ pub fn create_movie(request: &Request, context: &RequestContext) -> Result<Respo
 pub fn read_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
     let user_id = context.user_id()?;
     let found = movies::read(context.database(), user_id, id)?;
-    if context.state.visibility == Visibility::Own && found.creator_id != user_id {
-        return Err(ApiError::PermissionDenied);
-    }
-    Ok(json_response(200, &found.movie))
+    let movie = check_permission(Action::Read, found, context)?;
+    Ok(json_response(200, &movie))
 }
 
 /// `PUT movies/{id}/`: replaces all fields.
@@ -170,14 +167,13 @@ fn change_movie(
     let user_id = context.user_id()?;
     match parse_fields(request, partial) {
         Ok(changes) => {
-            let movie = movies::update(context.database(), user_id, id, changes)?;
-            Ok(json_response(200, &movie))
+            let found = movies::update(context.database(), user_id, id, changes)?;
+            let movie = check_permission(Action::Change, found, context)?;
+            Ok(json_response(200, &movie.ok_or(ApiError::MovieNotFound)?))
         }
         Err(error) => {
             let found = movies::read(context.database(), user_id, id)?;
-            if found.creator_id != user_id {
-                return Err(ApiError::PermissionDenied);
-            }
+            check_permission(Action::Change, found, context)?;
             Err(error)
         }
     }
@@ -188,8 +184,38 @@ fn change_movie(
 /// # Errors
 /// 403 unless the user created the movie, 404 for a movie that does not exist.
 pub fn delete_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
-    movies::delete(context.database(), context.user_id()?, id)?;
+    let found = movies::delete(context.database(), context.user_id()?, id)?;
+    let deleted = check_permission(Action::Change, found, context)?;
+    deleted.ok_or(ApiError::MovieNotFound)?;
     Ok(Response::empty_204())
+}
+
+/// What a request does with one movie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Read,
+    /// Replace, update or delete.
+    Change,
+}
+
+/// Returns what a statement did with a movie, if the user may do this. This is the only place that decides it for read,
+/// update and delete. The statements for update and delete leave other users' movies as they are, so nothing has been
+/// changed if this fails.
+///
+/// # Errors
+/// 403 if the user may not.
+fn check_permission<T>(
+    action: Action,
+    found: Found<T>,
+    context: &RequestContext,
+) -> Result<T, ApiError> {
+    let is_creator = found.creator_id == context.user_id()?;
+    let is_shared = action == Action::Read && context.state.visibility == Visibility::Shared;
+    if is_creator || is_shared {
+        Ok(found.outcome)
+    } else {
+        Err(ApiError::PermissionDenied)
+    }
 }
 
 /// The fields of a movie in the body; without `partial`, all of them.

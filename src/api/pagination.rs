@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::validation::filters::QueryParameters;
 use super::validation::urlencoded;
-use crate::db::lists::PageRequest;
+use crate::db::movies::PageRequest;
 use crate::python_text;
 
 /// The number of results on a page without a valid `page_size`.

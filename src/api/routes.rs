@@ -110,7 +110,7 @@ pub fn respond(
     }
     let target = Target::new(request.method(), path);
     let response = dispatch(&target, |route, handler| {
-        timings::note_route(route);
+        timings::record_route(route);
         let user_id = check_access(access_of(route), request, context)?;
         handler(
             request,

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 
 use super::urlencoded::{check_field_count, parse_pairs};
 use crate::api::error::{ApiError, FieldErrors};
-use crate::db::lists::Filter;
+use crate::db::movies::Filter;
 use crate::python_text::{self, Decimal};
 
 /// The parameters of a request's query, decoded, in their order.
