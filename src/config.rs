@@ -13,7 +13,7 @@ use clap::builder::{BoolValueParser, EnumValueParser, PossibleValue, TypedValueP
 use clap::{ArgAction, ArgMatches, Args, Parser};
 use ipnet::IpNet;
 
-use crate::api::{Origin, Visibility};
+use crate::api::options::{Origin, Visibility};
 use crate::auth::signing_key::{SigningKey, WeakKey};
 use crate::db::ConnectionConfig;
 use crate::telemetry::logging::{Format, Levels};
