@@ -108,11 +108,11 @@ pub struct DatabaseSettings {
 /// The settings of commands that issue or verify tokens.
 #[derive(Args, Debug)]
 pub struct TokenSettings {
-    /// Secret key that signs tokens, at least 32 bytes
+    /// Key that signs tokens, at least 32 bytes
     #[arg(long, env, value_parser = str::parse::<SigningKey>)]
     pub secret_key: SigningKey,
 
-    /// Previous secret keys whose tokens are still accepted, at least 32 bytes each, separated by commas
+    /// Previous keys whose tokens are still accepted, at least 32 bytes each, separated by commas
     #[arg(long, env, value_delimiter = ',', value_parser = parse_fallback)]
     pub secret_key_fallbacks: Vec<Option<SigningKey>>,
 
