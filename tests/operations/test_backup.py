@@ -65,7 +65,7 @@ def test_what_a_running_service_holds_comes_back_in_an_empty_place(place, other_
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     later = ann.add_movie()
 
-    assert other_place.run("restore", file) == (0, "run.sh: brought back 2 users, 12 movies\n")
+    assert other_place.run("restore", file) == (0, "run.sh: restored 2 users, 12 movies\n")
     assert not other_place.database_runs()
     run, restored = other_place.serve()
     assert is_whole(restored.base, ann, kept) and len(kept) == 11
@@ -118,7 +118,7 @@ def test_users_are_given_up_for_those_of_a_backup_only_if_one_says_so(place, fil
     assert has_user(client.base, bob.username)
     run.terminate()
     assert run.wait(10) == 0
-    assert place.run("restore", "--replace", file) == (0, "run.sh: brought back 1 users, 2 movies\n")
+    assert place.run("restore", "--replace", file) == (0, "run.sh: restored 1 users, 2 movies\n")
     _, client = place.serve()
     assert is_whole(client.base, ann, movies) and not has_user(client.base, bob.username)
 
@@ -133,7 +133,7 @@ def test_a_file_that_is_not_whole_is_refused_and_nothing_is_changed(database, st
     whole = file.read_bytes()
     file.write_bytes(whole[: int(len(whole) * kept) if isinstance(kept, float) else kept])
     status, said = place.run("restore", file)
-    assert status == 1 and said.endswith(f"run.sh: {file} is not a whole backup of this service: nothing was changed\n")
+    assert status == 1 and said.endswith(f"run.sh: {file} is not a complete backup of this service: nothing was changed\n")
     assert not place.folder.exists()
     assert place.run("restore", "--replace", file, DATABASE_URL=database.url)[0] == 1
     assert is_whole(start_server().base, ann, movies)

@@ -14,7 +14,7 @@ import requests
 from helpers.client import MOVIES, TOKEN, Client, wait_until
 from helpers.cluster import Cluster, free_port
 from helpers.programs import PATH, find_program
-from helpers.settings import BINARY, README, SECRET_KEY
+from helpers.settings import BINARY, OPERATIONS, SECRET_KEY
 
 FILES = ["systemd", "systemd-backup", "systemd-backup-timer", "container", "compose", "caddy", "nginx", "haproxy", "grafana"]
 SERIES = re.compile(r"\b(?:movies|process)_[a-z_]+")
@@ -95,8 +95,8 @@ def test_a_unit_names_a_program_in_a_folder_with_an_odd_name(tmp_path, folder):
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_the_readme_s_haproxy_refuses_as_the_printed_one():
-    block = README.read_text().split("```haproxy\n")[1].split("```")[0]
+def test_documented_haproxy_sends_the_same_errors_as_the_printed_one():
+    block = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
     errors = [line for line in block.splitlines() if "http-error" in line]
     assert len(errors) == 3 and set(errors) <= set(printed("haproxy").splitlines())
 
@@ -120,7 +120,7 @@ def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_
     analyze = find_program("systemd-analyze", "systemd")
     recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", printed("systemd"), re.MULTILINE)
     assert [line.split()[0] for line in recipe] == ["createuser", "createdb"]
-    assert all(f"sudo -u postgres {line}\n" in README.read_text() for line in recipe)
+    assert all(f"sudo -u postgres {line}\n" in OPERATIONS.read_text() for line in recipe)
     for line in recipe:
         program, *arguments = line.split()
         cluster.call(program, "--host", cluster.folder, "--username=movies", *arguments)

@@ -82,7 +82,7 @@ def test_stop_ends_the_service_and_its_run(place):
     assert run.wait(10) == 0
     assert not place.database_runs()
     status, said = place.run("stop")
-    assert status == 1 and said.startswith("run.sh: nothing runs for ")
+    assert status == 1 and said.startswith("run.sh: nothing is running for ")
 
 
 def test_a_second_run_on_the_same_data_says_so_and_harms_nothing(place):
@@ -99,7 +99,7 @@ def test_a_taken_port_is_one_line_and_the_database_is_stopped(place):
         status, said = place.run(BIND=f"127.0.0.1:{port}")
     assert status == 1
     assert said == (
-        f"run.sh: 127.0.0.1:{port} is in use by another program: end it, or choose another address with --bind,"
+        f"run.sh: 127.0.0.1:{port} is in use by another program: stop it, or choose another address with --bind,"
         " such as --bind 127.0.0.1:8001\n"
     )
     assert not (place.folder / "database").exists()
@@ -110,7 +110,7 @@ def test_a_taken_port_is_one_line_and_the_database_is_stopped(place):
     [
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 1, "movies-api: "),
         ({"BCRYPT_COST": "99"}, 2, "movies-api: BCRYPT_COST=99 is not allowed"),
-        ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot make /dev/null/data"),
+        ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot create /dev/null/data"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line_and_a_status(place, settings, status, told):
@@ -234,7 +234,7 @@ def test_cluster_of_earlier_version_is_given_to_a_role_without_superuser(place):
     assert count == 4
     backup = place.parent / "backup"
     assert place.run("backup", backup)[0] == 0
-    assert place.run("restore", "--replace", backup) == (0, "run.sh: brought back 1 users, 5 movies\n")
+    assert place.run("restore", "--replace", backup) == (0, "run.sh: restored 1 users, 5 movies\n")
 
 
 def test_flags_of_serve_reach_the_program(place):
@@ -369,7 +369,7 @@ def test_postgresql_that_cannot_be_started_again_ends_the_run_with_its_cause(pla
     os.kill(place.number_in("database/cluster/postmaster.pid"), signal.SIGKILL)
     assert run.wait(60) == 1
     said = run.log.read_text()
-    assert said.count("Starting it again") == 5
+    assert said.count("Restarting it") == 5
     last = [line for line in said.splitlines() if line.startswith("run.sh: ")][-1]
     assert last.startswith("run.sh: PostgreSQL does not stay up: ") and f"(log: {cluster}/server.log)" in last
     assert "pg_control" in last
@@ -380,7 +380,7 @@ def test_failure_of_initdb_names_its_cause_and_the_log(place):
     status, said = place.run(largest_file=100_000)
     assert status == 1
     assert re.fullmatch(
-        rf"run\.sh: the database could not be made: .*File too large.* \(log: {place.folder}/initdb\.log\)", said.splitlines()[-1]
+        rf"run\.sh: the database cannot be created: .*File too large.* \(log: {place.folder}/initdb\.log\)", said.splitlines()[-1]
     ), said
 
 
