@@ -56,7 +56,7 @@ pub fn serve(
         move |request| api::classify(request, visibility),
         move |request, deadline| api::handle(request, &handler_app, deadline),
     )
-    .with_context(|| format!("BIND={} cannot be listened on", settings.bind))?;
+    .with_context(|| format!("cannot listen on BIND={}", settings.bind))?;
     let origins = settings.cors_origins.clone();
     server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
     app.counters.get_or_init(|| server.counters());
