@@ -23,8 +23,8 @@ use crate::db::{self, Database, MAX_BATCH, Options, Timeouts};
 use crate::http::{self, ClassLimits, Limits, Server, Stopper};
 use crate::telemetry::logging;
 
-/// Heavy requests may use one in this many connections of the pool at once, so that other requests soon find a free one.
-/// Measured on two cores with a pool of 32: eight searches at once complete faster than sixteen, and than four.
+/// Heavy requests may use one in this many connections of the pool at once, so that other requests soon find a free
+/// one. Measured on two cores with a pool of 32: eight searches at once complete faster than sixteen, and than four.
 const HEAVY_SHARE: u32 = 4;
 
 /// Serves until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -56,7 +56,7 @@ pub fn serve(
         move |request| api::classify(request, visibility),
         move |request, deadline| api::handle(request, &handler_app, deadline),
     )
-    .with_context(|| format!("BIND={} cannot be listened on", settings.bind))?;
+    .with_context(|| format!("cannot listen on BIND={}", settings.bind))?;
     let origins = settings.cors_origins.clone();
     server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
     app.server_stats.get_or_init(|| server.counters());
@@ -94,8 +94,8 @@ fn stop_on_signal(shutdown_handle: Arc<OnceLock<Stopper>>) -> io::Result<()> {
     Ok(())
 }
 
-/// The server's limits for these settings, with warnings for settings that do not fit together. Raises the process's limit
-/// of open files.
+/// The server's limits for these settings, with warnings for settings that do not fit together. Raises the process's
+/// limit of open files.
 fn make_limits(settings: &Settings) -> anyhow::Result<Limits> {
     let allowed = http::raise_limit(settings.db_pool_size.into())
         .context("the limit of open files cannot be raised")?;
@@ -128,8 +128,8 @@ fn make_limits(settings: &Settings) -> anyhow::Result<Limits> {
     })
 }
 
-/// Migrates and opens the database, and makes the state that all handlers share. At most `max_batch` requests are combined
-/// into one statement.
+/// Migrates and opens the database, and makes the state that all handlers share. At most `max_batch` requests are
+/// combined into one statement.
 ///
 /// # Errors
 /// If the database cannot be reached in time or rejects the migrations, or the system has no randomness.
