@@ -1,10 +1,15 @@
 //! Which other sites' scripts may read answers (the Fetch standard's CORS protocol): named origins alone, off by
 //! default. Credentials of the browser's own, such as cookies, are never allowed: a token is sent by the script.
+use std::borrow::Cow;
+
 use rouille::{Request, Response};
 
 use super::forwarded::is_host;
 use super::headers::find_single;
-use crate::http::{Header, HeaderLookup};
+use crate::http::HeaderLookup;
+
+/// A response's header, as rouille has it.
+type Header = (Cow<'static, str>, Cow<'static, str>);
 
 /// What a script may read beside the headers that the standard allows.
 const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::error::Error;
 use super::{App, answer_json};
-use crate::http::Counters;
+use crate::http::Stats;
 use crate::telemetry::metrics;
 
 #[derive(Serialize)]
@@ -67,7 +67,7 @@ pub fn show_metrics(app: &App) -> Result<Response, Error> {
     Ok(response.with_unique_header("Cache-Control", "no-store"))
 }
 
-fn register_server(registry: &mut Registry, counters: &Counters) {
+fn register_server(registry: &mut Registry, counters: &Stats) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for (name, help, gauge) in [
         (
@@ -88,7 +88,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_body_bytes",
             "Bytes of bodies on their way, and of answers not taken",
-            &counters.body_bytes,
+            &counters.buffered_bytes,
         ),
     ] {
         registry.register(name, help, ConstGauge::new(load(gauge)));
@@ -102,7 +102,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_connections_refused",
             "Connections past MAX_CONNECTIONS",
-            &counters.refused,
+            &counters.rejected_connections,
         ),
         (
             "movies_accept_errors",
@@ -117,7 +117,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_server_refusals",
             "Requests that broke HTTP's rules or bounds",
-            &counters.refusals,
+            &counters.rejected_requests,
         ),
         (
             "movies_requests_shed",
@@ -126,22 +126,22 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         ),
         (
             "movies_handler_timeouts",
-            "Handlers past their deadline",
+            "Handlers that returned after their deadline",
             &counters.handler_timeouts,
         ),
         (
             "movies_handler_panics",
             "Handlers that panicked",
-            &counters.panics,
+            &counters.handler_panics,
         ),
     ] {
         registry.register(name, help, ConstCounter::new(load(counter)));
     }
     let cut = Family::<[(&str, &str); 1], Counter>::default();
     for (waiting_for, counter) in [
-        ("head", &counters.cut_heads),
-        ("body", &counters.cut_bodies),
-        ("write", &counters.cut_writes),
+        ("head", &counters.head_timeouts),
+        ("body", &counters.body_timeouts),
+        ("write", &counters.write_timeouts),
     ] {
         let series = cut.get_or_create(&[("waiting_for", waiting_for)]);
         series.inc_by(load(counter));

@@ -11,6 +11,7 @@ mod fields;
 mod forwarded;
 mod headers;
 mod health;
+mod http_errors;
 mod middleware;
 mod movies;
 mod operations;
@@ -28,15 +29,16 @@ use ipnet::IpNet;
 use rouille::{Request, Response, router};
 use serde::Serialize;
 
-pub use self::cors::{Origin, error_headers_of};
+pub use self::cors::Origin;
 use self::error::Error;
+pub use self::http_errors::render_http_error;
 pub use self::middleware::handle;
 use self::movies::MovieId;
 use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Subject};
 use crate::db::{self, Access, Readiness, Store};
-use crate::http::{Class, Counters};
+use crate::http::{Class, Stats};
 use crate::telemetry::metrics::Route;
 use crate::telemetry::timings;
 
@@ -76,7 +78,7 @@ pub struct App {
     /// Whether answers say where their time went.
     pub server_timing: bool,
     /// What the server counts, once there is one.
-    pub counters: OnceLock<Arc<Counters>>,
+    pub counters: OnceLock<Arc<Stats>>,
 }
 
 /// What a handler is given beside its request.

@@ -5,7 +5,7 @@ use super::error::{Error, FieldErrors};
 use super::query::MAX_FIELDS;
 use crate::auth::throttle::Throttled;
 use crate::auth::token::Rejection;
-use crate::http::refusal::Refusal;
+use crate::http::HttpError;
 
 /// One line of the table.
 pub struct Operation {
@@ -40,17 +40,19 @@ impl Operation {
 }
 
 /// What any request may meet before a handler sees it. One broken rule of framing stands for all.
-pub const OF_THE_SERVER: [(&str, Refusal); 10] = [
-    ("framing", Refusal::Malformed("There is no Host.")),
-    ("slow", Refusal::Slow),
-    ("large_body", Refusal::LargeBody),
-    ("long_target", Refusal::LongTarget),
-    ("expectation", Refusal::Expectation),
-    ("large_head", Refusal::LargeHead),
-    ("crowded", Refusal::Crowded),
-    ("busy", Refusal::Busy),
-    ("stuck", Refusal::Stuck),
-    ("version", Refusal::Version),
+pub const OF_THE_SERVER: [(&str, HttpError); 9] = [
+    (
+        "framing",
+        HttpError::BadRequest("The Host header is missing."),
+    ),
+    ("slow", HttpError::RequestTimeout),
+    ("large_body", HttpError::BodyTooLarge),
+    ("long_target", HttpError::TargetTooLong),
+    ("expectation", HttpError::ExpectationFailed),
+    ("large_head", HttpError::HeadersTooLarge),
+    ("crowded", HttpError::TooManyConnections),
+    ("busy", HttpError::Overloaded),
+    ("version", HttpError::VersionNotSupported),
 ];
 
 fn fields_missing(names: &[&'static str]) -> Error {

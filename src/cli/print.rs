@@ -97,7 +97,7 @@ impl FromArgMatches for Given {
         Ok(Given {
             bind: *matches.get_one("bind").ok_or_else(missing)?,
             idle_timeout: *matches.get_one("idle_timeout").ok_or_else(missing)?,
-            files: http::files_for(
+            files: http::required_open_files(
                 number("max_connections"),
                 number("db_pool_size").ok_or_else(missing)?,
             ),

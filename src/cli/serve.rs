@@ -18,7 +18,7 @@ use crate::auth::throttle::Throttle;
 use crate::cli::command_line::InForce;
 use crate::config::Settings;
 use crate::db::{self, MAX_BATCH, Options, Store, Timeouts};
-use crate::http::{self, ClassLimits, Limits, Server, Stopper};
+use crate::http::{self, ClassLimits, Limits, Server, ShutdownHandle};
 use crate::telemetry::logging;
 
 /// Heavy requests have this part of the pool's connections at the most, so that all others soon find one: a fourth.
@@ -43,7 +43,7 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
         flag::register(signal, Arc::clone(&stop))?;
     }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let stopper: Arc<OnceLock<Stopper>> = Arc::default();
+    let stopper: Arc<OnceLock<ShutdownHandle>> = Arc::default();
     let told = Arc::clone(&stopper);
     thread::Builder::new()
         .name("signals".to_owned())
@@ -53,13 +53,13 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
             }
             log::info!("stopping");
             match told.get() {
-                Some(stopper) => stopper.stop(),
+                Some(stopper) => stopper.shut_down(),
                 // It waits for its database, or for another instance's migrations: nothing has to be finished.
                 None => process::exit(0),
             }
         })?;
     let workers = usize::try_from(settings.workers)?;
-    let fitting = http::raise_limit(settings.db_pool_size.into())?;
+    let fitting = http::raise_open_file_limit(settings.db_pool_size.into())?;
     let connections = match settings.max_connections {
         Some(wanted) => usize::try_from(wanted)?,
         None => fitting,
@@ -79,8 +79,8 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
             max_in_flight: usize::try_from(settings.db_pool_size / HEAVY_SHARE)?.max(1),
             ..defaults.heavy
         },
-        connections,
-        idle_deadline: settings.idle_timeout,
+        max_connections: connections,
+        idle_timeout: settings.idle_timeout,
         ..defaults
     };
     let visibility = settings.movies_visibility;
@@ -93,11 +93,11 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
     )
     .with_context(|| format!("listening on {}", settings.bind))?;
     let origins = settings.cors_origins.clone();
-    server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
-    app.counters.get_or_init(|| server.counters());
+    server.set_error_renderer(move |error, lookup| api::render_http_error(error, lookup, &origins));
+    app.counters.get_or_init(|| server.stats());
     drop(app);
     log::info!("listening on http://{}", server.local_address());
-    stopper.get_or_init(|| server.stopper());
+    stopper.get_or_init(|| server.shutdown_handle());
     server.run().context("serving")?;
     log::info!("stopped");
     Ok(())
