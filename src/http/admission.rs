@@ -472,7 +472,7 @@ mod tests {
         assert!(admit(&queue, 2, began).is_some());
         assert!(admit(&queue, 3, began).is_none());
         assert!(queue.awaits_time());
-        assert!(number(queue.next(began)).is_none());
+        assert!(number(queue.try_start(began)).is_none());
         assert_eq!(number(queue.release(permit, began)), Some(3));
         assert!(!queue.awaits_time());
     }

@@ -99,7 +99,7 @@ enum State {
 /// What follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    NextRequest,
+    ReadRequest,
     Close,
     /// Close later, since the client may still be sending (see [`Lingering`]).
     Linger,
@@ -245,7 +245,7 @@ impl Connection {
             pipelining_deadline.is_some_and(|until| Instant::now() > until || !has_input());
         let closes = is_last || !context.keep_alive;
         let next = match closes {
-            false => Next::NextRequest,
+            false => Next::ReadRequest,
             true if context.keep_alive || has_input() => Next::Linger,
             true => Next::Close,
         };
