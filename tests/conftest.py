@@ -5,23 +5,17 @@ MOVIES_API_URL (default http://127.0.0.1:8000), and those that need a server or 
 import contextlib
 import json
 import os
-import re
 import secrets
-import signal
-import subprocess
-import threading
 import time
 
 import pytest
 
-from client import MISSING, Client, word
-from place import Place
-from programs import skip_unless_ci
-
-BINARY = os.environ.get("MOVIES_API_BINARY")
-MAINTENANCE_DATABASE = os.environ.get("TEST_DATABASE_URL")
-HAS_OWN_SERVERS = bool(BINARY and MAINTENANCE_DATABASE)
-SECRET_KEY = "a-key-of-the-tests-alone-long-enough-for-hs512-0123456789abcdef-0123"
+from helpers.client import MISSING, Client
+from helpers.database import Database, Link
+from helpers.place import Place
+from helpers.programs import find_program
+from helpers.server import Server
+from helpers.settings import HAS_OWN_SERVERS, SECRET_KEY
 
 # A test needs servers of its own if it uses one of these fixtures, directly or not, or is marked `own_servers`.
 OWN_SERVER_FIXTURES = {"make_server", "database", "place"}
@@ -65,148 +59,6 @@ def pytest_make_parametrize_id(config, val, argname):
     text = "missing" if val is MISSING else val if isinstance(val, str) else repr(val)
     text = ascii(text)[1:-1]
     return text if len(text) <= 48 else f"{text[:40]}..{len(text)}"
-
-
-class Database:
-    """A database of a test's own, changed directly where no request can."""
-
-    def __init__(self, options=""):
-        import psycopg
-
-        self.name = f"movies_{word()}"
-        self.connect = psycopg.connect
-        self.url = psycopg.conninfo.make_conninfo(MAINTENANCE_DATABASE, dbname=self.name)
-        self.manage(f"create database {self.name} template template0 {options}")
-
-    def manage(self, statement):
-        """One statement on the maintenance database."""
-        with self.connect(MAINTENANCE_DATABASE, autocommit=True) as connection:
-            connection.execute(statement)
-
-    def run(self, statement, *values):
-        """One statement on this database; its rows, if it has any."""
-        with self.connect(self.url) as connection:
-            done = connection.execute(statement, values)
-            return done.fetchall() if done.description else None
-
-    def take_away(self):
-        """From now on it refuses connections, and those that were open are cut."""
-        self.manage(f"alter database {self.name} with allow_connections false")
-        self.cut_connections()
-
-    def count_connections(self):
-        with self.connect(MAINTENANCE_DATABASE) as connection:
-            return connection.execute("select count(*) from pg_stat_activity where datname = %s", [self.name]).fetchone()[0]
-
-    def cut_connections(self):
-        """Returns once they are gone."""
-        self.manage(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{self.name}'")
-
-    def give_back(self):
-        self.manage(f"alter database {self.name} with allow_connections true")
-
-    def drop(self):
-        self.manage(f"drop database if exists {self.name} with (force)")
-
-
-class Link:
-    """A way to a database that can be cut: a folder with a link to the cluster's socket."""
-
-    def __init__(self, database, folder):
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
-        place = conninfo_to_dict(MAINTENANCE_DATABASE)
-        name = f".s.PGSQL.{place.get('port', 5432)}"
-        if not str(place.get("host", "")).startswith("/"):
-            skip_unless_ci("needs a cluster on a unix socket: ./run.sh test")
-        self.database, self.link, self.socket = database, folder / name, os.path.join(place["host"], name)
-        self.url = make_conninfo(database.url, host=str(folder))
-        self.mend()
-
-    def mend(self):
-        self.link.symlink_to(self.socket)
-
-    def cut(self):
-        self.link.unlink()
-        self.database.cut_connections()
-
-
-class Server:
-    """The binary as a process of its own, its log, and the clients that have to hang up before it stops."""
-
-    def __init__(self, settings, under=()):
-        self.under = under
-        self.settings = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", "DB_POOL_SIZE": "8", **settings}
-        self.clients = []
-        self.launch()
-
-    def launch(self):
-        """Starts the process, and does not wait for it to listen."""
-        environment = {name: value for name, value in self.settings.items() if value is not None}
-        self.log = []
-        self.changed = threading.Condition()
-        self.process = subprocess.Popen(
-            [*self.under, BINARY], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/"
-        )
-        self.reader = threading.Thread(target=self.read_log, daemon=True)
-        self.reader.start()
-
-    def read_log(self):
-        for line in self.process.stdout:
-            with self.changed:
-                self.log.append(line.decode(errors="replace").rstrip("\n"))
-                self.changed.notify_all()
-        with self.changed:
-            self.log_ended = True
-            self.changed.notify_all()
-
-    log_ended = False
-
-    def wait_until_listening(self, deadline=20):
-        """Reads the log until it says where the server listens."""
-        def found():
-            lines = [re.search(r"listening on (http://127\.0\.0\.1:\d+)", line) for line in self.log]
-            return next((match for match in lines if match), None)
-
-        with self.changed:
-            self.changed.wait_for(lambda: found() or self.log_ended, deadline)
-            match = found()
-        assert match, "the server does not listen; its log:\n" + "\n".join(self.log)
-        self.base = match[1]
-        return self
-
-    def client(self):
-        self.clients.append(Client(self.base))
-        return self.clients[-1]
-
-    def hang_up(self):
-        for client in self.clients:
-            client.close()
-
-    def end(self, deadline=20):
-        """The exit status, once the process has ended by itself and its whole log is read."""
-        status = self.process.wait(deadline)
-        self.reader.join(deadline)
-        return status
-
-    def stop(self, with_signal=signal.SIGTERM, deadline=20):
-        """Ends the process by this signal; its exit status."""
-        self.hang_up()
-        self.process.send_signal(with_signal)
-        return self.end(deadline)
-
-    def start_again(self):
-        """The same settings and data in a new process."""
-        self.log_ended = False
-        self.launch()
-        return self.wait_until_listening()
-
-    def dispose(self):
-        self.hang_up()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.end()
-        assert not [line for line in self.log if "panicked" in line]
 
 
 @pytest.fixture(scope="session")
@@ -280,6 +132,22 @@ def place(tmp_path):
     made = Place(tmp_path)
     yield made
     made.clear()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    from selenium import webdriver
+
+    chromium, driver = find_program("chromium", "chromium"), find_program("chromedriver", "chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    flags = "headless no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
+    for flag in [*flags.split(), f"user-data-dir={tmp_path}", "window-size=1100,1300"]:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()
 
 
 if HAS_OWN_SERVERS:

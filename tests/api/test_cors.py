@@ -1,0 +1,183 @@
+"""CORS for named origins (the Fetch standard's protocol), off by default; request ids; what /readyz names."""
+import http.server
+import json
+import threading
+
+import pytest
+
+from helpers.client import MOVIES, exchange, film, outcome, wait_until
+
+SITE = "https://app.example.com"
+PREFLIGHT = {"Origin": SITE, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization"}
+
+
+def cors_headers(response):
+    return {name: value for name, value in response.headers.items() if name.lower().startswith("access-control-")}
+
+
+@pytest.fixture(scope="module")
+def client(make_server):
+    return make_server(CORS_ORIGINS=f"{SITE},http://localhost:3000").client()
+
+
+def test_a_named_origin_s_preflight_needs_no_token_and_tells_the_path_s_methods(client):
+    answer = client.send("OPTIONS", f"{MOVIES}1/", headers=PREFLIGHT)
+    assert answer.status_code == 204
+    assert cors_headers(answer) == {
+        "Access-Control-Allow-Origin": SITE,
+        "Access-Control-Allow-Methods": "GET, PUT, PATCH, DELETE, HEAD, OPTIONS",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type",
+        "Access-Control-Max-Age": "600",
+    }
+    assert answer.headers["Vary"] == "Origin"
+
+
+def test_a_named_origin_may_read_answers_and_refusals(client):
+    for answer in (client.get(MOVIES, headers={"Origin": SITE}), client.get("/nothing", headers={"Origin": SITE})):
+        assert answer.headers["Access-Control-Allow-Origin"] == SITE
+        assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", f"{SITE}.evil.example", "http://app.example.com", "null", "*", None])
+def test_no_other_origin_is_told_anything_but_caches_are(client, origin):
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"} if origin else {}
+    for method, status in (("GET", 401), ("OPTIONS", 204)):
+        answer = client.send(method, MOVIES, headers=headers)
+        assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (status, {}, "Origin")
+
+
+@pytest.mark.parametrize("origins", [[SITE, SITE], [SITE, "https://evil.example"], ["https://evil.example", SITE]])
+def test_two_origins_are_none(client, origins):
+    answer = client.send_raw("GET", MOVIES, [("Origin", origin) for origin in origins])
+    assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (401, {}, "Origin")
+
+
+def test_without_the_setting_nothing_is_said(own_server):
+    answer = own_server.client().send("OPTIONS", MOVIES, headers=PREFLIGHT)
+    assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (204, {}, False)
+
+
+@pytest.mark.parametrize("given", ["4bf92f35-77b3.4da6", "a" * 128])
+def test_a_trusted_proxy_s_request_id_is_returned_and_logged(start_server, given):
+    server = start_server(TRUSTED_PROXIES="127.0.0.0/8")
+    answer = server.client().get("/nothing", headers={"X-Request-Id": given})
+    assert answer.headers["X-Request-Id"] == given
+    server.stop()
+    assert [line for line in server.log if f"{given} - GET /nothing 404" in line]
+
+
+def test_of_two_request_ids_the_trusted_proxy_s_own_counts_which_is_the_last(start_server):
+    client = start_server(TRUSTED_PROXIES="127.0.0.0/8").client()
+    answer = client.send_raw("GET", "/nothing", [("X-Request-Id", "the-client-s"), ("X-Request-Id", "the-proxy-s")])
+    assert answer.headers["X-Request-Id"] == "the-proxy-s"
+
+
+def test_a_preflight_for_a_path_that_is_unknown_allows_nothing(client):
+    answer = client.send("OPTIONS", "/nothing", headers=PREFLIGHT)
+    assert (answer.status_code, "Access-Control-Allow-Methods" in answer.headers) == (404, False)
+
+
+@pytest.mark.parametrize("path", [MOVIES, f"{MOVIES}1/", "/api/v1/auth/token/"])
+def test_a_preflight_to_a_path_that_lacks_its_slash_gets_the_answer_of_the_path_with_it(client, path):
+    asked = client.send("OPTIONS", f"{path[:-1]}?page=2", headers=PREFLIGHT)
+    usual = client.send("OPTIONS", f"{path}?page=2", headers=PREFLIGHT)
+    assert (asked.status_code, asked.headers["Allow"]) == (204, usual.headers["Allow"])
+    assert cors_headers(asked) == cors_headers(usual) != {}
+    sent_on = client.send("PATCH", path[:-1], headers={"Origin": SITE})
+    assert (sent_on.status_code, sent_on.headers["Location"]) == (308, path)
+    assert sent_on.headers["Access-Control-Allow-Origin"] == SITE
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {**PREFLIGHT, "Origin": "https://evil.example"}]
+)
+def test_any_other_options_to_a_path_that_lacks_its_slash_is_sent_on(client, headers):
+    answer = client.send("OPTIONS", MOVIES[:-1], headers=headers)
+    assert (answer.status_code, answer.headers["Location"], "Access-Control-Allow-Methods" in answer.headers) == (308, MOVIES, False)
+
+
+@pytest.fixture
+def site():
+    """Another site with an empty page, at an origin of its own."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+FETCH = """
+const [url, request, done] = arguments;
+fetch(url, request).then(async answer => done([answer.status, answer.redirected, await answer.json()]), error => done(String(error)));
+"""
+
+
+def test_a_browser_s_script_of_a_named_origin_gets_through_a_path_that_lacks_its_slash(start_server, site, browser):  # noqa: F811
+    ann = start_server(CORS_ORIGINS=site).client().new_user()
+    browser.set_script_timeout(30)
+    browser.get(site)
+    fields = film()
+    request = {
+        "method": "POST", "body": json.dumps(fields), "headers": {"Authorization": f"Bearer {ann.token}", "Content-Type": "application/json"}
+    }
+    status, was_redirected, movie = browser.execute_async_script(FETCH, ann.base + MOVIES[:-1], request)
+    assert (status, was_redirected, movie["title"]) == (201, True, fields["title"])
+    assert [movie["title"] for movie in ann.get(MOVIES).json()["results"]] == [fields["title"]]
+
+
+REFUSED_BY_THE_SERVER = [
+    (413, [("Content-Length", "99999999")], b""),
+    (413, [("Transfer-Encoding", "chunked")], b"fffffff\r\n"),
+    (400, [("Transfer-Encoding", "chunked")], b"2;\r\nab\r\n0\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("status, framing, body", REFUSED_BY_THE_SERVER)
+def test_a_named_origin_may_read_the_server_s_own_error_responses(client, status, framing, body):
+    for origin, allowed in ((SITE, SITE), ("http://localhost:3000",) * 2, ("https://evil.example", None), (None, None)):
+        sent = [("Origin", origin)] if origin else []
+        head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "a"), *sent, *framing])
+        answer = exchange(client.base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        assert (answer.status_code, answer.headers.get("Access-Control-Allow-Origin")) == (status, allowed)
+        assert ("Retry-After" in answer.headers.get("Access-Control-Expose-Headers", ""), answer.headers["Vary"]) == (bool(allowed), "Origin")
+
+
+@pytest.mark.parametrize("status, framing, body", REFUSED_BY_THE_SERVER)
+def test_without_the_setting_the_server_s_own_error_responses_say_nothing_of_origins(own_server, status, framing, body):
+    head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "a"), ("Origin", SITE), *framing])
+    answer = exchange(own_server.client().base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (status, {}, False)
+
+
+@pytest.mark.parametrize("headers", [{"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {}])
+@pytest.mark.parametrize("token", [None, "garbage"])
+def test_options_that_is_no_preflight_is_the_contract_s(client, token, headers):
+    answer = client.with_token(token).send("OPTIONS", MOVIES, headers=headers)
+    assert (answer.status_code, answer.headers["Allow"], answer.content) == (204, "GET, POST, HEAD, OPTIONS", b"")
+    assert not [name for name in cors_headers(answer) if name.startswith("Access-Control-Allow-M")]
+
+
+@pytest.mark.parametrize("trusted, given", [("", "from-anybody"), ("127.0.0.0/8", "a b"), ("127.0.0.0/8", "a" * 129), ("127.0.0.0/8", '"')])
+def test_any_other_request_id_is_replaced(start_server, trusted, given):
+    answer = start_server(TRUSTED_PROXIES=trusted).client().get("/nothing", headers={"X-Request-Id": given})
+    assert answer.headers["X-Request-Id"] != given
+    assert len(answer.headers["X-Request-Id"]) == 16
+
+
+def test_readyz_names_what_is_not_ready(start_server, database):
+    client = start_server().client()
+    assert outcome(client.get("/readyz")) == (200, {"status": "ok"})
+    database.take_away()
+    detail = "Service temporarily unavailable, try again later."
+    wait_until(lambda: outcome(client.get("/readyz")) == (503, {"detail": detail, "not_ready": ["database"]}))
+    database.give_back()

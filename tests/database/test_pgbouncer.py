@@ -1,0 +1,94 @@
+"""Behind PgBouncer in transaction mode, which gives each transaction another connection and keeps nothing between them."""
+import signal
+import subprocess
+
+import pytest
+
+from helpers.client import wait_until
+from helpers.cluster import Cluster, unprivileged
+from helpers.load import Load
+from helpers.programs import find_program
+from helpers.server import Server
+
+pytestmark = pytest.mark.own_servers
+POOLER_LINE = "behind a pooler"
+
+
+class Bouncer:
+    """A PgBouncer with three connections to a cluster, on a socket beside the cluster's own."""
+
+    def __init__(self, cluster, ignored):
+        self.file, self.log = cluster.folder / "pgbouncer.ini", cluster.folder / "pgbouncer.log"
+        self.file.write_text(
+            f"[databases]\n* = host={cluster.folder} user=movies\n[pgbouncer]\nauth_type = any\npool_mode = transaction\n"
+            f"listen_addr =\nunix_socket_dir = {cluster.folder}\nlisten_port = 6432\nmax_client_conn = 200\ndefault_pool_size = 3\n"
+            f"logfile = {self.log}\nignore_startup_parameters = {ignored}\n"
+        )
+        self.url = f"host={cluster.folder} port=6432 user=movies dbname=postgres"
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [find_program("pgbouncer", "pgbouncer"), "-q", self.file], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            **unprivileged(),
+        )
+        wait_until(lambda: self.file.with_name(".s.PGSQL.6432").exists())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = Cluster().start()
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(params=["", "options"], ids=["refuses settings", "swallows settings"])
+def bouncer(cluster, request):
+    cluster.run("drop schema public cascade")
+    cluster.run("create schema public")
+    made = Bouncer(cluster, request.param)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def start_server():
+    servers = []
+
+    def start(url):
+        servers.append(Server({"DATABASE_URL": url}))
+        return servers[-1].wait_until_listening()
+
+    yield start
+    for server in servers:
+        server.dispose()
+
+
+def test_two_instances_serve_through_it_while_it_is_restarted(cluster, bouncer, start_server):
+    servers = [start_server(bouncer.url) for _ in range(2)]
+    for server in servers:
+        wait_until(lambda: any(POOLER_LINE in line for line in server.log))
+    users = [server.client().new_user() for server in servers]
+    with Load(users[0], clients=8) as one, Load(users[1], clients=8) as other:
+        wait_until(lambda: len(one.asked) > 500 and len(other.asked) > 500, deadline=30)
+        assert one.statuses() | other.statuses() == {200, 201}
+        # As an instance that is started anew finds what its predecessor left on the connections.
+        servers.append(start_server(bouncer.url))
+        assert servers[-1].client().new_user().get("/api/v1/movies/").json()["count"] == 0
+        bouncer.stop()
+        bouncer.start()
+        one.recovers(5)
+        other.recovers(5)
+    for load, user in ((one, users[0]), (other, users[1])):
+        assert (load.failures, load.statuses() <= {200, 201, 503}, load.lost(user)) == ([], True, {})
+    assert cluster.run("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
+
+
+def test_without_a_pooler_the_log_speaks_of_none(cluster, start_server):
+    server = start_server(cluster.url)
+    assert server.client().get("/readyz").status_code == 200
+    assert [line for line in server.log if POOLER_LINE in line] == []

@@ -1,0 +1,303 @@
+"""The import of the Django application that this service replaces: its database is made by Django itself."""
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from helpers.client import MOVIES, PASSWORD, TOKEN, Client, outcome
+from helpers.contract import check
+from helpers.database import Database
+from helpers.metrics import figures
+from helpers.settings import BINARY
+
+pytestmark = pytest.mark.own_servers
+
+# Run by an interpreter of its own, since Django is configured once in a process.
+DJANGO = '''
+import datetime, json, os, sys
+import django
+from django.conf import settings
+
+place = json.loads(os.environ["PLACE"])
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": place["dbname"], "USER": place.get("user", ""),
+                           "PASSWORD": place.get("password", ""), "HOST": place.get("host", ""), "PORT": place.get("port", "")}},
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"], USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+)
+django.setup()
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection, models
+
+
+class Movie(models.Model):
+    title = models.CharField(max_length=MAX_LENGTH)
+    genre = models.CharField(max_length=100)
+    year = models.IntegerField()
+    creator = models.ForeignKey(User, on_delete=models.CASCADE)
+
+    class Meta:
+        app_label = "movies"
+
+
+call_command("migrate", verbosity=0)
+with connection.schema_editor() as editor:
+    editor.create_model(Movie)
+pbkdf2 = PBKDF2PasswordHasher().encode(PASSWORD, "saltsaltsalt", 1000)
+joined = datetime.datetime(2019, 3, 4, 5, 6, 7, 891011, tzinfo=datetime.timezone.utc)
+
+
+def user(number, **changes):
+    name = f"user{number}"
+    fields = {"username": name, "email": f"{name}@example.com", "password": pbkdf2, "date_joined": joined + datetime.timedelta(hours=number)}
+    return User(**{**fields, **changes})
+
+'''
+
+# The names hold what COPY's text has to escape.
+THOUSANDS = DJANGO.replace("MAX_LENGTH", "100") + r'''
+User.objects.bulk_create(
+    [user(n) for n in range(1, 993)]
+    + [
+        user(993, first_name="Tab\tand\\N", last_name="line\nfeed"),
+        user(994, username="Жанна", email="жанна@пример.example"),
+        user(995, is_active=False),
+        user(996, password="!unusable"),
+        user(997, password="argon2$argon2id$v=19$m=102400,t=2,p=8$c2FsdA$a2V5"),
+        user(998, password="pbkdf2_sha256$9000000$salt$a2V5"),
+        user(999, email=""),
+        user(1000, email="", is_superuser=True, is_staff=True),
+    ]
+)
+creators = list(User.objects.order_by("id"))
+Movie.objects.bulk_create(
+    [
+        Movie(title=f"Film {n} \\ \t 'é' 日本" if n % 100 == 0 else f"Film {n}", genre="Drama", year=1900 + n % 120, creator=creators[n % 1000])
+        for n in range(10000)
+    ]
+)
+# Ids that were given out and are free again.
+Movie.objects.filter(id__gt=9990).delete()
+gone = user(1001)
+gone.save()
+gone.delete()
+'''
+
+
+def make_source(database, script):
+    from psycopg.conninfo import conninfo_to_dict
+
+    environment = {**os.environ, "PLACE": json.dumps(conninfo_to_dict(database.url))}
+    script = script.replace("PASSWORD, ", f"{PASSWORD!r}, ")
+    made = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert made.returncode == 0, made.stderr
+
+
+@pytest.fixture(scope="module")
+def django():
+    """A database made by Django with 1,000 users and 9,990 movies."""
+    source = Database()
+    make_source(source, THOUSANDS)
+    yield source
+    source.drop()
+
+
+@pytest.fixture
+def database(database):
+    """The test's own database after `migrate`: an import expects the schema."""
+    subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": database.url}, check=True, timeout=60, capture_output=True)
+    return database
+
+
+@pytest.fixture
+def source():
+    """A database for a source of the test's own."""
+    made = Database()
+    yield made
+    made.drop()
+
+
+def run_import(source, target, *arguments):
+    return subprocess.run(
+        [BINARY, "import-django", source.url, *arguments], env={"DATABASE_URL": target.url},
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, cwd="/",
+    )
+
+
+def encode_as_django(password):
+    """A hash in the form of Django's default hasher, with few iterations."""
+    key = hashlib.pbkdf2_hmac("sha256", password.encode(), b"saltsaltsalt", 1000)
+    return f"pbkdf2_sha256$1000$saltsaltsalt${base64.b64encode(key).decode()}"
+
+
+def sign_in(api, username, password=PASSWORD):
+    return api.post(TOKEN, {"username": username, "password": password})
+
+
+def test_every_row_of_django_s_tables_is_taken_over_as_it_is(django, database):
+    done = run_import(django, database)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "1000 users and 9990 movies imported",
+        "2 users have no e-mail address, as before",
+        "1 users cannot sign in until `users set-password` (argon2)",
+        "1 users cannot sign in until `users set-password` (no password)",
+        "1 users cannot sign in until `users set-password` (pbkdf2_sha256)",
+        "not taken over: auth_user.last_login, auth_user.is_superuser, auth_user.is_staff",
+    ]
+    assert done.stderr.splitlines() == ["users: 1000 copied", "movies: 9990 copied"]
+    columns = "id, username, {}, email, first_name, last_name, is_active, date_joined"
+    were = django.run(f"select {columns.format('password')} from auth_user order by id")
+    assert len(were) == 1000
+    assert database.run(f"select {columns.format('password_hash')} from users order by id") == were
+    were = django.run("select id, title, genre, year, creator_id from movies_movie order by id")
+    assert database.run("select id, title, genre, year, creator_id from movies order by id") == were
+    counts = "select creator_id, count(*) from movies group by creator_id order by creator_id"
+    assert database.run("select id, movie_count from users where movie_count > 0 order by id") == database.run(counts)
+
+
+def test_ids_go_on_past_the_last_that_django_gave_out(django, database, start_server):
+    assert run_import(django, database).returncode == 0
+    api = start_server().client()
+    new = api.new_user()
+    assert (new.id, new.add_movie()["id"]) == (1002, 10001)
+
+
+def test_an_imported_user_signs_in_with_the_old_password_and_is_rehashed(django, database, start_server):
+    assert run_import(django, database).returncode == 0
+    api = start_server().client()
+    stored = lambda: database.run("select password_hash from users where username = 'user7'")[0][0]
+    assert sign_in(api, "user7", "wrong").status_code == 401
+    assert stored().startswith("pbkdf2_sha256$1000$")
+    signed_in = sign_in(api, "user7")
+    assert signed_in.status_code == 200
+    assert stored().startswith("bcrypt_sha256$$2b$04$")
+    assert sign_in(api, "user7").status_code == 200
+    assert sign_in(api, "user7", "wrong").status_code == 401
+    shelf = api.with_token(signed_in.json()["access"]).get(MOVIES).json()
+    assert (shelf["count"], shelf["results"][0]["title"]) == (10, "Film 9006")
+    for locked_out in ["user995", "user996", "user997", "user998"]:
+        assert sign_in(api, locked_out).status_code == 401, locked_out
+    assert sign_in(api, "Жанна").status_code == 200
+
+
+def test_an_imported_user_s_first_sign_in_waits_once_for_a_core(start_server, database):
+    server = start_server()
+    ann = server.client().new_user()
+    encoded = encode_as_django(PASSWORD)
+    database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
+    waits = lambda: figures(server.client())["movies_password_hash_wait_seconds_count", ""]
+    before = waits()
+    assert sign_in(ann, ann.username).status_code == 200
+    assert waits() - before == 1
+    assert database.run("select password_hash from users where id = %s", ann.id)[0][0].startswith("bcrypt_sha256$$2b$04$")
+
+
+def test_an_imported_user_signs_in_though_the_new_hash_cannot_be_written(start_server, database):
+    server = start_server()
+    ann = server.client().new_user()
+    encoded = encode_as_django(PASSWORD)
+    database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
+    with database.connect(database.url) as holder:
+        holder.execute("select from users where id = %s for update", [ann.id])
+        assert sign_in(ann, ann.username).status_code == 200
+    stored = lambda: database.run("select password_hash from users where id = %s", ann.id)[0][0]
+    assert stored() == encoded
+    assert sign_in(ann, ann.username).status_code == 200
+    assert stored().startswith("bcrypt_sha256$$2b$04$")
+
+
+def test_users_without_an_address_are_kept_and_a_registration_still_needs_its_own(django, database, start_server):
+    assert run_import(django, database).returncode == 0
+    api = start_server().client()
+    assert database.run("select count(*) from users where email = ''") == [(2,)]
+    register = lambda **fields: outcome(api.post("/api/v1/auth/register/", {"username": "new", "password": PASSWORD, "password2": PASSWORD, **fields}))
+    assert register(email="") == (400, {"email": ["This field may not be blank."]})
+    assert register(email="user7@example.com") == (400, {"email": ["This field must be unique."]})
+
+
+def test_a_second_import_is_refused_and_changes_nothing(django, database):
+    assert run_import(django, database).returncode == 0
+    again = run_import(django, database, "--json")
+    assert again.returncode == 1
+    assert json.loads(again.stdout)["problems"] == [
+        "there are 1000 users and 9990 movies already: an import goes into an empty database, once"
+    ]
+    assert database.run("select count(*) from movies") == [(9990,)]
+
+
+def test_what_cannot_be_kept_is_named_row_by_row_and_nothing_is_imported(source, database):
+    make_source(source, DJANGO.replace("MAX_LENGTH", "300") + r'''
+User.objects.bulk_create([user(1), user(2, email="user1@example.com"), user(3, email="user1@example.com"), user(4)])
+Movie.objects.bulk_create([Movie(title="x" * length, genre="g", year=1, creator_id=1) for length in (100, 101)])
+''')
+    done = run_import(source, database)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "user 2: its e-mail address user1@example.com is another user's too",
+        "user 3: its e-mail address user1@example.com is another user's too",
+        "movie 2: its title is longer than 100 characters",
+    ]
+    assert done.stderr == "movies-api: nothing was imported: 3 things have to be mended first\n"
+    assert database.run("select count(*) from users") == [(0,)]
+    source.run("delete from movies_movie where id = 2")
+    source.run("update auth_user set email = '' where id in (2, 3)")
+    assert run_import(source, database).returncode == 0
+
+
+def test_a_source_that_is_no_such_application_is_told_and_not_touched(source, database):
+    done = run_import(source, database)
+    assert (done.returncode, done.stdout.splitlines()) == (1, ["the source has no table auth_user", "the source has no table movies_movie"])
+    source.run("create table auth_user (id integer)")
+    assert "auth_user has no column username" in run_import(source, database).stdout
+    assert database.run("select count(*) from users") == [(0,)]
+
+
+def test_an_import_into_a_database_without_the_schema_says_to_migrate(source):
+    target = Database()
+    try:
+        done = run_import(source, target)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch("movies-api: the schema lacks V1__.*: run `movies-api migrate`, or start the service\n", done.stderr)
+        assert target.run("select to_regclass('users')") == [(None,)]
+    finally:
+        target.drop()
+
+
+def test_an_import_that_fails_half_way_leaves_nothing_behind(django, database):
+    database.run("alter table movies add constraint no_late_film check (id < 9000)")
+    done = run_import(django, database)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "movies-api: constraint no_late_film")
+    assert database.run("select count(*) from users") == [(0,)]
+
+
+def test_times_are_taken_over_where_the_source_keeps_them_and_its_way_to_write_them_does_not_matter(source, database):
+    make_source(source, DJANGO.replace("MAX_LENGTH", "100") + 'user(1).save(); Movie(title="t", genre="g", year=1, creator_id=1).save()')
+    source.run("alter table movies_movie add created_at timestamptz default '2001-02-03 04:05:06.789+02'")
+    source.manage(f"alter database {source.name} set datestyle = 'SQL, DMY'")
+    source.manage(f"alter database {source.name} set timezone = 'Asia/Kolkata'")
+    assert run_import(source, database).returncode == 0
+    assert database.run("select created_at = '2001-02-03 02:05:06.789Z' from movies") == [(True,)]
+    assert database.run("select date_joined = '2019-03-04 06:06:07.891011Z' from users") == [(True,)]
+
+
+def test_the_password_of_the_source_is_not_shown(database):
+    url = "postgresql://me:hunter2@127.0.0.1:1/django?nonsense=1"
+    done = subprocess.run([BINARY, "import-django", url], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "DJANGO_DATABASE_URL=(hidden) is not allowed" in done.stderr and "hunter2" not in done.stderr
+
+
+def test_the_contract_holds_on_an_imported_database(django, database, start_server):
+    assert run_import(django, database).returncode == 0
+    server = start_server()
+    passed, failed = check(server.base, "own", clients=16)
+    assert failed == ""
+    assert passed > 400
+    Client(server.base).close()
