@@ -93,7 +93,7 @@ impl FromArgMatches for PublicSettings {
         Ok(PublicSettings {
             bind: *matches.get_one("bind").ok_or_else(missing)?,
             idle_timeout: *matches.get_one("idle_timeout").ok_or_else(missing)?,
-            max_files: http::files_for(
+            max_files: http::required_open_files(
                 number("max_connections"),
                 number("db_pool_size").ok_or_else(missing)?,
             ),

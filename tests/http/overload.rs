@@ -1,29 +1,27 @@
-//! Handlers that hang, panic or are too slow for all who ask, and clients that are slow: what happens to the others.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed one is a failed test
-#![allow(clippy::indexing_slicing)]
-mod support;
+//! Handlers that block, panic or are too slow for the load, and slow clients: what happens to other requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{
+    Client, Gate, TEST_TIMEOUT, TestServer, limits, start, start_with_deadline, wait_until,
+};
 use movies_api::http::{ClassLimits, Limits};
 use rouille::{Request, Response};
-use support::{Client, Gate, PATIENCE, limits, serve, serve_by_deadline, wait_until};
 
 fn get(target: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }
 
-/// The `head_deadline` where a client of [`begin_head`] is the measure of time.
+/// The `head_timeout` of tests that measure time by a client of [`send_partial_head`].
 const LONG: Duration = Duration::from_secs(4);
 
-/// No request is shed while a test waits, nor given up.
-fn patient() -> Limits {
+/// Limits under which no request is shed or expires while a test waits.
+fn without_shedding() -> Limits {
     let class = |limits: ClassLimits| ClassLimits {
-        shed_after: PATIENCE * 3,
+        shed_after: TEST_TIMEOUT * 3,
         ..limits
     };
     let defaults = limits();
@@ -32,13 +30,13 @@ fn patient() -> Limits {
         heavy: class(defaults.heavy),
         write: class(defaults.write),
         sign_in: class(defaults.sign_in),
-        queue_timeout: PATIENCE * 3,
-        request_timeout: PATIENCE * 3,
+        queue_timeout: TEST_TIMEOUT * 3,
+        request_timeout: TEST_TIMEOUT * 3,
         ..defaults
     }
 }
 
-/// Answers what it was asked; under /stuck, only once the gate is open.
+/// Returns a handler that responds with the target of the request; under /stuck, only once the gate is open.
 fn stuck_behind(gate: &Arc<Gate>) -> impl Fn(&Request) -> Response + Send + Sync + 'static {
     let gate = Arc::clone(gate);
     move |request| {
@@ -49,9 +47,9 @@ fn stuck_behind(gate: &Arc<Gate>) -> impl Fn(&Request) -> Response + Send + Sync
     }
 }
 
-/// A client whose head never comes to its end, so that it is cut after [`LONG`]: what has to happen sooner happens while
-/// `cut_heads` is 0, and on a machine that is slow both are late.
-fn begin_head(server: &support::Running) -> Client {
+/// Connects a client whose head is never complete, so that it times out after [`LONG`]. What must happen sooner happens while
+/// `head_timeouts` is 0; on a slow machine both are late.
+fn send_partial_head(server: &TestServer) -> Client {
     let mut client = server.connect();
     client.send(b"GET / HT");
     client
@@ -61,45 +59,42 @@ fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn check_unavailable(client: &mut Client) {
-    let answer = client.receive();
-    assert_eq!((answer.status, answer.closes()), (503, true));
-    assert_eq!(answer.header("Retry-After"), Some("1"));
-    assert_eq!(answer.header("Content-Type"), Some("application/json"));
+fn assert_503(client: &mut Client) {
+    let response = client.receive();
+    assert_eq!((response.status, response.closes()), (503, true));
+    assert_eq!(response.header("Retry-After"), Some("1"));
+    assert_eq!(response.header("Content-Type"), Some("application/json"));
     assert!(client.is_closed());
 }
 
 #[test]
-fn a_handler_past_its_deadline_is_503_and_its_late_answer_reaches_nobody() {
+fn handler_that_misses_its_deadline_delays_only_its_own_connection() {
     let gate = Gate::new();
+    let request_timeout = Duration::from_millis(200);
     let limits = Limits {
         workers: 2,
-        request_timeout: Duration::from_millis(200),
-        head_deadline: LONG,
+        request_timeout,
         ..limits()
     };
-    let server = serve(limits, stuck_behind(&gate));
-    let beside = begin_head(&server);
+    let server = start(limits, stuck_behind(&gate));
     let mut late = server.connect();
     late.send(&get("/stuck"));
-    check_unavailable(&mut late);
-    assert_eq!(read(&server.counters.cut_heads), 0);
-    drop((late, beside));
-    wait_until("closed", || read(&server.counters.connections) == 0);
-    // This one has the place in the table that the late answer was for.
-    let mut next = server.connect();
-    next.send(&get("/1"));
-    assert_eq!(next.receive().text(), "/1");
+    let mut other = server.connect();
+    let sent = Instant::now();
+    // The server acts on deadlines every 100 ms.
+    while sent.elapsed() < request_timeout * 3 {
+        other.send(&get("/other"));
+        assert_eq!(other.receive().text(), "/other");
+    }
     gate.open();
-    wait_until("the handler's end", || {
-        read(&server.counters.in_flight) == 0
-    });
-    next.send(&get("/2"));
-    assert_eq!(next.receive().text(), "/2");
-    assert_eq!(read(&server.counters.handler_timeouts), 1);
+    assert_eq!(late.receive().text(), "/stuck");
+    assert_eq!(read(&server.stats.handler_timeouts), 1);
+    late.send(&get("/next"));
+    assert_eq!(late.receive().text(), "/next");
+    assert_eq!(read(&server.stats.handler_timeouts), 1);
 }
 
-/// What was logged by anybody in this process.
+/// What any thread of this process has logged.
 static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Logger;
@@ -118,7 +113,7 @@ impl log::Log for Logger {
 }
 
 #[test]
-fn a_panic_in_a_handler_is_a_logged_500_in_json_and_its_worker_lives_on() {
+fn handler_panic_returns_500_is_logged_and_keeps_the_worker() {
     static START: Once = Once::new();
     START.call_once(|| {
         log::set_logger(&Logger).unwrap();
@@ -128,98 +123,98 @@ fn a_panic_in_a_handler_is_a_logged_500_in_json_and_its_worker_lives_on() {
         workers: 1,
         ..limits()
     };
-    let server = serve(limits, |request| match request.raw_url() {
+    let server = start(limits, |request| match request.raw_url() {
         "/good" => Response::text("good"),
         _ => panic!("on purpose"),
     });
     let mut client = server.connect();
     for _ in 0..5 {
         client.send(&get("/bad%0A"));
-        let answer = client.receive();
+        let response = client.receive();
         assert_eq!(
-            (answer.status, answer.text()),
+            (response.status, response.text()),
             (500, r#"{"detail":"Internal server error."}"#)
         );
-        assert_eq!(answer.header("Content-Type"), Some("application/json"));
+        assert_eq!(response.header("Content-Type"), Some("application/json"));
         client.send(&get("/good"));
         assert_eq!(client.receive().text(), "good");
     }
-    assert_eq!(read(&server.counters.panics), 5);
+    assert_eq!(read(&server.stats.handler_panics), 5);
     let logged = LOGGED.lock().unwrap();
     let wanted = r#"ERROR a handler panicked: GET "/bad%0A""#;
     assert_eq!(logged.iter().filter(|line| *line == wanted).count(), 5);
 }
 
-/// Clients whose requests wait for a handler, in their order.
-fn queue_up(server: &support::Running, count: u64) -> Vec<Client> {
+/// Connects clients whose requests are queued in their order.
+fn queue_up(server: &TestServer, count: u64) -> Vec<Client> {
     let waiting = (0..count).map(|place| {
         let mut client = server.connect();
         client.send(&get(&format!("/{place}")));
-        wait_until("queued", || read(&server.counters.queued) > place);
+        wait_until("queued", || read(&server.stats.queued) > place);
         client
     });
     waiting.collect()
 }
 
 #[test]
-fn requests_that_wait_too_long_are_shed_from_the_newest() {
+fn requests_that_wait_too_long_are_shed_newest_first() {
     let gate = Gate::new();
     let limits = Limits {
         workers: 1,
         ..limits()
     };
-    let server = serve(limits, stuck_behind(&gate));
+    let server = start(limits, stuck_behind(&gate));
     let mut stuck = server.connect();
     stuck.send(&get("/stuck"));
-    wait_until("stuck", || read(&server.counters.in_flight) == 1);
+    wait_until("stuck", || read(&server.stats.in_flight) == 1);
     let mut waiting = queue_up(&server, 4);
     for client in &mut waiting[1..] {
-        check_unavailable(client);
+        assert_503(client);
     }
-    // Nor does it help to come now.
+    // A new request is shed at once.
     let mut newcomer = server.connect();
     newcomer.send(&get("/new"));
-    check_unavailable(&mut newcomer);
+    assert_503(&mut newcomer);
     gate.open();
     assert_eq!(stuck.receive().text(), "/stuck");
     assert_eq!(waiting[0].receive().text(), "/0");
-    assert_eq!(read(&server.counters.shed), 4);
+    assert_eq!(read(&server.stats.shed), 4);
 }
 
 #[test]
-fn a_request_is_shed_in_the_end_even_if_it_is_the_oldest() {
+fn oldest_request_is_shed_after_the_queue_timeout() {
     let gate = Gate::new();
     let limits = Limits {
         workers: 1,
         queue_timeout: Duration::from_millis(250),
-        head_deadline: LONG,
+        head_timeout: LONG,
         ..limits()
     };
-    let server = serve(limits, stuck_behind(&gate));
-    let beside = begin_head(&server);
+    let server = start(limits, stuck_behind(&gate));
+    let partial = send_partial_head(&server);
     let mut stuck = server.connect();
     stuck.send(&get("/stuck"));
-    wait_until("stuck", || read(&server.counters.in_flight) == 1);
+    wait_until("stuck", || read(&server.stats.in_flight) == 1);
     let mut waiting = server.connect();
     waiting.send(&get("/1"));
-    check_unavailable(&mut waiting);
-    assert_eq!(read(&server.counters.cut_heads), 0);
-    drop(beside);
+    assert_503(&mut waiting);
+    assert_eq!(read(&server.stats.head_timeouts), 0);
+    drop(partial);
     gate.open();
     assert_eq!(stuck.receive().text(), "/stuck");
 }
 
 #[test]
-fn however_many_wait_they_are_answered_if_it_is_not_for_long() {
+fn long_queue_is_answered_if_the_wait_is_short() {
     let gate = Gate::new();
     let limits = Limits {
         workers: 1,
-        ..patient()
+        ..without_shedding()
     };
-    let server = serve(limits, stuck_behind(&gate));
+    let server = start(limits, stuck_behind(&gate));
     let mut stuck = server.connect();
     stuck.send(&get("/stuck"));
-    wait_until("stuck", || read(&server.counters.in_flight) == 1);
+    wait_until("stuck", || read(&server.stats.in_flight) == 1);
     let mut waiting = queue_up(&server, 300);
     gate.open();
     for (place, client) in waiting.iter_mut().enumerate() {
@@ -228,26 +223,26 @@ fn however_many_wait_they_are_answered_if_it_is_not_for_long() {
 }
 
 #[test]
-fn handlers_that_wait_all_begin_beside_each_other() {
+fn blocked_handlers_do_not_prevent_others_from_starting() {
     let gate = Gate::new();
-    // More than the cores have quick ones of at once, and no event comes to tell anybody of those that wait.
+    // More than may start recently, and no event wakes a worker for those that wait.
     let count = 16 * thread::available_parallelism().unwrap().get();
     let limits = Limits {
         workers: count,
-        head_deadline: LONG,
-        ..patient()
+        head_timeout: LONG,
+        ..without_shedding()
     };
-    let server = serve(limits, stuck_behind(&gate));
-    let beside = begin_head(&server);
+    let server = start(limits, stuck_behind(&gate));
+    let partial = send_partial_head(&server);
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send(&get("/stuck"));
     }
     wait_until("all to begin", || {
-        read(&server.counters.in_flight) == count as u64
+        read(&server.stats.in_flight) == count as u64
     });
-    assert_eq!(read(&server.counters.cut_heads), 0);
-    drop(beside);
+    assert_eq!(read(&server.stats.head_timeouts), 0);
+    drop(partial);
     gate.open();
     for client in &mut clients {
         assert_eq!(client.receive().status, 200);
@@ -255,7 +250,7 @@ fn handlers_that_wait_all_begin_beside_each_other() {
 }
 
 #[test]
-fn handlers_of_one_class_that_hang_leave_workers_for_all_others() {
+fn stuck_handlers_of_one_class_leave_workers_for_the_others() {
     for (path, max_in_flight) in [
         ("/stuck/heavy", 2),
         ("/stuck/write", 4),
@@ -266,27 +261,26 @@ fn handlers_of_one_class_that_hang_leave_workers_for_all_others() {
             workers: 8,
             write: Limits::for_workers(8).write,
             sign_in: Limits::for_workers(8).sign_in,
-            ..patient()
+            ..without_shedding()
         };
         limits.heavy.max_in_flight = 2;
-        limits.write.shed_after = PATIENCE * 3;
-        limits.sign_in.shed_after = PATIENCE * 3;
-        let server = serve(limits, stuck_behind(&gate));
+        limits.write.shed_after = TEST_TIMEOUT * 3;
+        limits.sign_in.shed_after = TEST_TIMEOUT * 3;
+        let server = start(limits, stuck_behind(&gate));
         let mut stuck: Vec<Client> = (0..16).map(|_| server.connect()).collect();
         for client in &mut stuck {
             client.send(&get(path));
         }
         let waiting = stuck.len() as u64 - max_in_flight;
         wait_until("as many as may to hang", || {
-            read(&server.counters.queued) == waiting
-                && read(&server.counters.in_flight) == max_in_flight
+            read(&server.stats.queued) == waiting && read(&server.stats.in_flight) == max_in_flight
         });
         let mut other = server.connect();
         for number in 0..100 {
             other.send(&get(&format!("/{number}")));
             assert_eq!(other.receive().text(), format!("/{number}"));
         }
-        assert_eq!(read(&server.counters.queued), waiting);
+        assert_eq!(read(&server.stats.queued), waiting);
         gate.open();
         for client in &mut stuck {
             assert_eq!(client.receive().text(), path);
@@ -295,21 +289,21 @@ fn handlers_of_one_class_that_hang_leave_workers_for_all_others() {
 }
 
 #[test]
-fn writes_and_sign_ins_that_hang_together_leave_workers_for_reads() {
+fn stuck_writes_and_sign_ins_leave_workers_for_reads() {
     for workers in [2, 3, 8] {
         let gate = Gate::new();
         let limits = Limits {
-            drain_deadline: limits().drain_deadline,
+            drain_timeout: limits().drain_timeout,
             ..Limits::for_workers(workers)
         };
-        let server = serve(limits, stuck_behind(&gate));
+        let server = start(limits, stuck_behind(&gate));
         let mut stuck: Vec<Client> = (0..4 * workers).map(|_| server.connect()).collect();
         for (number, client) in stuck.iter_mut().enumerate() {
             client.send(&get(["/stuck/write", "/stuck/sign-in"][number % 2]));
         }
         let mut reader = server.connect();
-        // Through the whole time in which those that wait are shed, one after the other.
-        while read(&server.counters.queued) > 0 || read(&server.counters.shed) == 0 {
+        // Until all that wait have been shed.
+        while read(&server.stats.queued) > 0 || read(&server.stats.shed) == 0 {
             reader.send(&get("/read"));
             assert_eq!(reader.receive().text(), "/read");
         }
@@ -320,12 +314,12 @@ fn writes_and_sign_ins_that_hang_together_leave_workers_for_reads() {
 #[test]
 fn immediate_requests_are_answered_while_every_worker_is_stuck() {
     let gate = Gate::new();
-    let server = serve(limits(), stuck_behind(&gate));
+    let server = start(limits(), stuck_behind(&gate));
     let mut stuck: Vec<_> = (0..limits().workers).map(|_| server.connect()).collect();
     for client in &mut stuck {
         client.send(&get("/stuck"));
     }
-    wait_until("stuck", || read(&server.counters.in_flight) == 4);
+    wait_until("stuck", || read(&server.stats.in_flight) == 4);
     let mut probe = server.connect();
     for _ in 0..100 {
         probe.send(&get("/alive?now"));
@@ -340,81 +334,102 @@ fn immediate_requests_are_answered_while_every_worker_is_stuck() {
 }
 
 #[test]
-fn a_panic_in_the_classification_is_a_500_and_costs_no_worker() {
+fn classifier_panic_returns_500_and_keeps_the_worker() {
     let limits = Limits {
         workers: 1,
         ..limits()
     };
-    let server = serve(limits, stuck_behind(&Gate::new()));
+    let server = start(limits, stuck_behind(&Gate::new()));
     let mut client = server.connect();
-    // More often than there are workers.
+    // More panics than workers.
     for _ in 0..5 {
         client.send(&get("/panic"));
         assert_eq!(client.receive().status, 500);
         client.send(&get("/good"));
         assert_eq!(client.receive().text(), "/good");
     }
-    assert_eq!(read(&server.counters.panics), 5);
+    assert_eq!(read(&server.stats.handler_panics), 5);
 }
 
 #[test]
-fn the_time_of_a_request_runs_from_its_arrival_through_the_queue() {
+fn deadline_of_a_handler_includes_the_wait_in_the_queue() {
     let gate = Gate::new();
     let request_timeout = Duration::from_millis(2_500);
     let limits = Limits {
         workers: 1,
         request_timeout,
-        ..patient()
+        ..without_shedding()
     };
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let server = serve_by_deadline(limits, {
-        let (gate, told) = (Arc::clone(&gate), Arc::clone(&told));
+    let remaining_times = Arc::new(Mutex::new(Vec::new()));
+    let server = start_with_deadline(limits, {
+        let (gate, remaining_times) = (Arc::clone(&gate), Arc::clone(&remaining_times));
         move |request, deadline| {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            told.lock().unwrap().push(rest);
-            match request.raw_url() {
-                "/first" => gate.pass(),
-                _ => thread::sleep(PATIENCE),
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            remaining_times.lock().unwrap().push(remaining);
+            if request.raw_url() == "/first" {
+                gate.pass();
             }
-            Response::text("late")
+            Response::text(request.raw_url().to_owned())
         }
     });
     let mut first = server.connect();
     first.send(&get("/first"));
-    wait_until("begun", || read(&server.counters.in_flight) == 1);
+    wait_until("start", || read(&server.stats.in_flight) == 1);
     let mut second = server.connect();
-    let sent = Instant::now();
     second.send(&get("/second"));
-    wait_until("queued", || read(&server.counters.queued) == 1);
+    wait_until("queued", || read(&server.stats.queued) == 1);
     let waited = Duration::from_millis(1_500);
     thread::sleep(waited); // in the queue
     gate.open();
-    assert_eq!(first.receive().text(), "late");
-    check_unavailable(&mut second);
-    // The server's own grace and its tick are a third of a second.
-    let most = request_timeout + Duration::from_millis(1_200);
-    assert!((request_timeout..most).contains(&sent.elapsed()));
-    let told = told.lock().unwrap();
-    assert!(told[0] > request_timeout - waited && told[1] <= request_timeout - waited);
+    assert_eq!(first.receive().text(), "/first");
+    assert_eq!(second.receive().text(), "/second");
+    let remaining_times = remaining_times.lock().unwrap();
+    assert!(remaining_times[0] > request_timeout - waited);
+    assert!(remaining_times[1] <= request_timeout - waited);
 }
 
 #[test]
-fn a_request_is_not_left_in_the_queue_while_all_workers_wait_for_events() {
+fn request_that_is_queued_at_its_deadline_returns_503() {
+    let gate = Gate::new();
+    let request_timeout = Duration::from_millis(1_500);
+    let limits = Limits {
+        workers: 1,
+        request_timeout,
+        ..without_shedding()
+    };
+    let server = start(limits, stuck_behind(&gate));
+    let mut stuck = server.connect();
+    stuck.send(&get("/stuck"));
+    wait_until("stuck", || read(&server.stats.in_flight) == 1);
+    let mut queued = server.connect();
+    let sent = Instant::now();
+    queued.send(&get("/queued"));
+    assert_503(&mut queued);
+    // The server acts on deadlines every 100 ms; the rest is for a slow machine.
+    let latest = request_timeout + Duration::from_millis(1_200);
+    assert!((request_timeout..latest).contains(&sent.elapsed()));
+    assert_eq!(read(&server.stats.queued), 0);
+    gate.open();
+    assert_eq!(stuck.receive().text(), "/stuck");
+}
+
+#[test]
+fn queued_request_starts_while_all_workers_wait_for_events() {
     let cores = thread::available_parallelism().unwrap().get();
-    let hanging = 8 * cores; // as many as begin at once
+    let hanging = 8 * cores; // the limit on recent starts
     for _ in 0..20 {
         let gate = Gate::new();
         let begun = Arc::new(AtomicU64::new(0));
         let limits = Limits {
             workers: 2 * hanging,
-            ..patient()
+            ..without_shedding()
         };
-        let mut server = serve(limits, {
+        let mut server = start(limits, {
             let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
             move |request| {
                 match request.raw_url() {
                     "/first" => {
-                        // Until it counts no longer among those that began a moment ago, but all others do.
+                        // Until it is no longer a recent start, while all others are.
                         thread::sleep(Duration::from_millis(15));
                         begun.store(1, Ordering::SeqCst);
                         wait_until("others", || begun.load(Ordering::SeqCst) > hanging as u64);
@@ -429,24 +444,26 @@ fn a_request_is_not_left_in_the_queue_while_all_workers_wait_for_events() {
             }
         });
         let mut others: Vec<Client> = (0..hanging).map(|_| server.connect()).collect();
-        let mut ahead = server.connect();
-        ahead.send(&[get("/first"), get("/second")].concat());
-        wait_until("the first to be old", || begun.load(Ordering::SeqCst) == 1);
+        let mut pipelining = server.connect();
+        pipelining.send(&[get("/first"), get("/second")].concat());
+        wait_until("the first to be no recent start", || {
+            begun.load(Ordering::SeqCst) == 1
+        });
         for client in &mut others {
             client.send(&get("/other"));
         }
-        assert_eq!(ahead.receive().text(), "/first");
-        assert_eq!(ahead.receive().text(), "/second");
+        assert_eq!(pipelining.receive().text(), "/first");
+        assert_eq!(pipelining.receive().text(), "/second");
         gate.open();
         server.stop();
     }
 }
 
 #[test]
-fn an_ordinary_request_waits_for_few_of_those_that_others_sent_ahead() {
-    const AHEAD: usize = 200;
+fn request_waits_for_few_pipelined_requests_of_others() {
+    const PIPELINED: usize = 200;
     let started = Arc::new(AtomicU64::new(0));
-    let server = serve(patient(), {
+    let server = start(without_shedding(), {
         let started = Arc::clone(&started);
         move |request| {
             let before = match request.raw_url() {
@@ -459,22 +476,22 @@ fn an_ordinary_request_waits_for_few_of_those_that_others_sent_ahead() {
     });
     let is_over = AtomicBool::new(false);
     let mut waited = thread::scope(|scope| {
-        // Each always has requests in line, and takes their responses.
+        // Each always has requests in the queue, and reads their responses.
         for _ in 0..4 {
             scope.spawn(|| {
-                let mut clients: Vec<_> = (0..AHEAD / 4).map(|_| server.connect()).collect();
+                let mut clients: Vec<_> = (0..PIPELINED / 4).map(|_| server.connect()).collect();
                 for client in &mut clients {
-                    client.send(&get("/ahead").repeat(10));
+                    client.send(&get("/pipelined").repeat(10));
                 }
                 while !is_over.load(Ordering::SeqCst) {
                     for client in &mut clients {
                         client.receive();
-                        client.send(&get("/ahead"));
+                        client.send(&get("/pipelined"));
                     }
                 }
             });
         }
-        wait_until("load", || read(&server.counters.queued) > AHEAD as u64 / 2);
+        wait_until("load", || read(&server.stats.queued) > PIPELINED as u64 / 2);
         let mut ordinary = server.connect();
         let waited: Vec<u64> = (0..200)
             .map(|_| {
@@ -487,21 +504,21 @@ fn an_ordinary_request_waits_for_few_of_those_that_others_sent_ahead() {
         waited
     });
     waited.sort_unstable();
-    // Where each waits for all others it is nearly two hundred.
+    // If each waited for all others, it would be nearly two hundred.
     assert!(waited[100] < 60, "{waited:?}");
 }
 
 #[test]
-fn slow_clients_of_every_kind_hold_up_nobody_and_are_cut() {
+fn slow_clients_delay_no_others_and_time_out() {
     const EACH: usize = 50;
     let limits = Limits {
         workers: 2,
-        head_deadline: Duration::from_secs(2),
-        body_deadline: Duration::from_secs(2),
-        write_deadline: Duration::from_secs(2),
+        head_timeout: Duration::from_secs(2),
+        body_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(2),
         ..limits()
     };
-    let server = serve(limits, |request| match request.raw_url() {
+    let server = start(limits, |request| match request.raw_url() {
         "/large" => Response::from_data("text/plain", vec![b'x'; 8 << 20]),
         _ => Response::text("quick"),
     });
@@ -509,7 +526,7 @@ fn slow_clients_of_every_kind_hold_up_nobody_and_are_cut() {
     let kinds: [&[u8]; 4] = [b"GET / HT", slow_body, b"", &get("/large").repeat(20)];
     let mut slow = Vec::new();
     for kind in kinds {
-        // So much is not taken of one answer that few of them could wait.
+        // Unread responses are so large that the memory limit allows only few of them.
         let count = if kind.len() > 100 { 3 } else { EACH };
         slow.extend((0..count).map(|_| {
             let mut client = server.connect();
@@ -517,29 +534,32 @@ fn slow_clients_of_every_kind_hold_up_nobody_and_are_cut() {
             client
         }));
     }
-    let counters = &server.counters;
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let mut ordinary = server.connect();
-                let mut before_any_cut = 0;
-                while read(&counters.cut_writes) < 3 {
+                let mut before_any_timeout = 0;
+                while read(&server.stats.write_timeouts) < 3 {
                     ordinary.send(&get("/"));
                     assert_eq!(ordinary.receive().text(), "quick");
-                    if read(&counters.cut_heads) + read(&counters.cut_bodies) == 0 {
-                        before_any_cut += 1;
+                    if read(&server.stats.head_timeouts) + read(&server.stats.body_timeouts) == 0 {
+                        before_any_timeout += 1;
                     }
                 }
-                // Whoever had to wait for slow clients would be answered when these are cut.
-                assert!(before_any_cut >= 20, "{before_any_cut}");
+                // Clients that had to wait for slow ones would be answered only after those time out.
+                assert!(before_any_timeout >= 20, "{before_any_timeout}");
             });
         }
     });
     let each = u64::try_from(EACH).unwrap();
-    wait_until("cut heads", || read(&server.counters.cut_heads) == each);
-    wait_until("cut bodies", || read(&server.counters.cut_bodies) == each);
-    // The silent ones have more time.
-    wait_until("the others' end", || {
-        read(&server.counters.connections) == each
+    wait_until("head timeouts", || {
+        read(&server.stats.head_timeouts) == each
+    });
+    wait_until("body timeouts", || {
+        read(&server.stats.body_timeouts) == each
+    });
+    // The silent ones have a longer timeout.
+    wait_until("the others to be closed", || {
+        read(&server.stats.connections) == each
     });
 }

@@ -1,31 +1,27 @@
-//! Requests sent ahead: however their bytes are split on the way, the answers are the same.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed one is a failed test
-#![allow(clippy::indexing_slicing)]
-mod support;
+//! Pipelined requests: the responses do not depend on how the bytes are split on the way.
 
 use std::net::SocketAddr;
 
+use crate::support::{Client, echo, limits, start};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use support::{Client, echo, limits, serve};
 
-/// A valid request, and what is to be known of it to read its answer.
+/// A valid request, and what is needed to parse its response.
 #[derive(Clone, Debug)]
 struct Sent {
     bytes: Vec<u8>,
     method: &'static str,
-    /// Where its body begins, if it asks whether to send it.
+    /// Where the body begins, if the request expects 100 Continue.
     continues_at: Option<usize>,
 }
 
-/// How a body is framed.
+/// The framing of a body.
 #[derive(Clone, Debug)]
 enum Body {
     None,
     Length,
-    /// In chunks of at most so many bytes, with an extension and with trailers.
+    /// The maximum size of a chunk, whether chunks have an extension, and whether there are trailers.
     Chunks(usize, bool, bool),
 }
 
@@ -47,13 +43,13 @@ fn requests() -> impl Strategy<Value = Sent> {
     let target = "/[a-z0-9/.%-]{0,30}(\\?[a-z=&]{0,20})?";
     (methods, target, fields, bodies(), data, flags).prop_map(
         |(method, target, fields, body, data, (is_old, expects, is_padded))| {
-            // HTTP/1.0 knows no chunks; its connections go on only when asked to.
+            // HTTP/1.0 has no chunks, and keeps connections open only on request.
             let is_old = is_old && !matches!(body, Body::Chunks(..));
             let version = if is_old { "1.0" } else { "1.1" };
             let padding = if is_padded { "\r\n" } else { "" };
             let mut head = format!("{padding}{method} {target} HTTP/{version}\r\nHost: a\r\n");
             for field in fields {
-                // A name of its own, so that no chance makes one that frames.
+                // With a prefix, so that the name is never one that concerns the framing.
                 head.push_str(&format!("X-{field}\r\n"));
             }
             if is_old {
@@ -95,7 +91,7 @@ fn requests() -> impl Strategy<Value = Sent> {
     )
 }
 
-/// The answers to these requests, whose bytes are sent in pieces that end at these places; Date aside.
+/// Sends the requests in pieces that end at these places, and returns the responses without Date.
 fn ask(address: SocketAddr, requests: &[Sent], places: &[usize]) -> Vec<String> {
     let bytes: Vec<u8> = requests
         .iter()
@@ -105,35 +101,39 @@ fn ask(address: SocketAddr, requests: &[Sent], places: &[usize]) -> Vec<String> 
     let mut from = 0;
     for to in places {
         client.send(&bytes[from..*to]);
-        // Sometimes the server reads before the next piece comes, sometimes not.
+        // Sometimes the server reads before the next piece arrives, sometimes not.
         std::thread::yield_now();
         from = *to;
     }
     client.send(&bytes[from..]);
     client.send_no_more();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for sent in requests {
-        let answer = loop {
-            let answer = client
+        let response = loop {
+            let response = client
                 .receive_for(sent.method == "HEAD")
-                .expect("an answer");
-            // Whether it is sent depends on the splitting: not if the body is there already (RFC 9110 10.1.1).
-            if answer.status != 100 {
-                break answer;
+                .expect("an response");
+            // It is not sent if the body has arrived already, which depends on the splitting (RFC 9110 10.1.1).
+            if response.status != 100 {
+                break response;
             }
             assert!(sent.continues_at.is_some());
         };
-        let fields = answer.headers.iter().filter(|(name, _)| name != "Date");
+        let fields = response.headers.iter().filter(|(name, _)| name != "Date");
         let fields: Vec<_> = fields.collect();
-        answers.push(format!("{} {fields:?} {}", answer.status, answer.text()));
+        responses.push(format!(
+            "{} {fields:?} {}",
+            response.status,
+            response.text()
+        ));
     }
-    assert!(client.is_closed(), "more than {} answers", requests.len());
-    answers
+    assert!(client.is_closed(), "more than {} responses", requests.len());
+    responses
 }
 
 #[test]
-fn any_splitting_of_any_valid_pipeline_is_answered_as_the_whole() {
-    let server = serve(limits(), echo);
+fn pipeline_split_anywhere_returns_the_same_responses() {
+    let server = start(limits(), echo);
     let pipelines = (
         vec(requests(), 1..8),
         vec(any::<Index>(), 0..12),
@@ -141,12 +141,12 @@ fn any_splitting_of_any_valid_pipeline_is_answered_as_the_whole() {
     );
     proptest!(ProptestConfig::with_cases(400), |((requests, places, is_whole_at_ends) in pipelines)| {
         let whole = ask(server.address, &requests, &[]);
-        for answer in &whole {
-            prop_assert!(answer.starts_with("200 "), "{answer}");
+        for response in &whole {
+            prop_assert!(response.starts_with("200 "), "{response}");
         }
         let length = requests.iter().map(|sent| sent.bytes.len()).sum::<usize>();
         let mut places: Vec<_> = places.iter().map(|place| place.index(length)).collect();
-        // Between messages, and between a head and its body, is where splitting is most delicate.
+        // Splits at the ends of requests and of heads are the most likely to be mishandled.
         if is_whole_at_ends {
             let mut end = 0;
             for sent in &requests {

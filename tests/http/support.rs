@@ -1,39 +1,36 @@
-//! What the tests of the server share: a server of their own on a port of its own, and a client that speaks bytes and
-//! reads answers to the letter.
-
-#![allow(dead_code)] // each test file uses a part of it
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed one is a failed test
-#![allow(clippy::indexing_slicing)]
+//! Shared by the tests of the server: a server of their own, and a client that sends bytes and checks the framing of the
+//! responses.
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use movies_api::http::{Class, Counters, Header, HeaderLookup, Limits, Server, Stopper};
+use movies_api::api::render_http_error;
+use movies_api::http::{Class, HeaderLookup, HttpError, Limits, Server, ShutdownHandle, Stats};
 use rouille::{Request, Response};
 
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for something that must happen.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A server in threads of this process.
-pub struct Running {
+/// A server on threads of this process. It is shut down on drop.
+pub struct TestServer {
     pub address: SocketAddr,
-    pub counters: Arc<Counters>,
-    pub stopper: Stopper,
+    pub stats: Arc<Stats>,
+    pub shutdown_handle: ShutdownHandle,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// Few workers, and a drain that no client of a test can hold up for long.
+/// Few workers, and a drain that no client of a test can prolong.
 pub fn limits() -> Limits {
     Limits {
-        drain_deadline: Duration::from_secs(2),
+        drain_timeout: Duration::from_secs(2),
         ..Limits::for_workers(4)
     }
 }
 
-/// The class of a test's request, by its path: /alive, or what begins with /stuck/heavy, /stuck/write, /stuck/sign-in;
-/// all else is ordinary. /panic panics.
+/// Chooses the class of a request by its path: /alive, /stuck/heavy, /stuck/write or /stuck/sign-in, with any suffix;
+/// others are ordinary. /panic panics.
 fn classify(request: &Request) -> Class {
     match request.raw_url() {
         path if path.starts_with("/alive") => Class::Immediate,
@@ -45,44 +42,46 @@ fn classify(request: &Request) -> Class {
     }
 }
 
-/// The headers of an error response: that it is one, and the request's X-Mark.
-fn mark(lookup: &HeaderLookup) -> Vec<Header> {
-    let is_error = ("X-Error".into(), "yes".into());
-    let mark = lookup("X-Mark").map(|mark| ("X-Mark".into(), mark.to_owned().into()));
-    std::iter::once(is_error).chain(mark).collect()
+/// Renders errors as the API does, with the header X-Error, and X-Mark with the value that the request has.
+fn render_error(error: HttpError, lookup: &HeaderLookup) -> Response {
+    let response = render_http_error(error, lookup, &[]).with_additional_header("X-Error", "yes");
+    match lookup("X-Mark") {
+        Some(mark) => response.with_additional_header("X-Mark", mark.to_owned()),
+        None => response,
+    }
 }
 
-pub fn serve(
+pub fn start(
     limits: Limits,
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
-) -> Running {
-    serve_by_deadline(limits, move |request, _| handler(request))
+) -> TestServer {
+    start_with_deadline(limits, move |request, _| handler(request))
 }
 
-pub fn serve_by_deadline(
+pub fn start_with_deadline(
     limits: Limits,
     handler: impl Fn(&Request, Instant) -> Response + Send + Sync + 'static,
-) -> Running {
+) -> TestServer {
     let address = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(address, limits, classify, handler).unwrap();
-    server.set_error_headers(mark);
-    Running {
+    server.set_error_renderer(render_error);
+    TestServer {
         address: server.local_address(),
-        counters: server.counters(),
-        stopper: server.stopper(),
+        stats: server.stats(),
+        shutdown_handle: server.shutdown_handle(),
         thread: Some(std::thread::spawn(move || server.run())),
     }
 }
 
-impl Running {
+impl TestServer {
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
-    /// Stops it, and says how long it took to end.
+    /// Shuts the server down, and returns how long that took.
     pub fn stop(&mut self) -> Duration {
         let begun = Instant::now();
-        self.stopper.stop();
+        self.shutdown_handle.shut_down();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the server panicked").unwrap();
         }
@@ -90,13 +89,13 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for TestServer {
     fn drop(&mut self) {
-        self.stopper.stop();
+        self.shutdown_handle.shut_down();
     }
 }
 
-/// Answers what it was asked: `METHOD TARGET BODY` on the first line, a line for each field, as it saw them.
+/// Returns the request as the handler sees it: `METHOD TARGET BODY` on the first line, then a line for each header.
 pub fn echo(request: &Request) -> Response {
     let mut body = Vec::new();
     let mut reader = request.data().expect("the body is read once");
@@ -111,16 +110,16 @@ pub fn echo(request: &Request) -> Response {
     Response::text(text)
 }
 
-/// One answer, its framing checked.
+/// A response whose framing was checked.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct ReceivedResponse {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
-    /// The value of the only field of this name.
+impl ReceivedResponse {
+    /// Returns the value of a header that occurs once at most.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self
             .headers
@@ -128,7 +127,7 @@ impl Answer {
             .filter(|(given, _)| given.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str());
         let value = values.next();
-        assert!(values.next().is_none(), "{name} is there twice: {self:?}");
+        assert!(values.next().is_none(), "{name} occurs twice: {self:?}");
         value
     }
 
@@ -149,8 +148,8 @@ impl Answer {
     }
 }
 
-/// The answer at the beginning of the bytes, and how many they are; none while more is needed.
-pub fn parse_answer(bytes: &[u8], is_to_head: bool) -> Option<(Answer, usize)> {
+/// Parses the response at the beginning of the bytes. Returns it with its size, or `None` if more bytes are needed.
+pub fn parse_response(bytes: &[u8], is_for_head: bool) -> Option<(ReceivedResponse, usize)> {
     let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&bytes[..head_end - 4]).expect("a head in ASCII");
     let mut lines = head.split("\r\n");
@@ -158,7 +157,7 @@ pub fn parse_answer(bytes: &[u8], is_to_head: bool) -> Option<(Answer, usize)> {
     let status = status_line
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3)?.parse().ok());
-    let mut answer = Answer {
+    let mut response = ReceivedResponse {
         status: status.unwrap_or_else(|| panic!("no status line: {status_line:?}")),
         headers: lines
             .map(|line| line.split_once(": ").expect("name: value"))
@@ -166,29 +165,31 @@ pub fn parse_answer(bytes: &[u8], is_to_head: bool) -> Option<(Answer, usize)> {
             .collect(),
         body: Vec::new(),
     };
-    let length = answer.header("Content-Length").map(|length| length.parse());
+    let length = response
+        .header("Content-Length")
+        .map(|length| length.parse());
     let length: usize = match length {
         Some(length) => length.unwrap(),
         None => {
-            assert!(!answer.has_body(), "no length: {answer:?}");
+            assert!(!response.has_body(), "no length: {response:?}");
             0
         }
     };
-    let end = match is_to_head || !answer.has_body() {
+    let end = match is_for_head || !response.has_body() {
         true => head_end,
         false => head_end + length,
     };
-    answer.body = bytes.get(head_end..end)?.to_vec();
-    if answer.status >= 200 {
-        assert!(answer.header("Date").is_some(), "no Date: {answer:?}");
+    response.body = bytes.get(head_end..end)?.to_vec();
+    if response.status >= 200 {
+        assert!(response.header("Date").is_some(), "no Date: {response:?}");
     }
-    Some((answer, end))
+    Some((response, end))
 }
 
-/// A client's end of a connection.
+/// The client's end of a connection.
 pub struct Client {
     pub socket: TcpStream,
-    /// What it is there for, told when nothing comes.
+    /// What is tested, for the message if no response comes.
     pub what: &'static str,
     received: Vec<u8>,
 }
@@ -197,7 +198,7 @@ impl Client {
     pub fn connect(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         Client {
             socket,
             what: "",
@@ -205,7 +206,7 @@ impl Client {
         }
     }
 
-    /// Another hand on the same connection.
+    /// Returns a second client on the same connection, for another thread.
     pub fn share(&self) -> Client {
         Client {
             socket: self.socket.try_clone().unwrap(),
@@ -214,7 +215,7 @@ impl Client {
         }
     }
 
-    /// Sends what the server may no longer want: it may have refused and closed.
+    /// Sends bytes. Ignores errors: the server may have rejected the request and closed the connection.
     pub fn send(&mut self, bytes: &[u8]) {
         _ = self.socket.write_all(bytes);
     }
@@ -223,23 +224,23 @@ impl Client {
         _ = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// The next answer.
-    pub fn receive(&mut self) -> Answer {
+    /// Returns the next response.
+    pub fn receive(&mut self) -> ReceivedResponse {
         self.receive_for(false)
-            .unwrap_or_else(|| panic!("no answer {}", self.what))
+            .unwrap_or_else(|| panic!("no response: {}", self.what))
     }
 
-    /// The next answer; none if the connection was closed before it.
-    pub fn receive_for(&mut self, is_to_head: bool) -> Option<Answer> {
+    /// Returns the next response, or `None` if the connection was closed before it.
+    pub fn receive_for(&mut self, is_for_head: bool) -> Option<ReceivedResponse> {
         loop {
-            if let Some((answer, end)) = parse_answer(&self.received, is_to_head) {
+            if let Some((response, end)) = parse_response(&self.received, is_for_head) {
                 self.received.drain(..end);
-                return Some(answer);
+                return Some(response);
             }
             if self.receive_some() == 0 {
                 assert!(
                     self.received.is_empty(),
-                    "a torn answer: {:?}",
+                    "an incomplete response: {:?}",
                     self.received.escape_ascii().to_string()
                 );
                 return None;
@@ -247,30 +248,30 @@ impl Client {
         }
     }
 
-    /// All answers until the connection is closed.
-    pub fn receive_all(&mut self) -> Vec<Answer> {
+    /// Returns all responses until the connection is closed.
+    pub fn receive_all(&mut self) -> Vec<ReceivedResponse> {
         std::iter::from_fn(|| self.receive_for(false)).collect()
     }
 
-    /// Whether the server closes without another byte.
+    /// Whether the server closes the connection without sending another byte.
     pub fn is_closed(&mut self) -> bool {
         self.received.is_empty() && self.receive_some() == 0
     }
 
     fn receive_some(&mut self) -> usize {
-        let mut room = [0; 65536];
-        match self.socket.read(&mut room) {
+        let mut buffer = [0; 65536];
+        match self.socket.read(&mut buffer) {
             Ok(read) => {
-                self.received.extend_from_slice(&room[..read]);
+                self.received.extend_from_slice(&buffer[..read]);
                 read
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
-            Err(error) => panic!("nothing came: {error} {}", self.what),
+            Err(error) => panic!("nothing arrived: {error} {}", self.what),
         }
     }
 }
 
-/// What a handler of a test waits at.
+/// Blocks handlers until it is opened.
 pub struct Gate(Mutex<bool>, Condvar);
 
 impl Gate {
@@ -278,27 +279,27 @@ impl Gate {
         Arc::new(Gate(Mutex::new(false), Condvar::new()))
     }
 
-    /// From now on nobody waits.
+    /// Lets all threads pass, now and later.
     pub fn open(&self) {
         *self.0.lock().unwrap() = true;
         self.1.notify_all();
     }
 
-    /// Waits until it is open, or a failed test has long ended.
+    /// Waits until the gate is open, or long enough for the test to have failed.
     pub fn pass(&self) {
         let is_open = self.0.lock().unwrap();
         let waited = self
             .1
-            .wait_timeout_while(is_open, PATIENCE * 2, |is_open| !*is_open);
+            .wait_timeout_while(is_open, TEST_TIMEOUT * 2, |is_open| !*is_open);
         drop(waited.unwrap());
     }
 }
 
-/// Polls until it is true.
+/// Polls until the condition is true.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "did not happen: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

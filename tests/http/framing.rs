@@ -1,21 +1,17 @@
-//! What is a request and what is not (RFC 9112, RFC 9110): a table of cases, each sent whole, in two parts split at
-//! every byte, and byte by byte; and the rules of answers.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed one is a failed test
-#![allow(clippy::indexing_slicing)]
-mod support;
+//! Parsing and framing (RFC 9112, RFC 9110): a table of cases, each sent at once, in two parts split at every byte, and
+//! byte by byte; and the framing of responses.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::support::{Client, ReceivedResponse, echo, limits, start};
 use rouille::{Request, Response};
-use support::{Answer, Client, echo, limits, serve};
 
 struct Case {
     line: &'static str,
-    /// Statuses, and behind one what the handler saw.
-    answers: Vec<&'static str>,
-    /// What is sent; before each part but the first a 100 is waited for.
+    /// Expected statuses, 200 followed by what the handler sees.
+    responses: Vec<&'static str>,
+    /// The bytes to send. Before each part but the first, the client waits for 100 Continue.
     parts: Vec<Vec<u8>>,
 }
 
@@ -25,17 +21,17 @@ fn cases() -> Vec<Case> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
             let mut columns = line.splitn(3, '|');
-            let (Some(_), Some(answers), Some(bytes)) =
+            let (Some(_), Some(responses), Some(bytes)) =
                 (columns.next(), columns.next(), columns.next())
             else {
                 panic!("three columns: {line}");
             };
-            let answers = answers.trim();
+            let responses = responses.trim();
             Case {
                 line,
-                answers: answers
+                responses: responses
                     .split(", ")
-                    .filter(|answer| !answer.is_empty())
+                    .filter(|response| !response.is_empty())
                     .collect(),
                 parts: bytes[1..].split('→').map(unescape).collect(),
             }
@@ -68,14 +64,18 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What a case is answered, sent in pieces that end at these places of each part.
-fn ask(address: SocketAddr, case: &Case, places: impl Fn(usize) -> Vec<usize>) -> Vec<Answer> {
+/// Sends a case, each part of it in pieces that end at these places, and returns the responses.
+fn ask(
+    address: SocketAddr,
+    case: &Case,
+    places: impl Fn(usize) -> Vec<usize>,
+) -> Vec<ReceivedResponse> {
     let mut client = Client::connect(address);
     client.what = case.line;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (number, part) in case.parts.iter().enumerate() {
         if number > 0 {
-            answers.push(client.receive());
+            responses.push(client.receive());
         }
         let mut from = 0;
         for to in places(part.len()) {
@@ -86,43 +86,43 @@ fn ask(address: SocketAddr, case: &Case, places: impl Fn(usize) -> Vec<usize>) -
         client.send(&part[from..]);
     }
     client.send_no_more();
-    answers.extend(client.receive_all());
-    answers
+    responses.extend(client.receive_all());
+    responses
 }
 
-fn check(case: &Case, answers: &[Answer]) {
-    let told: Vec<String> = answers
+fn check(case: &Case, responses: &[ReceivedResponse]) {
+    let found: Vec<String> = responses
         .iter()
-        .map(|answer| match answer.status {
-            200 => format!("200 {}", answer.first_line()),
+        .map(|response| match response.status {
+            200 => format!("200 {}", response.first_line()),
             status => status.to_string(),
         })
         .collect();
-    // What follows the body of a request in `\x0d` form is compared as the handler escaped it.
-    let wanted: Vec<String> = case
-        .answers
+    // The handler escapes `\x0d` as `\r`.
+    let expected: Vec<String> = case
+        .responses
         .iter()
-        .map(|answer| answer.replace(r"\x0d", r"\r").replace(r"\x0a", r"\n"))
+        .map(|response| response.replace(r"\x0d", r"\r").replace(r"\x0a", r"\n"))
         .collect();
-    assert_eq!(told, wanted, "{}", case.line);
-    for answer in answers.iter().filter(|answer| answer.status >= 400) {
-        assert!(answer.closes(), "{}: {answer:?}", case.line);
-        assert_eq!(answer.header("Content-Type"), Some("application/json"));
-        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(found, expected, "{}", case.line);
+    for response in responses.iter().filter(|response| response.status >= 400) {
+        assert!(response.closes(), "{}: {response:?}", case.line);
+        assert_eq!(response.header("Content-Type"), Some("application/json"));
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
         assert!(body["detail"].is_string() && body.as_object().unwrap().len() == 1);
         for (name, value) in [
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "same-origin"),
             ("Cross-Origin-Opener-Policy", "same-origin"),
         ] {
-            assert_eq!(answer.header(name), Some(value), "{}", case.line);
+            assert_eq!(response.header(name), Some(value), "{}", case.line);
         }
     }
 }
 
 #[test]
-fn every_case_is_answered_as_its_section_says() {
-    let server = serve(limits(), echo);
+fn every_case_returns_the_expected_responses() {
+    let server = start(limits(), echo);
     let cases = cases();
     for case in &cases {
         check(case, &ask(server.address, case, |_| vec![]));
@@ -131,8 +131,8 @@ fn every_case_is_answered_as_its_section_says() {
 }
 
 #[test]
-fn every_case_is_answered_alike_split_at_every_byte_and_byte_by_byte() {
-    let server = serve(limits(), echo);
+fn every_case_returns_the_same_responses_however_it_is_split() {
+    let server = start(limits(), echo);
     let cases = cases();
     let (next, sent) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -159,8 +159,8 @@ fn every_case_is_answered_alike_split_at_every_byte_and_byte_by_byte() {
 fn exchange(
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
     sent: &[u8],
-) -> Vec<Answer> {
-    let server = serve(limits(), handler);
+) -> Vec<ReceivedResponse> {
+    let server = start(limits(), handler);
     let mut client = server.connect();
     client.send(sent);
     client.send_no_more();
@@ -168,23 +168,23 @@ fn exchange(
 }
 
 #[test]
-fn fields_reach_the_handler_in_order_and_past_ascii_as_latin_1() {
-    let answers = exchange(
+fn headers_reach_the_handler_in_order_and_as_latin_1() {
+    let responses = exchange(
         echo,
         b"GET / HTTP/1.1\r\nHost: a\r\nB:  1 \r\nA: \xe9\r\nb: 2\r\n\r\n",
     );
-    assert_eq!(answers[0].text(), "GET /\nHost: a\nB: 1\nA: é\nb: 2");
+    assert_eq!(responses[0].text(), "GET /\nHost: a\nB: 1\nA: é\nb: 2");
 }
 
 #[test]
-fn the_host_of_an_absolute_form_is_the_handler_s_host_rfc_9112_3_2_2() {
-    let answers = exchange(echo, b"GET http://b:81/c HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(answers[0].text(), "GET /c\nHost: b:81");
+fn host_of_an_absolute_target_replaces_the_host_header() {
+    let responses = exchange(echo, b"GET http://b:81/c HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(responses[0].text(), "GET /c\nHost: b:81");
 }
 
 #[test]
-fn head_is_answered_as_get_without_the_body_rfc_9110_9_3_2() {
-    let server = serve(limits(), |_| Response::text("four"));
+fn head_returns_the_headers_of_get_without_the_body() {
+    let server = start(limits(), |_| Response::text("four"));
     let mut client = server.connect();
     client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.receive_for(true).unwrap();
@@ -200,8 +200,8 @@ fn head_is_answered_as_get_without_the_body_rfc_9110_9_3_2() {
 }
 
 #[test]
-fn a_refused_head_has_no_body_either() {
-    let server = serve(limits(), echo);
+fn rejected_head_request_returns_no_body() {
+    let server = start(limits(), echo);
     let mut client = server.connect();
     client.send(b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n");
     client.send_no_more();
@@ -210,22 +210,22 @@ fn a_refused_head_has_no_body_either() {
 }
 
 #[test]
-fn a_204_has_neither_body_nor_length_rfc_9110_8_6() {
+fn status_204_has_neither_body_nor_length() {
     let nothing = |_: &Request| Response::text("dropped").with_status_code(204);
-    let answers = exchange(
+    let responses = exchange(
         nothing,
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    let told: Vec<_> = answers
+    let found: Vec<_> = responses
         .iter()
-        .map(|answer| (answer.status, answer.header("Content-Length")))
+        .map(|response| (response.status, response.header("Content-Length")))
         .collect();
-    assert_eq!(told, [(204, None), (204, None)]);
+    assert_eq!(found, [(204, None), (204, None)]);
 }
 
 #[test]
-fn a_handler_cannot_break_the_framing() {
-    let wild = |_: &Request| {
+fn handler_cannot_break_the_framing() {
+    let handler = |_: &Request| {
         Response::text("four")
             .with_additional_header("Content-Length", "9")
             .with_additional_header("Transfer-Encoding", "chunked")
@@ -234,53 +234,56 @@ fn a_handler_cannot_break_the_framing() {
             .with_additional_header("X-Split", "a\r\nX-Evil: b\r\n\r\nHTTP/1.1 200 OK")
             .with_additional_header("X-Good", "kept")
     };
-    let answers = exchange(wild, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let [answer] = &answers[..] else {
-        panic!("{answers:?}");
+    let responses = exchange(handler, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let [response] = &responses[..] else {
+        panic!("{responses:?}");
     };
     assert_eq!(
-        (answer.text(), answer.header("X-Good")),
+        (response.text(), response.header("X-Good")),
         ("four", Some("kept"))
     );
     for name in ["Transfer-Encoding", "X-Split", "X-Evil"] {
-        assert_eq!(answer.header(name), None);
+        assert_eq!(response.header(name), None);
     }
-    assert!(answer.header("Date").unwrap().ends_with(" GMT"));
+    assert!(response.header("Date").unwrap().ends_with(" GMT"));
 }
 
 #[test]
-fn a_body_that_the_handler_leaves_unread_is_not_the_next_request() {
-    let deaf = |request: &Request| Response::text(request.raw_url().to_owned());
-    let answers = exchange(
-        deaf,
+fn unread_body_is_not_parsed_as_the_next_request() {
+    let handler = |request: &Request| Response::text(request.raw_url().to_owned());
+    let responses = exchange(
+        handler,
         b"POST /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 26\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\
           POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1a\r\nGET /y HTTP/1.1\r\nHost: a\r\n\r\n0\r\n\r\n\
           GET /3 HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    let seen: Vec<_> = answers.iter().map(Answer::text).collect();
+    let seen: Vec<_> = responses.iter().map(ReceivedResponse::text).collect();
     assert_eq!(seen, ["/1", "/2", "/3"]);
 }
 
 #[test]
-fn http_1_0_keep_alive_is_confirmed_and_its_absence_closes() {
-    let answers = exchange(
+fn http_1_0_connection_stays_open_only_with_keep_alive() {
+    let responses = exchange(
         echo,
         b"GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /2 HTTP/1.0\r\n\r\n",
     );
-    let told: Vec<_> = answers
+    let found: Vec<_> = responses
         .iter()
-        .map(|answer| answer.header("Connection"))
+        .map(|response| response.header("Connection"))
         .collect();
-    assert_eq!(told, [Some("keep-alive"), Some("close")]);
+    assert_eq!(found, [Some("keep-alive"), Some("close")]);
 }
 
 #[test]
-fn a_large_answer_arrives_whole() {
+fn large_response_arrives_completely() {
     let large = |_: &Request| Response::from_data("text/plain", vec![b'x'; 8 << 20]);
-    let answers = exchange(
+    let responses = exchange(
         large,
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    let sizes: Vec<_> = answers.iter().map(|answer| answer.body.len()).collect();
+    let sizes: Vec<_> = responses
+        .iter()
+        .map(|response| response.body.len())
+        .collect();
     assert_eq!(sizes, [8 << 20, 8 << 20]);
 }
