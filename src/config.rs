@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::api::{Origin, Visibility};
 use crate::auth::signing_key::{SigningKey, WeakKey};
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 use crate::telemetry::logging::{Format, Levels};
 
 /// The settings of `serve`.
@@ -102,7 +102,7 @@ pub struct Settings {
 pub struct DatabaseSettings {
     /// PostgreSQL database to use: a URL or key=value pairs, as libpq accepts them
     #[arg(long, env, value_parser = parse_database_url)]
-    pub database_url: Database,
+    pub database_url: ConnectionConfig,
 }
 
 /// The settings of commands that issue or verify tokens.
@@ -214,7 +214,7 @@ impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
 
 /// Parses a connection string in either form of libpq's. The error describes the mistake without repeating the value, which
 /// may hold a password.
-pub fn parse_database_url(text: &str) -> Result<Database, String> {
+pub fn parse_database_url(text: &str) -> Result<ConnectionConfig, String> {
     text.trim().parse().map_err(|reason: String| {
         format!(
             "must be postgresql://user:password@host:port/database or key=value pairs ({reason})"

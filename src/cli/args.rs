@@ -17,7 +17,7 @@ use super::users::Users;
 use crate::config::{
     DatabaseSettings, HIDDEN, Settings, TokenSettings, is_public, parse_database_url, raw_value,
 };
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 
 /// REST service that stores the movies of registered users in PostgreSQL.
 ///
@@ -94,7 +94,7 @@ pub enum Command {
         /// PostgreSQL database of the Django application, in the form of DATABASE_URL; it is only read. Keep its password
         /// in a passfile, since other users can see arguments
         #[arg(value_parser = parse_database_url)]
-        django_database_url: Database,
+        django_database_url: ConnectionConfig,
         #[command(flatten)]
         database: DatabaseSettings,
         #[command(flatten)]

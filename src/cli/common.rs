@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::auth::bcrypt_cost::UnmetCost;
 use crate::config::DatabaseSettings;
 use crate::db::users::Credentials;
-use crate::db::{self, Access, Options, Store, Timeouts};
+use crate::db::{self, Database, Options, RequestDatabase, Timeouts};
 
 /// How long a command tries to reach the database before it fails.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,10 +49,10 @@ impl Output {
 ///
 /// # Errors
 /// If it cannot be reached in time, or its schema is not the one of this version.
-pub fn open_database(settings: DatabaseSettings) -> Result<Store, db::Error> {
+pub fn open_database(settings: DatabaseSettings) -> Result<Database, db::Error> {
     db::check_schema(&settings.database_url, CONNECT_TIMEOUT)?;
-    Ok(Store::open(Options {
-        database: settings.database_url,
+    Ok(Database::open(Options {
+        connection: settings.database_url,
         pool_size: 2,
         timeouts: Timeouts {
             checkout: Duration::from_secs(3),
@@ -64,13 +64,13 @@ pub fn open_database(settings: DatabaseSettings) -> Result<Store, db::Error> {
 }
 
 /// The database for one operation, which has to end within [`OPERATION_TIMEOUT`] from now.
-pub fn with_deadline(database: &Store) -> Access<'_> {
-    database.until(Instant::now() + OPERATION_TIMEOUT)
+pub fn with_deadline(database: &Database) -> RequestDatabase<'_> {
+    database.with_deadline(Instant::now() + OPERATION_TIMEOUT)
 }
 
 /// # Errors
 /// If no user has this name, or the database fails.
-pub fn find_user(database: &Store, username: &str) -> anyhow::Result<Credentials> {
+pub fn find_user(database: &Database, username: &str) -> anyhow::Result<Credentials> {
     let user = db::users::find_credentials(with_deadline(database), username)?;
     user.with_context(|| format!("no user has the name {username:?}"))
 }

@@ -6,12 +6,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::common::{CONNECT_TIMEOUT, Output};
 use crate::config::DatabaseSettings;
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, import};
 
 /// Imports all or nothing; fails with everything that has to be mended first.
 pub fn import_django(
-    source: &Database,
+    source: &ConnectionConfig,
     target: &DatabaseSettings,
     output: &Output,
 ) -> anyhow::Result<()> {

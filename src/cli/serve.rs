@@ -19,7 +19,7 @@ use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::throttle::Throttle;
 use crate::config::Settings;
-use crate::db::{self, MAX_BATCH, Options, Store, Timeouts};
+use crate::db::{self, Database, MAX_BATCH, Options, Timeouts};
 use crate::http::{self, ClassLimits, Limits, Server, Stopper};
 use crate::telemetry::logging;
 
@@ -136,8 +136,8 @@ fn make_limits(settings: &Settings) -> anyhow::Result<Limits> {
 pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
     let database = settings.database.database_url.clone();
     db::migrate(&database, CONNECT_TIMEOUT)?;
-    let store = Store::open(Options {
-        database,
+    let store = Database::open(Options {
+        connection: database,
         pool_size: settings.db_pool_size,
         timeouts: Timeouts {
             checkout: Duration::from_secs(3),

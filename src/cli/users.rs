@@ -12,7 +12,7 @@ use crate::api::registration::{judge_password, register_account};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{Cost, HASH_TIMEOUT, Hasher};
 use crate::config::{DatabaseSettings, PasswordSettings};
-use crate::db::users::{self, Listed};
+use crate::db::users::{self, UserSummary};
 
 /// An operation on users.
 #[derive(Debug, Subcommand)]
@@ -230,7 +230,7 @@ fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
 }
 
 /// Aligns the users in columns. Control characters are escaped, since a terminal would act on them.
-fn make_table(users: &[Listed]) -> Vec<String> {
+fn make_table(users: &[UserSummary]) -> Vec<String> {
     let header = ["ID", "USERNAME", "EMAIL", "ACTIVE", "JOINED", "MOVIES"].map(str::to_owned);
     let rows = users.iter().map(|user| {
         [
