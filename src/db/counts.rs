@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
-use super::movies::get;
+use super::get;
 use super::schema::{begin, connect_within, within};
 use super::{Kind, Sql, sql};
 

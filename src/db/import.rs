@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
-use super::movies::get;
+use super::get;
 use super::schema::{begin, check_schema, connect_within};
 use super::{Sql, sql};
 

@@ -2,9 +2,8 @@
 use postgres::Row;
 use serde::Serialize;
 
-use super::movies::{first_row, get};
 use super::session::{Parameters, parameters};
-use super::{Error, RequestDatabase, Sql, sql};
+use super::{Error, RequestDatabase, Sql, first_row, get, sql};
 
 const CREATE: Sql = sql!(write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
 const FIND_TAKEN: Sql = sql!("users/find_existing", [TEXT, TEXT]);
