@@ -42,6 +42,11 @@ create table movies (
 
 -- The number of all movies is the sum over the slots. A writer changes the slot of its session (its process id modulo
 -- 16), so that statements which create or delete movies of different users do not wait for one another's commit.
+--
+-- Measured with pgbench, fsync on and commit_delay = 2000, medians of 5 alternating rounds against one slot (`where
+-- slot = 0` in count_movies), creates by random users and deletes of random movies at the same time: one client each
+-- 1.2 times (1.0 to 1.9) as many transactions, four clients each 5.3 times (5.0 to 11). Creates by one client alone gain
+-- nothing.
 create table movie_counts (
     slot   integer not null,
     movies bigint  not null default 0,
