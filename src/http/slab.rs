@@ -22,7 +22,7 @@ const ENTRIES_PER_SCAN: usize = 1024;
 /// finds no connection instead of a wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Never `u32::MAX`: there are not so many files. The poller uses such tokens for its own.
+    /// Less than `u32::MAX - 2`, as is any number of open files: the poller has tokens of its own.
     index: u32,
     generation: u32,
 }
@@ -104,7 +104,7 @@ impl<T> ConnectionSlab<T> {
         }
     }
 
-    /// Returns the number of open connections, whoever owns them.
+    /// Returns the number of open connections, including those that are checked out.
     pub fn len(&self) -> usize {
         self.0.lock().slab.len()
     }
