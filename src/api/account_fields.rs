@@ -1,88 +1,69 @@
-//! What a username, an e-mail address and a password may be: Django 5.2's validators, as fields of a body.
+//! The fields of accounts, with the validators of Django 5.2 for usernames, e-mail addresses and passwords.
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::fields::{NOT_A_STRING, Rule, TextField};
+use super::error::Message;
+use super::validation::fields::{CharField, Validator};
 use crate::auth::password;
 use crate::python_text;
 
-/// Unique, case-sensitive, kept as sent.
-pub const USERNAME: TextField = TextField {
-    name: "username",
-    wrong_kind: NOT_A_STRING,
-    may_be_blank: false,
-    rules: &[
-        Rule::Form(username_form),
-        Rule::AtMost(150),
-        Rule::WithoutNull,
+/// Unique and case-sensitive.
+pub const USERNAME: CharField = CharField {
+    validators: &[
+        Validator::Function(validate_username),
+        Validator::MaxLength(150),
+        Validator::NoNullCharacters,
     ],
+    ..CharField::new("username")
 };
 
-/// Judged by the password validators.
-pub const PASSWORD: TextField = TextField {
-    name: "password",
-    wrong_kind: NOT_A_STRING,
-    may_be_blank: false,
-    rules: &[Rule::Form(password_strength), Rule::WithoutNull],
+pub const PASSWORD: CharField = CharField {
+    validators: &[
+        Validator::Function(validate_password),
+        Validator::NoNullCharacters,
+    ],
+    ..CharField::new("password")
 };
 
-/// The password once more, against slips.
-pub const PASSWORD_AGAIN: TextField = TextField {
-    name: "password2",
-    ..PLAIN
+/// Must equal the password, to catch typing errors.
+pub const PASSWORD_CONFIRMATION: CharField = CharField::new("password2");
+
+/// Unique.
+pub const EMAIL: CharField = CharField {
+    invalid: INVALID_EMAIL,
+    validators: &[
+        Validator::MaxLength(254),
+        Validator::NoNullCharacters,
+        Validator::Function(validate_email),
+    ],
+    ..CharField::new("email")
 };
 
-/// Unique, kept as sent.
-pub const EMAIL: TextField = TextField {
-    name: "email",
-    wrong_kind: INVALID_EMAIL,
-    may_be_blank: false,
-    rules: &[Rule::AtMost(254), Rule::WithoutNull, Rule::Form(email_form)],
+pub const FIRST_NAME: CharField = CharField {
+    required: false,
+    allow_blank: true,
+    validators: &[Validator::MaxLength(150), Validator::NoNullCharacters],
+    ..CharField::new("first_name")
 };
 
-/// May be left out or blank.
-pub const FIRST_NAME: TextField = TextField {
-    name: "first_name",
-    wrong_kind: NOT_A_STRING,
-    may_be_blank: true,
-    rules: &[Rule::AtMost(150), Rule::WithoutNull],
-};
-
-/// May be left out or blank.
-pub const LAST_NAME: TextField = TextField {
+pub const LAST_NAME: CharField = CharField {
     name: "last_name",
     ..FIRST_NAME
 };
 
-/// The name of one who signs in: whatever was registered was judged then.
-pub const SIGN_IN_NAME: TextField = TextField {
-    name: "username",
-    ..PLAIN
-};
+/// The username of a sign-in, which need not satisfy the rules of a registration.
+pub const CREDENTIALS_USERNAME: CharField = CharField::new("username");
 
-/// The password of one who signs in.
-pub const SIGN_IN_PASSWORD: TextField = TextField {
-    name: "password",
-    ..PLAIN
-};
+/// The password of a sign-in, which need not satisfy the rules of a registration.
+pub const CREDENTIALS_PASSWORD: CharField = CharField::new("password");
 
-/// The token that is exchanged for a new access token.
-pub const REFRESH: TextField = TextField {
-    name: "refresh",
-    ..PLAIN
-};
-
-const PLAIN: TextField = TextField {
-    name: "",
-    wrong_kind: NOT_A_STRING,
-    may_be_blank: false,
-    rules: &[Rule::WithoutNull],
-};
+/// The refresh token that is exchanged for a new access token.
+pub const REFRESH: CharField = CharField::new("refresh");
 
 const INVALID_EMAIL: &str = "Enter a valid email address.";
 
-/// UnicodeUsernameValidator: letters and digits of any script and `@.+-_`.
-fn username_form(username: &str) -> Vec<Cow<'static, str>> {
+/// Django's UnicodeUsernameValidator: letters and digits of any script, and `@.+-_`.
+fn validate_username(username: &str) -> Vec<Message> {
     let is_allowed =
         |character| python_text::is_letter_or_number(character) || "@.+-_".contains(character);
     if username.chars().all(is_allowed) {
@@ -92,28 +73,28 @@ fn username_form(username: &str) -> Vec<Cow<'static, str>> {
     vec![message.into()]
 }
 
-fn password_strength(password: &str) -> Vec<Cow<'static, str>> {
-    let weaknesses = password::find_weaknesses(password).into_iter();
-    weaknesses.map(Cow::from).collect()
+fn validate_password(password: &str) -> Vec<Message> {
+    let messages = password::validate(password).into_iter();
+    messages.map(Cow::from).collect()
 }
 
-fn email_form(email: &str) -> Vec<Cow<'static, str>> {
-    if is_email(email) {
+fn validate_email(email: &str) -> Vec<Message> {
+    if is_valid_email(email) {
         Vec::new()
     } else {
         vec![INVALID_EMAIL.into()]
     }
 }
 
-/// EmailValidator: a dot-atom or a quoted string in ASCII, and a domain with a dot, `localhost` or a bracketed
-/// address; at most 320 characters (RFC 3696 3).
-fn is_email(email: &str) -> bool {
+/// Django's EmailValidator: before the @ a dot-atom or a quoted string in ASCII, after it a domain name with a dot,
+/// `localhost`, or an IP address in brackets; at most 320 characters (RFC 3696 3).
+fn is_valid_email(email: &str) -> bool {
     let Some((local, domain)) = email.rsplit_once('@') else {
         return false;
     };
     email.chars().count() <= 320
         && (is_dot_atom(local) || is_quoted_string(local))
-        && (domain == "localhost" || is_domain(domain) || is_address_literal(domain))
+        && (domain == "localhost" || is_domain_name(domain) || is_address_literal(domain))
 }
 
 fn is_dot_atom(local: &str) -> bool {
@@ -155,9 +136,9 @@ fn is_quoted_string(local: &str) -> bool {
     true
 }
 
-/// Two labels or more, none with a hyphen at an end, none over 63 characters; the last has two characters or more
-/// and no digits, unless it is in punycode. Letters past ASCII are those of U+00A1 to U+FFFF.
-fn is_domain(domain: &str) -> bool {
+/// At least two labels of at most 63 characters, without a hyphen at either end. The last label has at least two characters
+/// and no digits, unless it is punycode. Letters are those of ASCII, and U+00A1 to U+FFFF.
+fn is_domain_name(domain: &str) -> bool {
     let is_letter = |character: char| {
         character.is_ascii_alphabetic() || ('\u{a1}'..='\u{ffff}').contains(&character)
     };
@@ -200,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_pass_as_django_s_validator_lets_them() {
+    fn email_addresses_that_django_accepts_are_valid() {
         let longest = format!("a@{}.com", "b".repeat(63));
         for email in [
             "a@example.com",
@@ -217,12 +198,12 @@ mod tests {
             "a@b.c-d",
             &longest,
         ] {
-            assert!(is_email(email), "{email}");
+            assert!(is_valid_email(email), "{email}");
         }
     }
 
     #[test]
-    fn addresses_are_refused_as_django_s_validator_refuses_them() {
+    fn email_addresses_that_django_rejects_are_invalid() {
         let too_long = format!("a@{}.com", "b".repeat(64));
         for email in [
             "",
@@ -254,17 +235,17 @@ mod tests {
             "a@LOCALHOST",
             &too_long,
         ] {
-            assert!(!is_email(email), "{email}");
+            assert!(!is_valid_email(email), "{email}");
         }
     }
 
     #[test]
-    fn names_hold_letters_and_digits_of_any_script_but_no_marks() {
+    fn usernames_consist_of_letters_and_digits_of_any_script_without_marks() {
         for username in ["Ann.Lee+1@x-y_z", "Жанна", "日本", "٣", "Ⅷ", "½", "²"] {
-            assert!(username_form(username).is_empty(), "{username}");
+            assert!(validate_username(username).is_empty(), "{username}");
         }
         for username in ["a b", "e\u{301}", "🎬", "a\0", "a/b", "a\u{200b}"] {
-            assert_eq!(username_form(username).len(), 1, "{username}");
+            assert_eq!(validate_username(username).len(), 1, "{username}");
         }
     }
 }

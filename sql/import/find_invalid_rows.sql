@@ -1,6 +1,6 @@
--- Answers, table by table and row by row, what in the Django application's tables this service could not keep: texts
--- longer than its own may be, repeated e-mail addresses, movies of nobody. No row: all is well.
-with misfits as (
+-- Returns one row for each reason why a row of the Django application's tables cannot be imported, such as a text that is too
+-- long, a repeated e-mail address, or a movie without a creator. No row: everything can be imported.
+with invalid as (
     select 'user' as kind, id::bigint as id, reason
     from auth_user as account
     cross join lateral (
@@ -24,8 +24,8 @@ with misfits as (
                 format('its username %s is another user''s too', username)
             ),
             (num_nulls(id, username, password, email, first_name, last_name, is_active, date_joined) > 0, 'it lacks a value')
-    ) as judged (is_misfit, reason)
-    where is_misfit
+    ) as checked (is_invalid, reason)
+    where is_invalid
     union all
     select 'movie', id::bigint, reason
     from movies_movie as movie
@@ -40,9 +40,9 @@ with misfits as (
                 'its creator does not exist'
             ),
             (num_nulls(id, title, genre, year, creator_id) > 0, 'it lacks a value')
-    ) as judged (is_misfit, reason)
-    where is_misfit
+    ) as checked (is_invalid, reason)
+    where is_invalid
 )
-select format('%s %s: %s', kind, id, reason) as misfit
-from misfits
+select format('%s %s: %s', kind, id, reason) as problem
+from invalid
 order by kind desc, id, reason;

@@ -1,4 +1,4 @@
-//! A page to try the API on: Swagger UI out of this binary. Knows no movies; what it shows is the schema's.
+//! Swagger UI, a page to try the API on. Its files are compiled into the program.
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
 use std::str::FromStr;
@@ -8,10 +8,14 @@ use flate2::read::GzDecoder;
 use rouille::{Request, Response, ResponseBody};
 use utoipa_swagger_ui::Config;
 
-use super::error::Error;
-use super::headers;
+use crate::api::RequestContext;
+use crate::api::error::ApiError;
+use crate::api::headers;
 
-/// What the page loads, out of all that Swagger UI comes with. Its index.html is the page itself.
+/// The path of the page.
+pub const PAGE_PATH: &str = "/api/v1/docs/";
+
+/// The files of Swagger UI that the page, its index.html, loads.
 const FILES: [&str; 7] = [
     "favicon-16x16.png",
     "favicon-32x32.png",
@@ -22,16 +26,15 @@ const FILES: [&str; 7] = [
     "swagger-ui.css",
 ];
 
-/// The file that starts the page, and what is appended to it.
+/// The script that starts the page, and a script that is appended to it.
 const INITIALIZER: &str = "swagger-initializer.js";
 const FRESH_EXAMPLES: &str = include_str!("docs_fresh_examples.js");
 
-/// Nothing but these files runs, and nothing is asked of anybody but this service. Pictures inside the style sheet are
-/// `data:`.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+/// Allows these files only, and requests to this service only. The style sheet has `data:` images.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Forms are open at once, and who signed in stays so when the page is loaded again. No validator is asked for a badge.
+/// Forms are open, the token survives a reload of the page, and no external validator is called.
 static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     let config = Config::from("../schema/")
         .use_base_layout()
@@ -42,51 +45,69 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(config)
 });
 
-/// One of the files, as the last segment of a path.
-pub struct File(&'static str);
+/// The name of one of the files, as the last segment of a path.
+#[derive(Clone, Copy)]
+pub struct SwaggerFile(&'static str);
 
-impl FromStr for File {
+impl FromStr for SwaggerFile {
     type Err = ();
 
-    fn from_str(segment: &str) -> Result<File, ()> {
+    fn from_str(segment: &str) -> Result<SwaggerFile, ()> {
         let known = FILES.into_iter().find(|name| *name == segment);
-        known.map(File).ok_or(())
+        known.map(SwaggerFile).ok_or(())
     }
 }
 
-/// `GET /`: sends a browser on to the page. To clients that do not ask for HTML the path is unknown, as the contract has it.
-pub fn redirect_to_page(request: &Request) -> Result<Response, Error> {
-    let accepted = headers::find_joined(request, "Accept").unwrap_or_default();
+/// `GET /`: redirects browsers to the page. For clients that do not accept HTML the path does not exist, as in the API's
+/// contract.
+///
+/// # Errors
+/// 404 for such a client.
+pub fn redirect_browser(request: &Request) -> Result<Response, ApiError> {
+    let accepted = headers::joined(request, "Accept").unwrap_or_default();
     let mut ranges = accepted.split([',', ';']).map(str::trim);
     if !ranges.any(|range| range.eq_ignore_ascii_case("text/html")) {
-        return Err(Error::NotFound);
+        return Err(ApiError::NotFound);
     }
-    Ok(Response::redirect_302("/api/v1/docs/").with_unique_header("Vary", "Accept"))
+    Ok(Response::redirect_302(PAGE_PATH).with_unique_header("Vary", "Accept"))
 }
 
 /// `GET docs/`: the page.
-pub fn show_page(request: &Request) -> Result<Response, Error> {
-    serve(request, "index.html", "no-cache")
+///
+/// # Errors
+/// 500 if a file cannot be read from the program, which should not happen.
+pub fn show_docs(request: &Request, _: &RequestContext) -> Result<Response, ApiError> {
+    file_response(request, "index.html", "no-cache")
 }
 
-/// `GET docs/{file}`: what the page loads.
-pub fn show_file(request: &Request, File(name): File) -> Result<Response, Error> {
-    serve(request, name, "max-age=3600")
+/// `GET docs/{file}`: a file that the page loads.
+///
+/// # Errors
+/// As [`show_docs`].
+pub fn show_docs_file(
+    request: &Request,
+    SwaggerFile(name): SwaggerFile,
+) -> Result<Response, ApiError> {
+    file_response(request, name, "max-age=3600")
 }
 
-/// Returns the file: as it is in the binary, most often compressed, to a client that accepts that, and unpacked to others.
-fn serve(request: &Request, name: &str, caching: &'static str) -> Result<Response, Error> {
+/// A file, usually as it is in the program, compressed; decompressed for clients that do not accept gzip.
+fn file_response(
+    request: &Request,
+    name: &str,
+    caching: &'static str,
+) -> Result<Response, ApiError> {
     let file = utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG))
-        .map_err(|error| Error::Fault(error.to_string()))?
-        .ok_or(Error::NotFound)?;
+        .map_err(|error| ApiError::Internal(error.to_string()))?
+        .ok_or(ApiError::NotFound)?;
     let is_gzip = file.gzpipped && accepts_gzip(request);
     let mut bytes = file.bytes;
     if file.gzpipped && !is_gzip {
-        let mut unpacked = Vec::new();
+        let mut decompressed = Vec::new();
         GzDecoder::new(&*bytes)
-            .read_to_end(&mut unpacked)
-            .map_err(|error| Error::Fault(error.to_string()))?;
-        bytes = Cow::Owned(unpacked);
+            .read_to_end(&mut decompressed)
+            .map_err(|error| ApiError::Internal(error.to_string()))?;
+        bytes = Cow::Owned(decompressed);
     }
     if name == INITIALIZER {
         bytes.to_mut().extend_from_slice(FRESH_EXAMPLES.as_bytes());
@@ -95,7 +116,7 @@ fn serve(request: &Request, name: &str, caching: &'static str) -> Result<Respons
     let mut response = Response::empty_204()
         .with_status_code(200)
         .with_unique_header("Content-Type", file.content_type)
-        .with_unique_header("Content-Security-Policy", POLICY)
+        .with_unique_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         .with_unique_header("Cache-Control", caching)
         .with_unique_header("Vary", "Accept-Encoding");
     if is_gzip {
@@ -105,10 +126,10 @@ fn serve(request: &Request, name: &str, caching: &'static str) -> Result<Respons
     Ok(response)
 }
 
-/// Whether the request's Accept-Encoding allows gzip (RFC 9110 12.5.3). Without the header any coding is allowed, but a
-/// client that sends none often cannot unpack it.
+/// Whether the request's Accept-Encoding allows gzip (RFC 9110 12.5.3). A request without the header allows any coding, but
+/// its client often cannot decompress.
 fn accepts_gzip(request: &Request) -> bool {
-    let header = headers::find_joined(request, "Accept-Encoding").unwrap_or_default();
+    let header = headers::joined(request, "Accept-Encoding").unwrap_or_default();
     let quality_of = |wanted: &str| {
         header.split(',').find_map(|element| {
             let mut parts = element.split(';').map(str::trim);

@@ -1,6 +1,6 @@
 
-// A name can be registered once. The examples have another one at each load of the page, and a registration that is
-// executed again sends yet another, so that they work as often as they are executed.
+// A username can be registered only once. Each load of the page therefore uses another one in the examples, and each further
+// registration on the page yet another, so that the examples can be executed repeatedly.
 {
   const createUi = window.SwaggerUIBundle;
   const name = `ann-${Date.now().toString(36)}`;
