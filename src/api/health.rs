@@ -29,17 +29,11 @@ struct NotReady {
 }
 
 /// `GET /healthz`: 200 as long as the process handles requests, even without the database.
-///
-/// # Errors
-/// None.
 pub fn check_liveness(_: &Request, _: &RequestContext) -> Result<Response, ApiError> {
     Ok(json_response(200, &Health { status: "ok" }))
 }
 
 /// `GET /readyz`: 200 if the last check of the database, at most two seconds ago, succeeded, else 503. Does not block.
-///
-/// # Errors
-/// None.
 pub fn check_readiness(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
     if context.state.readiness.is_ready() {
         return Ok(json_response(200, &Health { status: "ok" }));
@@ -53,9 +47,6 @@ pub fn check_readiness(_: &Request, context: &RequestContext) -> Result<Response
 
 /// `GET /metrics`, in Prometheus's text format, which every scraper and promtool reads. Each response has a registry of its
 /// own, filled with the current values of all counters.
-///
-/// # Errors
-/// None in practice, since the text is written to memory.
 pub fn show_metrics(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
     let state = context.state;
     let mut registry = Registry::default();
