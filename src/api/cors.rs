@@ -1,10 +1,15 @@
 //! CORS: which other sites' scripts may read responses (the Fetch standard). Only the origins in CORS_ORIGINS, none by
 //! default. Credentials such as cookies are never allowed, since a script sends the token itself.
+use std::borrow::Cow;
+
 use rouille::{Request, Response};
 
 use super::headers;
 use super::options::Origin;
-use crate::http::{Header, HeaderLookup};
+use crate::http::HeaderLookup;
+
+/// A response header, in the form that rouille keeps it.
+type Header = (Cow<'static, str>, Cow<'static, str>);
 
 /// The response headers that a script may read, beside those that the standard always allows.
 const EXPOSED: &str = "Allow, Location, Retry-After, WWW-Authenticate, X-Request-Id";

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::{AppState, RequestContext, json_response};
-use crate::http::Counters;
+use crate::http::Stats;
 use crate::telemetry::metrics;
 
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ pub fn show_metrics(_: &Request, context: &RequestContext) -> Result<Response, A
     Ok(response.with_unique_header("Cache-Control", "no-store"))
 }
 
-fn register_server(registry: &mut Registry, counters: &Counters) {
+fn register_server(registry: &mut Registry, counters: &Stats) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for (name, help, gauge) in [
         (
@@ -90,7 +90,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_body_bytes",
             "Bytes reserved for request bodies being received and responses being sent",
-            &counters.body_bytes,
+            &counters.buffered_bytes,
         ),
     ] {
         registry.register(name, help, ConstGauge::new(load(gauge)));
@@ -104,7 +104,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_connections_refused",
             "Connections refused because of MAX_CONNECTIONS",
-            &counters.refused,
+            &counters.rejected_connections,
         ),
         (
             "movies_accept_errors",
@@ -119,7 +119,7 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_server_refusals",
             "Requests rejected for violating HTTP or a limit",
-            &counters.refusals,
+            &counters.rejected_requests,
         ),
         (
             "movies_requests_shed",
@@ -134,16 +134,16 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
         (
             "movies_handler_panics",
             "Handlers that panicked",
-            &counters.panics,
+            &counters.handler_panics,
         ),
     ] {
         registry.register(name, help, ConstCounter::new(load(counter)));
     }
     let timed_out = Family::<[(&str, &str); 1], Counter>::default();
     for (waiting_for, counter) in [
-        ("head", &counters.cut_heads),
-        ("body", &counters.cut_bodies),
-        ("write", &counters.cut_writes),
+        ("head", &counters.head_timeouts),
+        ("body", &counters.body_timeouts),
+        ("write", &counters.write_timeouts),
     ] {
         let series = timed_out.get_or_create(&[("waiting_for", waiting_for)]);
         series.inc_by(load(counter));

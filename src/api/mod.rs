@@ -15,6 +15,7 @@ mod error;
 mod forwarded;
 mod headers;
 mod health;
+mod http_errors;
 mod middleware;
 mod movies;
 mod openapi;
@@ -32,8 +33,8 @@ use rouille::Response;
 use serde::Serialize;
 
 pub use self::accounts::{RegisteredUser, register_account, validate_password};
-pub use self::cors::error_headers_of;
 use self::error::ApiError;
+pub use self::http_errors::render_http_error;
 pub use self::middleware::handle;
 use self::options::{Origin, Visibility};
 pub use self::routes::classify;
@@ -41,7 +42,7 @@ use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::TokenKeys;
 use crate::db::{Database, Readiness, RequestDatabase};
-use crate::http::Counters;
+use crate::http::Stats;
 
 /// The state that all handlers share. It lives as long as the process, and workers read it without a lock of its own.
 pub struct AppState {
@@ -70,7 +71,7 @@ pub struct AppState {
     /// Whether responses have a Server-Timing header.
     pub server_timing: bool,
     /// Counters of the HTTP server, set once the server is created; only /metrics reads them.
-    pub server_stats: OnceLock<Arc<Counters>>,
+    pub server_stats: OnceLock<Arc<Stats>>,
 }
 
 /// What a handler gets beside the request itself.

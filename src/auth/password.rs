@@ -31,7 +31,7 @@ const PREFIX: &str = "bcrypt_sha256$";
 const PBKDF2_PREFIX: &str = "pbkdf2_sha256$";
 
 /// Stored hashes with more PBKDF2 iterations match no password: Django 5.2 uses 1,000,000, and a manipulated row must not
-/// occupy a core. The import's statement find_locked_out has the same limit.
+/// occupy a core. The import's statement find_unverifiable_passwords has the same limit.
 const MAX_PBKDF2_ITERATIONS: u32 = 5_000_000;
 
 /// The time limit of a command for a core and one hash.

@@ -13,7 +13,7 @@ from helpers.settings import BINARY, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
 
-LATEST = "V2__kept_counts"
+LATEST = "V1__initial_schema"
 
 
 def run(*arguments, typed="", **environment):
@@ -61,7 +61,7 @@ def test_check_says_what_a_start_would_meet_and_changes_nothing(operate, databas
 
 def test_check_fails_where_a_start_would(operate, database):
     operate("migrate")
-    database.run("update refinery_schema_history set version = 99, name = 'of_later' where version = 2")
+    database.run("update refinery_schema_history set version = 99, name = 'of_later' where version = 1")
     told = run("check", "--json", DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY)
     assert (told.returncode, json.loads(told.stdout)["is_ready"]) == (1, False)
     assert "V99__of_later is not known here" in told.stderr
@@ -176,7 +176,7 @@ def test_a_deleted_user_is_gone_with_their_movies_at_once(operate, start_server,
     assert deleted == {"id": ann.id, "username": ann.username, "movie_count": 2}
     assert outcome(ann.get(MOVIES))[1]["code"] == "user_not_found"
     assert (bob.get(MOVIES).json()["count"], database.run("select count(*) from movies")) == (1, [(1,)])
-    assert operate("recount", "--check") == "1 users and 1 movies counted\nall counts are right\n"
+    assert operate("recount", "--check") == "1 users and 1 movies counted\nall counts are correct\n"
     assert operate("users", "delete", ann.username, "--yes", exit_code=1) == f'movies-api: no user has the name "{ann.username}"\n'
 
 

@@ -8,24 +8,26 @@ use crate::api::routes::{ROUTES, RouteEntry, list_methods};
 use crate::api::validation::urlencoded::MAX_FIELDS;
 use crate::auth::throttle::Throttled;
 use crate::auth::token::TokenError;
-use crate::http::refusal::Refusal;
+use crate::http::HttpError;
 
 /// An example of an error response, with a name that is unique in its operation.
 pub type Example = (&'static str, ApiError);
 
 /// The error responses of the HTTP server, which any request may get before its handler runs. One malformed request stands
 /// for all.
-pub const SERVER_ERRORS: [(&str, Refusal); 10] = [
-    ("malformed", Refusal::Malformed("There is no Host.")),
-    ("request_timeout", Refusal::Slow),
-    ("body_too_large", Refusal::LargeBody),
-    ("target_too_long", Refusal::LongTarget),
-    ("unsupported_expectation", Refusal::Expectation),
-    ("headers_too_large", Refusal::LargeHead),
-    ("too_many_connections", Refusal::Crowded),
-    ("overloaded", Refusal::Busy),
-    ("handler_timeout", Refusal::Stuck),
-    ("unsupported_version", Refusal::Version),
+pub const SERVER_ERRORS: [(&str, HttpError); 9] = [
+    (
+        "malformed",
+        HttpError::BadRequest("The Host header is missing."),
+    ),
+    ("request_timeout", HttpError::RequestTimeout),
+    ("body_too_large", HttpError::BodyTooLarge),
+    ("target_too_long", HttpError::TargetTooLong),
+    ("unsupported_expectation", HttpError::ExpectationFailed),
+    ("headers_too_large", HttpError::HeadersTooLarge),
+    ("too_many_connections", HttpError::TooManyConnections),
+    ("overloaded", HttpError::Overloaded),
+    ("unsupported_version", HttpError::VersionNotSupported),
 ];
 
 /// The errors of an operation's own handler and those that follow from its body and access.
