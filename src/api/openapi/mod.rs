@@ -16,13 +16,13 @@ use utoipa::OpenApi;
 
 use self::errors::{Example, SERVER_ERRORS, errors_of};
 pub use self::swagger_ui::{PAGE_PATH, SwaggerFile, redirect_browser, show_docs, show_docs_file};
+use super::RequestContext;
 use super::accounts::{AccessToken, RegisteredUser, TokenPair};
 use super::authentication::Access;
 use super::error::{ApiError, ErrorBody, FieldErrors};
-use super::middleware::security_headers;
+use super::middleware::{render_http_error, security_headers};
 use super::pagination::Page;
 use super::routes::{ROUTES, RouteEntry};
-use super::{RequestContext, json_response};
 use crate::db::movies::Movie;
 
 /// What the description says of a route beside its method, path and access.
@@ -221,7 +221,7 @@ fn describe_responses(entry: &RouteEntry, operation: &Operation) -> Value {
         of_status.add(name, schema, description, error.into_response());
     }
     for (name, error) in SERVER_ERRORS {
-        let response = json_response(error.status(), &json!({"detail": error.detail()}));
+        let response = render_http_error(error, &|_| None, &[]);
         let response = match error.status() {
             503 => response.with_unique_header("Retry-After", "1"),
             _ => response,
