@@ -938,7 +938,7 @@ stop_test_server() {
     SERVER=''
 }
 
-# Runs pytest as the README describes it for users, against a service with default settings. CI uses a new virtual
+# Runs pytest as "Contributing" in README.md describes it, against a service with default settings. CI uses a new virtual
 # environment and port 8000, as the README does; outside CI that port may be in use, so the service takes a free one.
 test_service() {
     local log=$DATA_DIR/suite.log venv=$ROOT/target/service-venv port=0 status=0 movies

@@ -171,7 +171,7 @@ def test_searches_and_deep_pages_that_hang_leave_connections_for_all_others(star
     movie = f"{MOVIES}{ann.add_movie()['id']}/"
     with database.connect(database.url) as holder, ThreadPoolExecutor(8) as pool:
         # What only they read.
-        holder.execute("lock table shelf_parts in access exclusive mode")
+        holder.execute("lock table movie_count_ranges in access exclusive mode")
         hanging = [pool.submit(ann.with_token(ann.token).get, f"{MOVIES}?page=last") for _ in range(8)]
 
         def arrived():

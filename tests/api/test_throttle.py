@@ -95,7 +95,7 @@ def test_whom_a_stranger_says_it_forwards_means_nothing(start_server):
 
 
 def test_the_owner_gets_in_after_the_wait(start_server):
-    client = start_server(LOGIN_FAILURES="10", LOGIN_WAIT="2").client()
+    client = start_server(LOGIN_FAILURES="10", LOGIN_COOLDOWN="2").client()
     ann = client.new_user()
     started = time.monotonic()
     while (answer := sign_in(client, ann.username, WRONG)).status_code == 401:
@@ -115,7 +115,7 @@ def test_the_owner_gets_in_after_the_wait(start_server):
 
 
 def test_trying_during_the_wait_does_not_make_it_longer(start_server):
-    client = start_server(LOGIN_FAILURES="1", LOGIN_WAIT="2").client()
+    client = start_server(LOGIN_FAILURES="1", LOGIN_COOLDOWN="2").client()
     ann = client.new_user()
     fail(client, ann.username, 1)
     failed = time.monotonic()

@@ -32,7 +32,7 @@ def test_each_answer_names_its_statement_and_whether_it_was_of_a_batch(server):
     movie = f"{MOVIES}{ann.add_movie()['id']}/"
     asked = {
         "movies/read": ("GET", movie, 1), "movies/list_first": ("GET", MOVIES, 1), "movies/update": ("PATCH", movie, 1),
-        "movies/list_shelf": ("GET", f"{MOVIES}?page=last", None), "movies/search_shelf": ("GET", f"{MOVIES}?title=x", None),
+        "movies/list_own": ("GET", f"{MOVIES}?page=last", None), "movies/search_own": ("GET", f"{MOVIES}?title=x", None),
         "users/find_active": ("POST", movie, None), "movies/delete": ("DELETE", movie, 1),
     }
     for name, (method, path, batch) in asked.items():
@@ -40,7 +40,7 @@ def test_each_answer_names_its_statement_and_whether_it_was_of_a_batch(server):
         statement, together, pool, running = timing_of(answer)
         assert (statement, together) == (name, batch)
         assert running > 0 and pool + running <= answer.elapsed.total_seconds() * 1000
-    assert timing_of(server.client().post(REGISTER, account()))[0] in ("users/create", "users/find_taken")  # the longer one
+    assert timing_of(server.client().post(REGISTER, account()))[0] in ("users/create", "users/find_existing")  # the longer one
 
 
 def test_a_request_that_met_no_database_says_nothing(server):
@@ -80,7 +80,7 @@ def test_one_who_waited_for_a_connection_in_vain_is_told_how_long(start_server, 
         second = ann.get(MOVIES)
         holder.rollback()
         assert (first.result().status_code, second.status_code) == (200, 503)
-    assert timing_of(first.result())[0] == "movies/list_shelf"
+    assert timing_of(first.result())[0] == "movies/list_own"
     statement, _, waited, _ = timing_of(second)
     assert statement is None and waited > 2990  # the pool's deadline is 3 s, some of which went by before
 

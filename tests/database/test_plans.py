@@ -20,19 +20,19 @@ EVERYTHING = "'%','%','%',-2147483648,2147483647"
 STATEMENTS = [
     ("users/find_active", "1", 0),
     ("users/find_credentials", "'user 7'", 0),
-    ("users/find_taken", "'user 7','nobody'", 0),
+    ("users/find_existing", "'user 7','nobody'", 0),
     ("movies/read", "array[1,2,3],array[10,20,5000]", 3),
     ("movies/list_first", "array[1,2],array[10,10]", 20),
-    ("movies/list_shelf", "1,1,10", 10),
-    ("movies/list_shelf", "1,2,10", 20),
-    ("movies/list_shelf", "1,null,10", PART + 10),
-    ("movies/list_shelf", "1,200,10", PART + 10),
-    ("movies/list_shelf", "2,2,10", 20),
-    ("movies/list_shelf", "1,1000,10", 0),
+    ("movies/list_own", "1,1,10", 10),
+    ("movies/list_own", "1,2,10", 20),
+    ("movies/list_own", "1,null,10", PART + 10),
+    ("movies/list_own", "1,200,10", PART + 10),
+    ("movies/list_own", "2,2,10", 20),
+    ("movies/list_own", "1,1000,10", 0),
     ("movies/list_all", "1,1,10", 10),
     ("movies/list_all", "1,null,10", 10),
-    ("movies/search_shelf", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 30),
-    ("movies/search_shelf", f"2,1,10,{EVERYTHING}", 3 * OTHERS),
+    ("movies/search_own", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 30),
+    ("movies/search_own", f"2,1,10,{EVERYTHING}", 3 * OTHERS),
     ("movies/search_all", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 100),
     ("movies/create", "array[1,2],array['a','b'],array['g','g'],array[1,2]", 0),
     ("movies/update", "array[1,1],array[10,11],array['a',null],array[null,'g'],array[1,2]", 8),
@@ -91,7 +91,7 @@ def test_a_statement_reads_no_table_whole_and_no_more_movies_than_it_needs(seede
     scanned = [node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"]
     assert [table for table in scanned if table in ("users", "movies")] == []
     read = sum(
-        # A plan that was only explained, as expect_titles asks for one, has no rows.
+        # A plan that was only explained, as estimate_matching_titles asks for one, has no rows.
         (node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)) * node.get("Actual Loops", 0)
         for node in nodes
         if node.get("Relation Name") == "movies" and node["Node Type"] != "ModifyTable"
@@ -126,14 +126,14 @@ def test_counts_stay_exact_whatever_is_done_to_the_tables(make_server):
         counted = database.run(
             "select (select coalesce(sum(movies), 0) from movie_counts) = (select count(*) from movies),"
             " coalesce(bool_and(movie_count = (select count(*) from movies where creator_id = users.id)), true),"
-            " coalesce(bool_and(movie_count <= 2000 or exists (select from shelf_parts where creator_id = users.id)), true)"
+            " coalesce(bool_and(movie_count <= 2000 or exists (select from movie_count_ranges where creator_id = users.id)), true)"
             " from users"
         )
         assert counted == [(True, True, True)], statement
         parts = database.run(
             "select part.movies, (select count(*) from movies where creator_id = part.creator_id and id >= first_id"
             "  and (next_id is null or id < next_id))"
-            " from (select *, lead(first_id) over (partition by creator_id order by first_id) as next_id from shelf_parts) as part"
+            " from (select *, lead(first_id) over (partition by creator_id order by first_id) as next_id from movie_count_ranges) as part"
         )
         assert [kept for kept, _ in parts] == [counted for _, counted in parts], statement
         assert max([kept for kept, _ in parts], default=0) <= 2 * PART, statement
@@ -152,7 +152,7 @@ def test_writers_of_one_long_shelf_at_once_leave_its_parts_exact(make_server):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     database.run("insert into movies (title, genre, year, creator_id) select 't', 'g', n, 1 from generate_series(1, 20) as n")
-    assert database.run("select sum(movies), count(*) from shelf_parts") == [(2010, 3)]
+    assert database.run("select sum(movies), count(*) from movie_count_ranges") == [(2010, 3)]
 
 
 def test_the_pages_of_a_long_shelf_are_those_of_its_movies(make_server):
@@ -216,19 +216,9 @@ def test_autovacuum_follows_few_writes_so_that_lists_are_read_from_the_index_alo
     wait_until(lambda: vacuumed.run(unmarked) == [(0,)], 20)
 
 
-@pytest.mark.parametrize("is_upgraded", [False, True], ids=["new", "upgraded"])
-def test_new_titles_do_not_pile_up_until_one_statement_merges_them_into_the_search_index(database, is_upgraded):
-    def add_movies():
-        database.run("insert into movies (title, genre, year, creator_id) select md5(n::text), 'g', n, 1 from generate_series(1, 20) as n")
-
+def test_new_titles_do_not_pile_up_until_one_statement_merges_them_into_the_search_index(database):
     migrate(database.url)
     database.run("create extension pgstattuple")
     database.run("insert into users (username, email, password_hash) values ('a', 'a', '!')")
-    if is_upgraded:
-        # As an older version left it.
-        database.run("alter index movies_by_title reset (fastupdate)")
-        add_movies()
-        database.run("delete from refinery_schema_history where version = 8")
-        migrate(database.url)
-    add_movies()
+    database.run("insert into movies (title, genre, year, creator_id) select md5(n::text), 'g', n, 1 from generate_series(1, 20) as n")
     assert database.run("select pending_tuples from pgstatginindex('movies_by_title')") == [(0,)]

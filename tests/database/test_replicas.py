@@ -9,20 +9,20 @@ from helpers.cluster import free_port
 from helpers.contract import check
 from helpers.load import Load
 from helpers.programs import find_program
-from helpers.settings import README
+from helpers.settings import OPERATIONS
 
 pytestmark = pytest.mark.own_servers
 
 
 
 class Proxy:
-    """HAProxy before two ports, as the README sets it up."""
+    """HAProxy before two ports, as OPERATIONS.md sets it up."""
 
     def __init__(self, folder, one, two):
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         file = folder / "haproxy.cfg"
-        configuration = README.read_text().split("```haproxy\n")[1].split("```")[0]
+        configuration = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
         for written, meant in ((8000, self.port), (8001, one), (8002, two)):
             configuration = configuration.replace(f"127.0.0.1:{written}\n", f"127.0.0.1:{meant}\n")
         file.write_text(configuration)

@@ -101,7 +101,7 @@ def test_without_the_right_to_make_an_index_searches_still_answer_and_the_log_sa
         ann = server.wait_until_listening().client().new_user()
         ann.add_movie(title="Éclair")
         assert ann.get(f"{MOVIES}?title=%C3%89CL").json()["count"] == 1
-        told = [line for line in server.log if "searches go without an index" in line]
+        told = [line for line in server.log if "searches run without an index" in line]
         assert (len(told), "permission denied" in told[0]) == (1, True)
     finally:
         server.dispose()

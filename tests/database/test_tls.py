@@ -91,7 +91,7 @@ def test_a_certificate_that_the_mode_accepts_leads_to_the_database_over_tls(clus
         ("localhost", "require", "stranger", "certificate verify failed"),
         ("localhost", "disable", None, "no encryption"),
         ("localhost", "verify-full", "nobody", "sslrootcert.*No such file"),
-        ("localhost", "sometimes", None, "sslmode is disable, prefer, require, verify-ca or verify-full"),
+        ("localhost", "sometimes", None, "sslmode must be disable, prefer, require, verify-ca or verify-full"),
     ],
 )
 def test_any_other_certificate_ends_the_start_with_one_line_that_says_why(cluster, certificates, host, mode, authority, told):

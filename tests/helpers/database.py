@@ -3,7 +3,7 @@ import os
 
 from helpers.client import word
 from helpers.programs import skip_unless_ci
-from helpers.settings import MAINTENANCE_DATABASE
+from helpers.settings import MAINTENANCE_DATABASE, ROOT
 
 
 class Database:
@@ -46,6 +46,14 @@ class Database:
 
     def drop(self):
         self.manage(f"drop database if exists {self.name} with (force)")
+
+
+def load_earlier_schema(database):
+    """Fills an empty database with the schema, users and movies of the version before V1__initial_schema."""
+    import psycopg
+
+    with psycopg.connect(database.url) as connection:
+        connection.execute((ROOT / "tests/database/earlier_schema.sql").read_text())
 
 
 class Link:

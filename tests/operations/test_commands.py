@@ -13,7 +13,7 @@ from helpers.settings import BINARY, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
 
-LATEST = "V2__kept_counts"
+LATEST = "V1__initial_schema"
 
 
 def run(*arguments, typed="", **environment):
@@ -61,7 +61,7 @@ def test_check_says_what_a_start_would_meet_and_changes_nothing(operate, databas
 
 def test_check_fails_where_a_start_would(operate, database):
     operate("migrate")
-    database.run("update refinery_schema_history set version = 99, name = 'of_later' where version = 2")
+    database.run("update refinery_schema_history set version = 99, name = 'of_later' where version = 1")
     told = run("check", "--json", DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY)
     assert (told.returncode, json.loads(told.stdout)["is_ready"]) == (1, False)
     assert "V99__of_later is not known here" in told.stderr
@@ -74,11 +74,11 @@ def test_check_fails_where_a_start_would(operate, database):
 @pytest.mark.parametrize(
     "arguments, environment, told",
     [
-        (["check"], {"DATABASE_URL": "host=/x"}, "SECRET_KEY is not set, without a default (see --help)"),
-        (["migrate"], {"DATABASE_URL": ""}, "DATABASE_URL is not set, without a default (see --help)"),
-        (["check"], {"DATABASE_URL": "host=/x", "SECRET_KEY": SECRET_KEY, "WORKERS": "1"}, "WORKERS=1 is not allowed: it is a whole number, 2 to 1024"),
+        (["check"], {"DATABASE_URL": "host=/x"}, "SECRET_KEY is not set and has no default (see --help)"),
+        (["migrate"], {"DATABASE_URL": ""}, "DATABASE_URL is not set and has no default (see --help)"),
+        (["check"], {"DATABASE_URL": "host=/x", "SECRET_KEY": SECRET_KEY, "WORKERS": "1"}, "WORKERS=1 is not allowed: must be a whole number from 2 to 1024"),
         (["completions"], {}, "the argument <SHELL> is missing (see --help)"),
-        (["nonsense"], {}, "unrecognized subcommand 'nonsense'"),
+        (["nonsense"], {}, "unrecognized subcommand 'nonsense' (see --help)"),
     ],
 )
 def test_a_command_that_cannot_be_is_told_in_one_line_with_exit_code_two(arguments, environment, told):
@@ -133,18 +133,18 @@ def test_a_variable_that_looks_like_a_setting_is_warned_of_at_start_and_by_check
     server = launch_server(CORS_ORIGNS="https://hunter2.example", PORT="9000", HOST="h", HOME="/", BINDIR="/usr/bin").wait_until_listening()
     warned = [line.split("[WARN] ")[1] for line in server.log if "[WARN]" in line]
     assert warned == [
-        "the variable CORS_ORIGNS is not read: is CORS_ORIGINS meant?",
-        "the variable PORT is not read: BIND sets the address and the port, such as BIND=0.0.0.0:8000",
+        "the environment variable CORS_ORIGNS is ignored: did you mean CORS_ORIGINS?",
+        "the environment variable PORT is ignored: set address and port in BIND, for example BIND=0.0.0.0:8000",
     ]
     noted = json.loads(operate("check", "--json", SECRET_KEY=SECRET_KEY, WORKER="12", PATH="/bin"))["notes"]
-    assert noted == ["the variable WORKER is not read: is WORKERS meant?"]
+    assert noted == ["the environment variable WORKER is ignored: did you mean WORKERS?"]
 
 
 def test_white_space_around_a_value_is_no_part_of_it(launch_server, database):
     settings = {
         "BIND": " 127.0.0.1:0\n", "SECRET_KEY": f" {SECRET_KEY}\n", "DATABASE_URL": f" {database.url}\n", "WORKERS": "12 ", "BCRYPT_COST": " 4",
         "MOVIES_VISIBILITY": " shared ", "LOG_FORMAT": "text\r\n", "LOG_LEVEL": " info ", "SERVER_TIMING": " true ", "IDLE_TIMEOUT": " 70 ",
-        "LOGIN_WAIT": " 61 ", "CORS_ORIGINS": " https://a.example ", "TRUSTED_PROXIES": " 10.0.0.0/8 ", "MAX_CONNECTIONS": " ",
+        "LOGIN_COOLDOWN": " 61 ", "CORS_ORIGINS": " https://a.example ", "TRUSTED_PROXIES": " 10.0.0.0/8 ", "MAX_CONNECTIONS": " ",
     }
     log = "\n".join(launch_server(**settings).wait_until_listening().log)
     for line in ("WORKERS=12 (env", "MOVIES_VISIBILITY=shared (env", "LOG_FORMAT=text (env", "SERVER_TIMING=true (env", "TRUSTED_PROXIES=10.0.0.0/8 (env"):
@@ -170,13 +170,13 @@ def test_a_deleted_user_is_gone_with_their_movies_at_once(operate, start_server,
     for user in (ann, ann, bob):
         user.add_movie()
     told = operate("users", "delete", ann.username, exit_code=1)
-    assert told == "movies-api: nothing was deleted: where no terminal can be asked, give --yes\n"
+    assert told == "movies-api: nothing was deleted: standard input is not a terminal, so the flag --yes is required\n"
     assert database.run("select count(*) from users") == [(2,)]
     deleted = json.loads(operate("users", "delete", ann.username, "--yes", "--json"))
     assert deleted == {"id": ann.id, "username": ann.username, "movie_count": 2}
     assert outcome(ann.get(MOVIES))[1]["code"] == "user_not_found"
     assert (bob.get(MOVIES).json()["count"], database.run("select count(*) from movies")) == (1, [(1,)])
-    assert operate("recount", "--check") == "1 users and 1 movies counted\nall counts are right\n"
+    assert operate("recount", "--check") == "1 users and 1 movies counted\nall counts are correct\n"
     assert operate("users", "delete", ann.username, "--yes", exit_code=1) == f'movies-api: no user has the name "{ann.username}"\n'
 
 
@@ -276,13 +276,13 @@ def test_a_password_is_asked_for_twice_on_a_terminal_and_not_shown(operate, data
     if pid == 0:
         os.execve(BINARY, [BINARY, "users", "create", "ann", "--email", "ann@example.com"], {"DATABASE_URL": database.url, "BCRYPT_COST": "4"})
     shown = b""
-    for prompt in [b"Password: ", b"Password once more: "]:
+    for prompt in [b"Password: ", b"Password again: "]:
         while not shown.endswith(prompt):
             shown += os.read(terminal, 1)
         # What is typed before the terminal is told to be silent, it shows.
         wait_until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO)
         os.write(terminal, PASSWORD.encode() + b"\n")
-    while not shown.endswith(b"user 1 made: ann\r\n"):
+    while not shown.endswith(b"user 1 created: ann\r\n"):
         shown += os.read(terminal, 1)
     assert os.waitpid(pid, 0)[1] == 0
     os.close(terminal)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from helpers.client import MOVIES, REGISTER, account, film, wait_until
 from helpers.metrics import figures
 from helpers.programs import find_program
-from helpers.settings import README, ROOT
+from helpers.settings import OPERATIONS, ROOT
 
 
 def requests_in(found, route):
@@ -126,7 +126,7 @@ def test_promtool_finds_nothing_to_say(start_server):
 
 
 def test_promtool_accepts_the_readme_s_alerts_which_use_figures_that_are_shown(own_server, tmp_path):
-    rules = re.search(r"^```yaml\n(groups:.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)[1]
+    rules = re.search(r"^```yaml\n(groups:.*?)^```$", OPERATIONS.read_text(), re.MULTILINE | re.DOTALL)[1]
     (tmp_path / "rules.yml").write_text(rules)
     checked = subprocess.run([find_program("promtool", "prometheus"), "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, timeout=20)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -14,7 +14,7 @@ import requests
 from helpers.client import MOVIES, TOKEN, Client, wait_until
 from helpers.cluster import Cluster, free_port
 from helpers.programs import PATH, find_program
-from helpers.settings import BINARY, README, SECRET_KEY
+from helpers.settings import BINARY, OPERATIONS, SECRET_KEY
 
 FILES = ["systemd", "systemd-backup", "systemd-backup-timer", "container", "compose", "caddy", "nginx", "haproxy", "grafana"]
 SERIES = re.compile(r"\b(?:movies|process)_[a-z_]+")
@@ -55,14 +55,14 @@ def test_each_file_holds_the_settings_of_this_installation():
     assert "    server 127.0.0.1:8000;\n" in printed("nginx")
     assert "pool-purge-delay 60s\n" in printed("haproxy") and "pool-purge-delay 480s\n" in printed("haproxy", IDLE_TIMEOUT="600")
     for proxy in ("nginx", "caddy"):
-        assert re.search(r"Below the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
-        assert re.search(r"Below the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
+        assert re.search(r"Shorter than the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
+        assert re.search(r"Shorter than the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
     assert "    server [::1]:81;\n" in printed("nginx", BIND="[::]:81")
 
 
 def test_a_setting_that_cannot_be_is_refused_as_at_a_start():
     done = run_print("systemd", WORKERS="none")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: it is a whole number, 2 to 1024\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: must be a whole number from 2 to 1024\n")
     assert run_print("kubernetes").returncode == 2
 
 
@@ -80,7 +80,7 @@ def test_a_unit_is_refused_where_systemd_would_not_take_the_path_of_the_program(
     program.parent.mkdir()
     shutil.copy(BINARY, program)
     done = subprocess.run([program, "print", "systemd"], env={}, capture_output=True, text=True, timeout=10)
-    assert (done.returncode, done.stdout) == (1, "") and "holds what a unit cannot" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "contains a character that a systemd unit cannot" in done.stderr
 
 
 @pytest.mark.parametrize("folder", ["a b", "a%n", "a$HOME", "a@port@", "é"])
@@ -95,8 +95,8 @@ def test_a_unit_names_a_program_in_a_folder_with_an_odd_name(tmp_path, folder):
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_the_readme_s_haproxy_refuses_as_the_printed_one():
-    block = README.read_text().split("```haproxy\n")[1].split("```")[0]
+def test_documented_haproxy_sends_the_same_errors_as_the_printed_one():
+    block = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
     errors = [line for line in block.splitlines() if "http-error" in line]
     assert len(errors) == 3 and set(errors) <= set(printed("haproxy").splitlines())
 
@@ -120,7 +120,7 @@ def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_
     analyze = find_program("systemd-analyze", "systemd")
     recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", printed("systemd"), re.MULTILINE)
     assert [line.split()[0] for line in recipe] == ["createuser", "createdb"]
-    assert all(f"sudo -u postgres {line}\n" in README.read_text() for line in recipe)
+    assert all(f"sudo -u postgres {line}\n" in OPERATIONS.read_text() for line in recipe)
     for line in recipe:
         program, *arguments = line.split()
         cluster.call(program, "--host", cluster.folder, "--username=movies", *arguments)

@@ -19,11 +19,11 @@ const UPDATE: (&str, &str) = ("update", include_str!("../../sql/update.sql"));
 // The service, too, executes these once per request.
 const LIST_PAGE: (&str, &str) = (
     "list_shelf",
-    include_str!("../../../../sql/movies/list_shelf.sql"),
+    include_str!("../../../../sql/movies/list_own.sql"),
 );
 const SEARCH: (&str, &str) = (
     "search_shelf",
-    include_str!("../../../../sql/movies/search_shelf.sql"),
+    include_str!("../../../../sql/movies/search_own.sql"),
 );
 
 async fn query(
