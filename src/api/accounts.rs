@@ -44,7 +44,7 @@ struct Registration {
 /// The response to a registration.
 #[derive(Serialize, ToSchema)]
 pub struct RegisteredUser {
-    /// Set by the database.
+    /// The new user's id.
     #[schema(example = 1)]
     pub id: i64,
     #[schema(example = "ann")]

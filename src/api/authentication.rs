@@ -20,7 +20,7 @@ pub enum Access {
     Authenticated,
 }
 
-/// The user of the request's access token, as far as the route's access asks for one.
+/// The user of the request's access token; `None` for a public route and for an optional token that is missing.
 ///
 /// For `Authenticated` routes this does not look at the database: the statement that follows checks in the same round trip
 /// that the user exists and is active.

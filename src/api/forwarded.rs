@@ -28,7 +28,7 @@ pub fn base_url(request: &Request, trusted: &[IpNet]) -> Result<String, ApiError
 
 /// The client's IP address: the peer's, or the one in X-Forwarded-For if the peer is a trusted proxy. Each proxy appends the
 /// address of its own peer, so the client is the last address that is not a trusted proxy; those before it were sent by the
-/// client and prove nothing. IPv6 addresses are cut to their first 64 bits, since whoever has one has its whole /64.
+/// client and prove nothing. IPv6 addresses are cut to their first 64 bits, since one client usually has a whole /64.
 pub fn client_ip(request: &Request, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer_ip(request);
     for value in values_from_last(request, "X-Forwarded-For") {

@@ -29,17 +29,11 @@ struct NotReady {
 }
 
 /// `GET /healthz`: 200 as long as the process handles requests, even without the database.
-///
-/// # Errors
-/// None.
 pub fn check_liveness(_: &Request, _: &RequestContext) -> Result<Response, ApiError> {
     Ok(json_response(200, &Health { status: "ok" }))
 }
 
 /// `GET /readyz`: 200 if the last check of the database, at most two seconds ago, succeeded, else 503. Does not block.
-///
-/// # Errors
-/// None.
 pub fn check_readiness(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
     if context.state.readiness.is_ready() {
         return Ok(json_response(200, &Health { status: "ok" }));
@@ -53,15 +47,12 @@ pub fn check_readiness(_: &Request, context: &RequestContext) -> Result<Response
 
 /// `GET /metrics`, in Prometheus's text format, which every scraper and promtool reads. Each response has a registry of its
 /// own, filled with the current values of all counters.
-///
-/// # Errors
-/// None in practice, since the text is written to memory.
 pub fn show_metrics(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
     let state = context.state;
     let mut registry = Registry::default();
     metrics::register(&mut registry);
-    if let Some(counters) = state.server_stats.get() {
-        register_server(&mut registry, counters);
+    if let Some(stats) = state.server_stats.get() {
+        register_server(&mut registry, stats);
     }
     register_waits(&mut registry, state);
     let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -78,28 +69,28 @@ pub fn show_metrics(_: &Request, context: &RequestContext) -> Result<Response, A
     Ok(response.with_unique_header("Cache-Control", "no-store"))
 }
 
-fn register_server(registry: &mut Registry, counters: &Stats) {
+fn register_server(registry: &mut Registry, stats: &Stats) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for (name, help, gauge) in [
         (
             "movies_connections",
             "Open client connections",
-            &counters.connections,
+            &stats.connections,
         ),
         (
             "movies_requests_in_flight",
             "Handlers running now",
-            &counters.in_flight,
+            &stats.in_flight,
         ),
         (
             "movies_requests_queued",
             "Requests waiting for a worker",
-            &counters.queued,
+            &stats.queued,
         ),
         (
             "movies_body_bytes",
             "Bytes reserved for request bodies being received and responses being sent",
-            &counters.buffered_bytes,
+            &stats.buffered_bytes,
         ),
     ] {
         registry.register(name, help, ConstGauge::new(load(gauge)));
@@ -108,58 +99,58 @@ fn register_server(registry: &mut Registry, counters: &Stats) {
         (
             "movies_connections_accepted",
             "Connections accepted, including those refused afterwards",
-            &counters.accepted,
+            &stats.accepted,
         ),
         (
             "movies_connections_refused",
             "Connections refused because of MAX_CONNECTIONS",
-            &counters.rejected_connections,
+            &stats.rejected_connections,
         ),
         (
             "movies_accept_errors",
             "Failed accept calls",
-            &counters.accept_errors,
+            &stats.accept_errors,
         ),
         (
             "movies_server_requests",
             "Requests received completely, including probes",
-            &counters.requests,
+            &stats.requests,
         ),
         (
             "movies_server_refusals",
             "Requests rejected for violating HTTP or a limit",
-            &counters.rejected_requests,
+            &stats.rejected_requests,
         ),
         (
             "movies_requests_shed",
             "Requests rejected with 503 for lack of a worker or memory",
-            &counters.shed,
+            &stats.shed,
         ),
         (
             "movies_handler_timeouts",
-            "Handlers that did not return before their deadline",
-            &counters.handler_timeouts,
+            "Handlers that returned after the deadline of their request",
+            &stats.handler_timeouts,
         ),
         (
             "movies_handler_panics",
             "Handlers that panicked",
-            &counters.handler_panics,
+            &stats.handler_panics,
         ),
     ] {
         registry.register(name, help, ConstCounter::new(load(counter)));
     }
     let timed_out = Family::<[(&str, &str); 1], Counter>::default();
     for (waiting_for, counter) in [
-        ("head", &counters.head_timeouts),
-        ("body", &counters.body_timeouts),
-        ("write", &counters.write_timeouts),
+        ("head", &stats.head_timeouts),
+        ("body", &stats.body_timeouts),
+        ("write", &stats.write_timeouts),
     ] {
         let series = timed_out.get_or_create(&[("waiting_for", waiting_for)]);
         series.inc_by(load(counter));
     }
     registry.register(
         "movies_connections_cut",
-        "Connections closed by a timeout",
+        "Connections closed by a timeout, or for lack of memory for a response",
         timed_out,
     );
 }

@@ -4,9 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rouille::{Request, Response, ResponseBody};
+use serde_json::json;
 
 use super::error::ApiError;
-use super::{AppState, RequestContext, cors, forwarded, routes};
+use super::options::Origin;
+use super::{AppState, RequestContext, cors, forwarded, json_response, routes};
+use crate::http::{HeaderLookup, HttpError};
 use crate::telemetry::logging::RequestLine;
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
@@ -23,8 +26,7 @@ const SLOW_REQUEST: Duration = Duration::from_secs(1);
 pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Response {
     let started = Instant::now();
     let request_id = request_id(request, state);
-    let path = request.raw_url().split('?').next().unwrap_or_default();
-    // Drops the trace of a handler that panicked on this thread.
+    // Drops the record of a handler that panicked on this thread.
     timings::take();
     let context = RequestContext {
         state,
@@ -32,49 +34,63 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
         user_id: None,
     };
     let mut fault = None;
-    let mut response = routes::respond(request, path, &context).unwrap_or_else(|error| {
-        if let ApiError::Internal(reason) = &error {
-            fault = Some(reason.clone());
-        }
-        error.into_response()
-    });
-    let trace = timings::take();
-    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
-    let (reader, size) = body.into_reader_and_size();
-    let body_bytes = size.unwrap_or_default();
-    response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
+    let mut response =
+        routes::respond(request, path_of(request), &context).unwrap_or_else(|error| {
+            if let ApiError::Internal(reason) = &error {
+                fault = Some(reason.clone());
+            }
+            error.into_response()
+        });
+    let record = timings::take();
     response.headers.extend(security_headers());
-    if state.server_timing && !trace.timings.is_empty() {
-        let timings = trace.timings.to_string();
-        response
-            .headers
-            .push(("Server-Timing".into(), timings.into()));
+    if state.server_timing && !record.timings.is_empty() {
+        let timings = record.timings.to_string();
+        let header = ("Server-Timing".into(), timings.into());
+        response.headers.push(header);
     }
     cors::add_headers(request, &state.cors_origins, &mut response);
     let duration = started.elapsed();
-    metrics::count_request(
-        trace.route,
-        request.method(),
-        response.status_code,
-        duration,
-    );
+    let status = response.status_code;
+    metrics::count_request(record.route, request.method(), status, duration);
     let line = RequestLine {
         request_id: &request_id,
-        user_id: trace.user_id,
+        user_id: record.user_id,
         method: request.method(),
-        path,
-        route: trace.route.name(),
-        status: response.status_code,
+        path: path_of(request),
+        route: record.route.name(),
+        status,
         duration,
-        body_bytes,
-        slow: (duration > SLOW_REQUEST).then(|| trace.timings.to_string()),
+        body_bytes: body_size(&mut response),
+        slow: (duration > SLOW_REQUEST).then(|| record.timings.to_string()),
         fault,
     };
     line.log();
+    let header = ("X-Request-Id".into(), request_id.into());
+    response.headers.push(header);
     response
-        .headers
-        .push(("X-Request-Id".into(), request_id.into()));
+}
+
+/// Renders an error of the HTTP server itself as the API renders its own errors. `lookup` finds the headers of the request,
+/// by which scripts of the allowed origins may read the response.
+pub fn render_http_error(error: HttpError, lookup: &HeaderLookup, origins: &[Origin]) -> Response {
+    let mut response = json_response(error.status(), &json!({ "detail": error.detail() }));
+    response.headers.extend(security_headers());
+    let cors_headers = cors::error_headers_of(lookup, origins);
+    response.headers.extend(cors_headers);
     response
+}
+
+fn path_of(request: &Request) -> &str {
+    request.raw_url().split('?').next().unwrap_or_default()
+}
+
+/// rouille tells the size only when it gives the body away, so this puts it back.
+fn body_size(response: &mut Response) -> usize {
+    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
+    let (reader, size) = body.into_reader_and_size();
+    let size = size.unwrap_or_default();
+    response.data = ResponseBody::from_reader_and_size(reader, size);
+    size
 }
 
 /// The X-Request-Id of a trusted proxy, if it is safe in a log line and a header, else a new id.

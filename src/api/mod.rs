@@ -15,7 +15,6 @@ mod error;
 mod forwarded;
 mod headers;
 mod health;
-mod http_errors;
 mod middleware;
 mod movies;
 mod openapi;
@@ -34,8 +33,7 @@ use serde::Serialize;
 
 pub use self::accounts::{RegisteredUser, register_account, validate_password};
 use self::error::ApiError;
-pub use self::http_errors::render_http_error;
-pub use self::middleware::handle;
+pub use self::middleware::{handle, render_http_error};
 use self::options::{Origin, Visibility};
 pub use self::routes::classify;
 use crate::auth::password::Hasher;

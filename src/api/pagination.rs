@@ -34,7 +34,7 @@ pub struct Page<T> {
     results: Vec<T>,
 }
 
-/// The page that the query asks for: `page`, a number from 1 or `last`, and `page_size`. An invalid size is ignored.
+/// The requested page, from `page`, a number from 1 or `last`, and from `page_size`, whose invalid values are ignored.
 ///
 /// # Errors
 /// [`ApiError::InvalidPage`] if the page is neither a number from 1 nor `last`.

@@ -18,13 +18,13 @@ use crate::telemetry::timings;
 
 /// One method of one path.
 pub struct RouteEntry {
-    /// HEAD is answered as GET, OPTIONS from the entries of the path.
+    /// GET entries also serve HEAD. OPTIONS needs no entry.
     pub method: &'static str,
     /// With at most one parameter: `{id}`, a [`MovieId`], or `{file}`, a [`SwaggerFile`].
     pub path: &'static str,
     /// The handler's name in logs and metrics.
     pub route: Route,
-    /// Also decides who is told with 405 that the path lacks a method.
+    /// Also applies to requests for the path with another method, before the response is 405.
     pub access: Access,
     /// The class under which the HTTP server admits the request; of `Heavy` routes the cheap requests are `Ordinary`.
     pub class: Class,
@@ -93,7 +93,7 @@ fn dispatch<T>(target: &Target, handle: impl Fn(Route, &Handler) -> T) -> Option
     )
 }
 
-/// Answers a request, whose target's path is `path`: checks the Host header and the route's access, and calls its handler.
+/// Responds to a request with this path: checks the Host header and the route's access, and calls the handler.
 ///
 /// # Errors
 /// Every error response of the API.

@@ -1,7 +1,7 @@
 //! An HTTP/1.1 server on threads: RFC 9112 and RFC 9110 over plain TCP, with keep-alive, pipelining, limits for everything
 //! that a client can let grow, and a graceful shutdown. Does not depend on the rest of the crate.
 //!
-//! The application is four functions: a handler `Fn(&rouille::Request, Instant) -> rouille::Response`, which is given its
+//! The application is three functions: a handler `Fn(&rouille::Request, Instant) -> rouille::Response`, which is given its
 //! deadline; a classifier, which says under which limits a request runs; and optionally a renderer for the server's own
 //! error responses ([`HttpError`]).
 //!
@@ -12,16 +12,15 @@
 //!                         then the drain
 //! WORKERS + 1 workers     one for each core waits at the poller (leader); the others wait for a slot (followers)
 //!
-//!              event               bytes                  permit                 response
-//!   leader ----------> connection ------> parsed request -------> handler runs ----------> connection -> slab
-//!     |  checks it out   advances           admission queue         same thread,             advances
-//!     |  of the slab                        decides                 no longer a leader
-//!     '-- accepts, if the event is the listener's
+//! leader:    wait for an event -> check its connection out of the slab, or accept one -> read and parse a request
+//!            -> admission queue: no permit, and the worker goes on with the next event
+//!                             '-> a permit: the worker releases its slot, and is no leader any more
+//! then it:   runs the handler -> writes the response -> reads the next request, or checks the connection into the slab
+//!            -> goes on with the next admitted request, or else acquires a slot again
 //! ```
 //!
-//! A worker gives up its slot before it runs a handler, and afterwards runs the handlers of further requests while the
-//! admission queue has any that may start. One more worker than handlers may run, so one is always left to read requests,
-//! to answer [`Class::Immediate`] ones, and to reject others. No worker ever waits for a client.
+//! There is one worker more than handlers may run at once, so one is always left to read requests, to answer
+//! [`Class::Immediate`] ones, and to reject others. No worker ever waits for a client.
 //!
 //! # Who owns a connection
 //!
@@ -32,32 +31,40 @@
 //! - the admission queue, together with its complete request, which waits for a permit;
 //! - one thread: a worker that advances it or runs its handler, or the thread of `Server::run` after its deadline.
 //!
-//! So no lock protects a connection, and nobody answers in a handler's place: a handler that returns after its deadline
-//! delays its own connection (and, like any handler, occupies its worker). Handlers must therefore bound every wait by the
-//! deadline that they are given.
+//! So no lock protects a connection, and only its handler answers a request that has a permit: a handler that returns after
+//! its deadline delays its own connection (and, like any handler, occupies its worker). Handlers must therefore bound every
+//! wait by the deadline that they are given.
 //!
 //! ```text
-//! slab entry       insert -> CheckedOut <--- check_in / check_out ---> Idle
-//!                                '-> remove          (an event that comes while CheckedOut makes the next check_in fail)
+//!                         check_in                       event, deadline, shutdown
+//! slab entry   insert -> CheckedOut ---------> Idle ------------------------------> CheckedOut -> remove
 //! ```
+//!
+//! An event of a connection that is checked out makes its next `check_in` fail, so that no event is lost.
 //!
 //! # States of a connection
 //!
 //! ```text
-//!         accept
-//!           v       first byte        empty line          last byte
-//!   ReadingHead ------------> (begun) ---------> ReadingBody --------> InHandler
-//!     ^  |  idle_timeout        | head_timeout     | body_timeout        | handler returns, or
-//!     |  |                      v 408              v 408                 v queue_timeout: 503
-//!     |  |  no word   .---------+------------------+---------> response is written
-//!     |  |            |                                           |          | socket full
-//!     |  v            v   error, or the client may still send     |          v
-//!     |  Lingering <-------------------------------------------- -+<----- Writing
-//!     |   | silence, end of the stream, or too much               |          | write_timeout
-//!     |   v                                                       |          v
-//!     |  closed <------------- last response ---------------------+        closed
-//!     '------------------------ keep-alive -----------------------'
+//!  accept
+//!    v         head complete           body complete
+//!  ReadingHead -------------> ReadingBody ---------> InHandler        (a head without a body goes to InHandler at once)
+//!    ^   |                        |                     |
+//!    |   | error                  | error               | response of the handler, or 503 from the admission queue
+//!    |   v                        v                     v
+//!    |   '------------------------+---------------> write to the socket <---.
+//!    |                                              |    |                  | writable
+//!    |             not the last response            |    | socket full      |
+//!    '----------------------------------------------+    '-----------> Writing
+//!                                                   | last response
+//!                                                   v
+//!                               Lingering, if the client may still send; else closed
 //! ```
+//!
+//! The timeouts: in `ReadingHead`, [`Limits::idle_timeout`] before the first byte (then `Lingering`, without a response) and
+//! [`Limits::head_timeout`] after it (408); in `ReadingBody`, [`Limits::body_timeout`] (408); in `InHandler`, while the
+//! request is queued, [`Limits::queue_timeout`] and [`Limits::request_timeout`] (503); in `Writing`,
+//! [`Limits::write_timeout`] (closed); in `Lingering`, those beside `Lingering` in `connection`. The thread of
+//! [`Server::run`] enforces all of them.
 //!
 //! # Files
 //!

@@ -57,7 +57,7 @@ impl Poller {
         let shutdown = eventfd(0, EventfdFlags::CLOEXEC)?;
         let token = EventData::new_u64(SHUTDOWN_TOKEN);
         epoll::add(&epoll, &shutdown, token, EventFlags::IN)?;
-        // Edge-triggered: each write wakes one thread, and nobody has to read it.
+        // Edge-triggered: each write wakes one thread, without being read.
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let flags = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, &wake, EventData::new_u64(WAKE_TOKEN), flags)?;

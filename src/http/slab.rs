@@ -1,11 +1,10 @@
 //! Open connections by token. Does not depend on what a connection is.
 //!
 //! ```text
-//!                    check_in                          check_out (event, deadline, shutdown)
-//! insert -> CheckedOut ------> Idle { connection } ------> CheckedOut -> remove
-//!              ^  |   \
-//!              |  |    '- an event meanwhile: `pending_event` is set, and the next check_in fails with it
-//!              '--'
+//!                   check_in                        check_out
+//! insert -> CheckedOut ----> Idle { connection } ------------> CheckedOut -> remove
+//!            |    ^
+//!            '----' an event sets `pending_event`, with which the next check_in fails
 //! ```
 //!
 //! A connection that is checked out belongs to the thread that checked it out, or to the admission queue.
@@ -23,7 +22,7 @@ const ENTRIES_PER_SCAN: usize = 1024;
 /// finds no connection instead of a wrong one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Never `u32::MAX`: there are not so many files. The poller uses such tokens for its own.
+    /// Less than `u32::MAX - 2`, as is any number of open files: the poller has tokens of its own.
     index: u32,
     generation: u32,
 }
@@ -105,7 +104,7 @@ impl<T> ConnectionSlab<T> {
         }
     }
 
-    /// Returns the number of open connections, whoever owns them.
+    /// Returns the number of open connections, including those that are checked out.
     pub fn len(&self) -> usize {
         self.0.lock().slab.len()
     }
@@ -200,5 +199,64 @@ impl<T> State<T> {
             State::Idle { connection, .. } => Some(connection),
             State::CheckedOut { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const EVENT: SocketEvent = SocketEvent { is_hung_up: false };
+    const HANG_UP: SocketEvent = SocketEvent { is_hung_up: true };
+
+    #[test]
+    fn late_event_finds_no_connection_in_a_reused_entry() {
+        let slab = ConnectionSlab::default();
+        let old = slab.insert();
+        slab.remove(old);
+        let new = slab.insert();
+        let deadline = Instant::now();
+        assert!(slab.check_in(new, Box::new(1), deadline).is_ok());
+        assert!(slab.check_out(old, EVENT).is_none());
+        slab.remove(old);
+        assert_eq!(slab.len(), 1);
+        let token = Token::from(u64::from(new));
+        assert_eq!(slab.check_out(token, EVENT), Some(Box::new(1)));
+    }
+
+    #[test]
+    fn events_of_a_checked_out_connection_make_its_check_in_fail_once() {
+        let slab = ConnectionSlab::default();
+        let token = slab.insert();
+        assert!(slab.check_out(token, HANG_UP).is_none());
+        assert!(slab.check_out(token, EVENT).is_none());
+        let deadline = Instant::now();
+        let (connection, event) = slab.check_in(token, Box::new(1), deadline).unwrap_err();
+        assert!(event.is_hung_up);
+        assert!(slab.check_in(token, connection, deadline).is_ok());
+    }
+
+    #[test]
+    fn only_idle_connections_past_their_deadline_expire() {
+        let slab = ConnectionSlab::default();
+        let now = Instant::now();
+        // More than are scanned under one lock.
+        for number in 0..3 * ENTRIES_PER_SCAN {
+            let token = slab.insert();
+            let is_expired = number % 3 == 0;
+            let deadline = match is_expired {
+                true => now,
+                false => now + Duration::from_secs(1),
+            };
+            if number % 2 == 0 {
+                assert!(slab.check_in(token, Box::new(number), deadline).is_ok());
+            }
+        }
+        let expired = slab.check_out_expired(now);
+        assert_eq!(expired.len(), ENTRIES_PER_SCAN / 2);
+        assert!(expired.iter().all(|number| **number % 6 == 0));
+        assert!(slab.check_out_expired(now).is_empty());
     }
 }

@@ -422,3 +422,57 @@ def test_sockets_outside_a_long_data_dir_are_removed(place):
     run.terminate()
     assert run.wait(20) == 0
     assert not newer.exists()
+
+
+def write_script(folder, name, *lines):
+    """Writes an executable shell script that replaces the program `name` wherever `folder` comes first on PATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (folder / name).chmod(0o755)
+
+
+def test_too_little_disk_space_is_reported_before_anything_is_built(place):
+    tools, target = place.parent / "tools", place.parent / "target"
+    write_script(tools, "df", "echo header", "echo /dev/disk 100 93 7 93% /")
+    status, said = place.run(PATH=f"{tools}:{os.environ['PATH']}", CARGO_TARGET_DIR=str(target))
+    assert status == 1
+    assert said.splitlines() == [
+        f"run.sh: the build needs 1500 MB of disk space in {target}/release, where 7 MB are free",
+        f"run.sh: a new database needs 200 MB of disk space in {place.folder}, where 7 MB are free",
+    ]
+    assert not target.exists() and not (place.folder / "database").exists()
+
+
+@pytest.mark.root
+def test_program_in_a_folder_closed_to_the_service_user_is_copied_to_data_dir(place):
+    tools, target = place.parent / "tools", place.parent / "target"
+    write_script(tools, "cargo", "echo cargo 1.99.0")
+    (target / "release").mkdir(parents=True)
+    shutil.copy(BINARY, target / "release")
+    target.chmod(0o700)
+    _, client = place.serve(PATH=f"{tools}:{os.environ['PATH']}", CARGO_HOME="/nonexistent", CARGO_TARGET_DIR=str(target))
+    client.close()
+    server = place.number_in("server.pid")
+    assert os.readlink(f"/proc/{server}/exe") == str(place.folder / "movies-api")
+    assert identity_of(server)[0] != 0
+
+
+def test_installing_packages_creates_no_postgresql_cluster(place):
+    """The package's script finds, instead of Debian's pg_createcluster, a program of that name that does nothing."""
+    tools, record = place.parent / "tools", place.parent / "record"
+    tools.mkdir()
+    for tool in [*BASIC_TOOLS, "mktemp", "ln", "chmod", "readlink"]:
+        (tools / tool).symlink_to(shutil.which(tool))
+    write_script(tools, "cargo", "echo cargo 1.99.0")
+    write_script(tools, "sudo", "shift", '[ "$1" = true ] || exec "$@"')
+    write_script(
+        tools, "apt-get",
+        'for argument; do case $argument in DPkg::Path=*) path=${argument#*=} ;; esac; done',
+        '[ "$1" = update ] || (PATH=$path; program=$(command -v pg_createcluster); /usr/bin/readlink "$program"; echo "$*") >'
+        + str(record),
+    )
+    status, said = place.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent")
+    assert status == 1 and said.startswith("run.sh: installing gcc libc6-dev"), said
+    program, arguments = record.read_text().splitlines()
+    assert program == "/bin/true"
+    assert arguments.endswith(":/bin gcc libc6-dev pkg-config libssl-dev")

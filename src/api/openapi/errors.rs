@@ -43,7 +43,7 @@ pub fn errors_of(entry: &RouteEntry, operation: &Operation) -> Vec<Example> {
         ),
         (
             "internal_error",
-            ApiError::Internal("only the log has the reason".to_owned()),
+            ApiError::Internal("internal server error".to_owned()),
         ),
         ("unavailable", ApiError::Unavailable),
     ]);

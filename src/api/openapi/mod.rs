@@ -16,13 +16,13 @@ use utoipa::OpenApi;
 
 use self::errors::{Example, SERVER_ERRORS, errors_of};
 pub use self::swagger_ui::{PAGE_PATH, SwaggerFile, redirect_browser, show_docs, show_docs_file};
+use super::RequestContext;
 use super::accounts::{AccessToken, RegisteredUser, TokenPair};
 use super::authentication::Access;
 use super::error::{ApiError, ErrorBody, FieldErrors};
-use super::middleware::security_headers;
+use super::middleware::{render_http_error, security_headers};
 use super::pagination::Page;
 use super::routes::{ROUTES, RouteEntry};
-use super::{RequestContext, json_response};
 use crate::db::movies::Movie;
 
 /// What the description says of a route beside its method, path and access.
@@ -65,9 +65,6 @@ slash is redirected with 308.";
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| describe().to_string());
 
 /// `GET schema/`: the description, the same for every client.
-///
-/// # Errors
-/// None.
 pub fn show_schema(_: &Request, _: &RequestContext) -> Result<Response, ApiError> {
     let response = Response::from_data("application/json", DESCRIPTION.as_str());
     Ok(response.with_unique_header("Cache-Control", "no-cache"))
@@ -87,10 +84,14 @@ fn describe() -> Value {
     }
     // Serialization fails only for maps whose keys are not strings, and these types have none.
     let components = serde_json::to_value(Components::openapi()).unwrap_or_default();
-    let responses = components
-        .pointer("/components/schemas")
-        .and_then(Value::as_object);
-    let mut schemas = responses.cloned().unwrap_or_default();
+    let mut schemas = Map::new();
+    if let Some(responses) = components.pointer("/components/schemas") {
+        for (name, schema) in responses.as_object().into_iter().flatten() {
+            // utoipa appends the type of the results, but lists of this API have only movies.
+            let name = if name == "Page_Movie" { "Page" } else { name };
+            schemas.insert(name.to_owned(), schema.clone());
+        }
+    }
     schemas.extend(schemas::request_bodies());
     let example = "9e3779b97f4a7c15";
     let request_id = json!({"description": "The id of the request in the log", "schema": {"type": "string"}, "example": example});
@@ -220,7 +221,7 @@ fn describe_responses(entry: &RouteEntry, operation: &Operation) -> Value {
         of_status.add(name, schema, description, error.into_response());
     }
     for (name, error) in SERVER_ERRORS {
-        let response = json_response(error.status(), &json!({"detail": error.detail()}));
+        let response = render_http_error(error, &|_| None, &[]);
         let response = match error.status() {
             503 => response.with_unique_header("Retry-After", "1"),
             _ => response,
