@@ -96,11 +96,11 @@ def test_a_fault_is_one_error_with_the_request_s_id_and_without_the_row_that_fai
 @pytest.mark.parametrize(
     "levels, told, untold",
     [
-        ("info", ["listening on", "migration", f" GET {MOVIES} "], [" refused: 400 "]),
+        ("info", ["listening on", "migration", f" GET {MOVIES} "], [" is answered 400: "]),
         ("info,request=off", ["listening on", "migration"], [f" GET {MOVIES} "]),
         ("info,db=warn", ["listening on", f" GET {MOVIES} "], ["migration"]),
         ("info, movies_api::db::migrations = error", ["listening on", f" GET {MOVIES} "], ["migration"]),
-        ("info,http=debug", ["listening on", "migration", " refused: 400 "], []),
+        ("info,http=debug", ["listening on", "migration", " is answered 400: "], []),
     ],
 )
 def test_levels_hold_by_room(start_server, levels, told, untold):
