@@ -34,7 +34,7 @@ def test_every_line_of_json_is_an_object_from_the_start_to_the_end(start_server)
     lines = [json.loads(line) for line in server.log]
     assert all(list(line)[:4] == FIELDS for line in lines)
     assert [line["message"] for line in lines if "starts" in line["message"] or line["message"] == "stopped"][-1] == "stopped"
-    assert {line["target"] for line in lines} >= {"movies_api::cli::serve", "movies_api::db::schema", "movies_api::request"}
+    assert {line["target"] for line in lines} >= {"movies_api::cli::serve", "movies_api::db::migrations", "movies_api::request"}
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"]) for line in lines)
     [listed], [unknown], [registered] = (request_lines(server, path) for path in (MOVIES, "/nothing", REGISTER))
     assert list(listed) == FIELDS + OF_REQUESTS
@@ -96,11 +96,11 @@ def test_a_fault_is_one_error_with_the_request_s_id_and_without_the_row_that_fai
 @pytest.mark.parametrize(
     "levels, told, untold",
     [
-        ("info", ["listening on", "migration", f" GET {MOVIES} "], [" refused: 400 "]),
+        ("info", ["listening on", "migration", f" GET {MOVIES} "], [" is answered 400: "]),
         ("info,request=off", ["listening on", "migration"], [f" GET {MOVIES} "]),
         ("info,db=warn", ["listening on", f" GET {MOVIES} "], ["migration"]),
-        ("info, movies_api::db::schema = error", ["listening on", f" GET {MOVIES} "], ["migration"]),
-        ("info,http=debug", ["listening on", "migration", " refused: 400 "], []),
+        ("info, movies_api::db::migrations = error", ["listening on", f" GET {MOVIES} "], ["migration"]),
+        ("info,http=debug", ["listening on", "migration", " is answered 400: "], []),
     ],
 )
 def test_levels_hold_by_room(start_server, levels, told, untold):
