@@ -102,19 +102,6 @@ impl Hasher {
         self.acquire(deadline)?.hash(password)
     }
 
-    /// Calls [`HashingPermit::verify`] with a permit of its own.
-    ///
-    /// # Errors
-    /// [`HashError::Busy`] if it gets no core.
-    pub fn verify(
-        &self,
-        password: &str,
-        stored: Option<&str>,
-        deadline: Instant,
-    ) -> Result<bool, HashError> {
-        Ok(self.acquire(deadline)?.verify(password, stored))
-    }
-
     /// Waits for a core until `deadline`, and records the wait in the metrics.
     ///
     /// # Errors
@@ -304,8 +291,8 @@ mod tests {
     fn pbkdf2_hash_of_django_verifies_and_needs_a_rehash() {
         let hasher = hasher(1);
         let verify = |password, stored: &str| {
-            let verified = hasher.verify(password, Some(stored), later());
-            verified.unwrap()
+            let permit = hasher.acquire(later()).unwrap();
+            permit.verify(password, Some(stored))
         };
         assert!(verify("naïve password", DJANGO_HASH));
         assert!(!verify("naive password", DJANGO_HASH));
@@ -318,6 +305,7 @@ mod tests {
     #[test]
     fn malformed_or_too_expensive_hash_matches_no_password() {
         let hasher = hasher(1);
+        let permit = hasher.acquire(later()).unwrap();
         let expensive = DJANGO_HASH.replace("$1000$", "$5000001$");
         let overflowing = DJANGO_HASH.replace("$1000$", "$4294967296$");
         let zero = DJANGO_HASH.replace("$1000$", "$0$");
@@ -330,12 +318,7 @@ mod tests {
             "pbkdf2_sha256$",
             "pbkdf2_sha256$1000$a$",
         ] {
-            assert!(
-                !hasher
-                    .verify("naïve password", Some(stored), later())
-                    .unwrap(),
-                "{stored}"
-            );
+            assert!(!permit.verify("naïve password", Some(stored)), "{stored}");
         }
     }
 
