@@ -1,5 +1,5 @@
--- Returns how many sequences were moved on. Moves the sequence of a table past its last id where rows were inserted with ids
--- of their own. Never moves a sequence back.
+-- Returns how many sequences were moved on. Moves the sequence of a table past its last id where rows were inserted
+-- with ids of their own. Never moves a sequence back.
 select count(setval(pg_get_serial_sequence(filled.table_name, 'id')::regclass, filled.last_id)) as moved
 from (
     values ('users', (select max(id) from users)), ('movies', (select max(id) from movies))

@@ -1,5 +1,5 @@
--- Returns one row: the numbers of users and movies, the maintained number of movies, how many users and long lists have wrong
--- counts, and how many sequences would give out an existing id.
+-- Returns one row: the numbers of users and movies, the maintained number of movies, how many users and long lists have
+-- wrong counts, and how many sequences would give out an existing id.
 -- Uses movies_by_creator alone to count movies.
 with owned as materialized (
     select creator_id, count(*) as movies

@@ -1,5 +1,5 @@
--- Writes the Django application's movies as lines in COPY's text format. A table without created_at or updated_at, which is
--- usual, gives the current time.
+-- Writes the Django application's movies as lines in COPY's text format. A table without created_at or updated_at,
+-- which is usual, gives the current time.
 copy (
     select
         id,

@@ -1,5 +1,5 @@
--- Returns one row for each reason why a row of the Django application's tables cannot be imported, such as a text that is too
--- long, a repeated e-mail address, or a movie without a creator. No row: everything can be imported.
+-- Returns one row for each reason why a row of the Django application's tables cannot be imported, such as a text that
+-- is too long, a repeated e-mail address, or a movie without a creator. No row: everything can be imported.
 with invalid as (
     select 'user' as kind, id::bigint as id, reason
     from auth_user as account

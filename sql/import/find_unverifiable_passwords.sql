@@ -1,6 +1,6 @@
 -- Returns how many users have a password hash that this service cannot verify, by the hash's algorithm. Such users are
--- imported, and cannot sign in until an operator sets a password. Django marks an account without a password by a hash that
--- begins with an exclamation mark. The limit on PBKDF2's iterations, 5,000,000, is that of src/auth/password.rs.
+-- imported, and cannot sign in until an operator sets a password. Django marks an account without a password by a hash
+-- that begins with an exclamation mark. The limit on PBKDF2's iterations, 5,000,000, is that of src/auth/password.rs.
 select
     case when password like '!%' then 'no password' else split_part(password, '$', 1) end as algorithm,
     count(*) as users

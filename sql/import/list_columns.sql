@@ -1,4 +1,5 @@
--- Returns the columns of the Django application's two tables, which search_path finds. A table that does not exist has no row.
+-- Returns the columns of the Django application's two tables, which search_path finds. A table that does not exist has
+-- no row.
 select relation.name as table_name, attribute.attname::text as column_name
 from (values ('auth_user'), ('movies_movie')) as relation (name)
 join pg_attribute as attribute on attribute.attrelid = to_regclass(relation.name)

@@ -1,9 +1,10 @@
 -- Returns one row for each input: whether the requesting user is active (null: no such user), the new movie's id (null
 -- unless the user is active), and the user's name. Creates the movie.
 -- $1 bigint[]: requesting users; $2 text[]: titles; $3 text[]: genres; $4 integer[]: years
--- Uses users_id_key. The sequence is read before the insert, since a row that `insert ... returning` returns does not say
--- which input it belongs to.
--- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole table.
+-- Uses users_id_key. The sequence is read before the insert, since a row that `insert ... returning` returns does not
+-- say which input it belongs to.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 with input as materialized (
     select
         given.*,

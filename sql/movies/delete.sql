@@ -1,8 +1,10 @@
--- Returns one row for each input: whether the requesting user is active (null: no such user), the movie's creator (null: no
--- such movie), and the movie's id if this input deleted it. Deletes the movie if the user is active and its creator.
+-- Returns one row for each input: whether the requesting user is active (null: no such user), the movie's creator
+-- (null: no such movie), and the movie's id if this input deleted it. Deletes the movie if the user is active and its
+-- creator.
 -- $1 bigint[]: requesting users; $2 bigint[]: movies
 -- Uses users_id_key and movies_id_key.
--- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole table.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 with input as materialized (
     select given.*, requester.is_active
     from unnest($1::bigint[], $2::bigint[]) with ordinality as given (user_id, movie_id, ordinal)

@@ -1,8 +1,9 @@
--- Returns one page of all users' movies, newest first, each row with whether the requesting user is active (null: no such
--- user) and the number of all movies. Past the last page there is one row, whose movie is null.
+-- Returns one page of all users' movies, newest first, each row with whether the requesting user is active (null: no
+-- such user) and the number of all movies. Past the last page there is one row, whose movie is null.
 -- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
 -- Uses users_id_key, movie_counts_slot_key and movies_id_key, from whose nearer end it skips to the page.
--- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole table.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 with counted as (
     select coalesce(sum(movies), 0)::bigint as total
     from movie_counts

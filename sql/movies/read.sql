@@ -2,7 +2,8 @@
 -- creator's name (null: no such movie).
 -- $1 bigint[]: requesting users; $2 bigint[]: movies
 -- Uses users_id_key and movies_id_key.
--- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole table.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 select
     input.ordinal,
     requester.is_active as user_is_active,

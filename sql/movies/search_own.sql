@@ -1,14 +1,17 @@
--- Returns one page of the requesting user's own movies that match a search, in any order (sorting them here took a tenth of the
--- statement's time), each row with whether the user is active and the number of all matches. Past the last page there is one
--- row, whose movie is null and whose count is 0. No row if the user does not exist.
+-- Returns one page of the requesting user's own movies that match a search, in any order (sorting them here took a
+-- tenth of the statement's time), each row with whether the user is active and the number of all matches. Past the last
+-- page there is one row, whose movie is null and whose count is 0. No row if the user does not exist.
 -- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
 -- $4, $5, $6 text: LIKE patterns of the title, the genre and the creator's username; % matches everything
 -- $7 bigint: the first year; $8 bigint: the last year
--- Uses users_id_key, and movies_by_creator alone to read a list of up to 1000 movies once. Searches of longer lists call
--- find_page_of_matches.
--- In a short list every title is compared, so the comparison decides the cost: with the collation "C" upper() takes a quarter
--- of the time. For ASCII text its result is the same, except in locales such as Turkish, whose upper case of ASCII letters
--- differs. The other conditions are evaluated only for titles that match.
+-- Uses users_id_key, and movies_by_creator alone to read a list of up to 1000 movies once. Searches of longer lists
+-- call find_page_of_matches.
+--
+-- In a short list every title is compared, which decides the cost; the other conditions are evaluated only for titles
+-- that match. upper() is faster with the collation "C", and gives the same result for ASCII text, except in locales
+-- such as Turkish, whose upper case of ASCII letters differs. Measured with lists of 200 movies (32 clients, 5
+-- alternating rounds, `./run.sh bench --only search`): without this branch a request took 10 % (3 to 18 %) more CPU
+-- time of service and database, 156 us instead of 138, and 9 % fewer requests were served.
 select
     requester.is_active as user_is_active,
     coalesce(found.total, 0) as total,

@@ -1,10 +1,11 @@
--- Returns one row for each input: whether the requesting user is active (null: no such user), the movie's creator before the
--- statement (null: no such movie), the changed movie (null unless this input changed it), and the user's name. Changes the
--- movie if the user is active and its creator. A field given as null stays as it is.
+-- Returns one row for each input: whether the requesting user is active (null: no such user), the movie's creator
+-- before the statement (null: no such movie), the changed movie (null unless this input changed it), and the user's
+-- name. Changes the movie if the user is active and its creator. A field given as null stays as it is.
 -- The inputs must name different movies: of several inputs for one movie only one would be applied.
 -- $1 bigint[]: requesting users; $2 bigint[]: movies; $3 text[]: titles; $4 text[]: genres; $5 integer[]: years
 -- Uses users_id_key and movies_id_key.
--- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole table.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 with input as materialized (
     select given.*, requester.is_active, requester.username
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::integer[])

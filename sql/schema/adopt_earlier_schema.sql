@@ -1,8 +1,8 @@
--- Turns the schema of an earlier version, made by the migrations V1__users_and_movies to V8__vacuum_and_pending_list, into
--- that of V1__initial_schema.sql, except for functions and triggers: afterwards, in the same transaction, the end of that
--- file creates these (from the line "The part that is run again"), and replace_migration_history.sql records it.
---
--- Changes no row. Waits at most 10 s for each lock, since all other statements on these tables wait behind this one.
+-- Turns the schema of an earlier version, made by the migrations V1__users_and_movies to V8__vacuum_and_pending_list,
+-- into that of V1__initial_schema.sql, except for functions and triggers: afterwards, in the same transaction, the end
+-- of that file creates these (from the line "The part that is run again"), and replace_migration_history.sql records
+-- it.
+--  Changes no row. Waits at most 10 s for each lock, since all other statements on these tables wait behind this one.
 set local lock_timeout = '10s';
 lock table users, movies, movie_counts, shelf_parts, refinery_schema_history in access exclusive mode;
 

@@ -1,12 +1,11 @@
--- Creates the index for searches: the trigrams of each title together with the movie's creator. Returns nothing.
--- Not a migration, since it needs two extensions of PostgreSQL's contrib, which a database may lack or not allow: searches
--- work without it, and each start of the service tries again.
--- The extensions may be in a schema outside search_path, so the operator class is named with its schema; no other
--- statement names anything of theirs.
+-- Creates the index for searches: the trigrams of each title together with the movie's creator. Returns nothing. Not a
+-- migration, since it needs two extensions of PostgreSQL's contrib, which a database may lack or not allow: searches
+-- work without it, and each start of the service tries again. The extensions may be in a schema outside search_path, so
+-- the operator class is named with its schema; no other statement names anything of theirs.
 --
--- fastupdate = off: with it, a GIN index collects new entries in a list, and the statement that finds the list longer than
--- gin_pending_list_limit merges it into the index while others wait. Creations by 32 clients on 100,000 movies, two cores,
--- six alternating rounds of 3 s, medians:
+-- fastupdate = off: with it, a GIN index collects new entries in a list, and the statement that finds the list longer
+-- than gin_pending_list_limit merges it into the index while others wait. Creations by 32 clients on 100,000 movies,
+-- two cores, six alternating rounds of 3 s, medians:
 --
 --     pending list       creations/s   p50 ms   p99 ms   p99 to p50
 --     4 MB (default)           7,529      4.2     24.8          6.3

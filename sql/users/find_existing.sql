@@ -1,4 +1,5 @@
--- Returns one row: whether a user has the username, and whether one has the e-mail address. A null parameter matches no user.
+-- Returns one row: whether a user has the username, and whether one has the e-mail address. A null parameter matches no
+-- user.
 -- $1 text: username; $2 text: e-mail address
 -- Uses users_username_unique and users_email_unique.
 select

@@ -17,7 +17,6 @@ mod embedded {
 const LOCK_MIGRATIONS: Sql = sql!("schema/lock_migrations", []);
 const CREATE_SEARCH_INDEX: Sql = sql!("schema/create_search_index", []);
 const ADOPT_EARLIER_SCHEMA: Sql = sql!("schema/adopt_earlier_schema", []);
-const INITIAL_SCHEMA: Sql = sql!("migrations/V1__initial_schema", []);
 const REPLACE_MIGRATION_HISTORY: Sql = sql!("schema/replace_migration_history", [TEXT, TEXT]);
 
 /// Begins the line of V1__initial_schema.sql after which everything is created again for an adopted schema.
@@ -104,21 +103,25 @@ fn apply_pending(client: &mut Client, state: &SchemaState) -> Result<Vec<String>
 fn adopt_earlier_schema(client: &mut Client) -> Result<String, Error> {
     let runner = embedded::migrations::runner();
     let initial = runner.get_migrations().iter().min();
-    let initial = initial.ok_or_else(|| INITIAL_SCHEMA.fault("it is not among the migrations"))?;
-    let adopted_part = INITIAL_SCHEMA.text.find(ADOPTED_PART);
-    let adopted_part = adopted_part.and_then(|start| INITIAL_SCHEMA.text.get(start..));
-    let adopted_part =
-        adopted_part.ok_or_else(|| INITIAL_SCHEMA.fault("it has no part to run again"))?;
+    let (initial, replacements) = initial
+        .and_then(|initial| Some((initial, find_adopted_part(initial.sql()?)?)))
+        .ok_or_else(|| {
+            ADOPT_EARLIER_SCHEMA.fault("the first migration has no part to run again")
+        })?;
 
     let mut transaction = begin(client, &ADOPT_EARLIER_SCHEMA)?;
-    let created = transaction.batch_execute(adopted_part);
-    created.map_err(|error| classify(&INITIAL_SCHEMA, &error))?;
+    let replaced = transaction.batch_execute(replacements);
+    replaced.map_err(|error| classify(&ADOPT_EARLIER_SCHEMA, &error))?;
     let (name, checksum) = (initial.name(), initial.checksum().to_string());
     let recorded = transaction.execute(REPLACE_MIGRATION_HISTORY.text, &[&name, &checksum]);
     recorded.map_err(|error| classify(&REPLACE_MIGRATION_HISTORY, &error))?;
     let committed = transaction.commit();
     committed.map_err(|error| classify(&ADOPT_EARLIER_SCHEMA, &error))?;
     Ok(initial.to_string())
+}
+
+fn find_adopted_part(text: &str) -> Option<&str> {
+    text.get(text.find(ADOPTED_PART)?..)
 }
 
 /// The server's own message and SQLSTATE, which the library's text leaves out, and the migrations that were rolled back.
@@ -335,6 +338,11 @@ mod tests {
 
     #[test]
     fn initial_schema_has_one_part_to_run_again() {
-        assert_eq!(INITIAL_SCHEMA.text.matches(ADOPTED_PART).count(), 1);
+        let runner = embedded::migrations::runner();
+        let initial = runner.get_migrations().iter().min().unwrap();
+        let text = initial.sql().unwrap();
+        assert_eq!(text.matches(ADOPTED_PART).count(), 1);
+        let adopted_part = find_adopted_part(text).unwrap();
+        assert!(adopted_part.contains("create function") && !adopted_part.contains("create table"));
     }
 }
