@@ -44,8 +44,8 @@ def test_without_a_token_every_protected_route_is_401_whatever_the_method(api, m
 
 
 @pytest.mark.parametrize("method, path", PROTECTED)
-def test_the_token_of_nobody_is_401_on_every_protected_route_whatever_the_method(api, ann, mint, method, path):
-    response = api.with_token(mint(ann, "access", user_id="999999999")).send(method, path)
+def test_the_token_of_nobody_is_401_on_every_protected_route_whatever_the_method(api, ann, sign_token, method, path):
+    response = api.with_token(sign_token(ann, "access", user_id="999999999")).send(method, path)
     body = b"" if method == "HEAD" else NO_SUCH_USER
     assert (*outcome(response), response.headers["WWW-Authenticate"]) == (401, body, CHALLENGE)
 
@@ -101,43 +101,43 @@ def test_a_refresh_token_has_the_wrong_type(ann):
         ({"exp": 1, "user_id": MISSING}, "Token is expired"),
     ],
 )
-def test_a_signed_token_with_odd_claims_is_refused(ann, mint, changes, message):
-    response = ann.with_token(mint(ann, "access", **changes)).get(MOVIES)
+def test_a_signed_token_with_odd_claims_is_refused(ann, sign_token, changes, message):
+    response = ann.with_token(sign_token(ann, "access", **changes)).get(MOVIES)
     assert outcome(response) == (401, not_valid(message))
 
 
-def test_a_token_expired_by_one_second_is_refused(ann, mint):
-    assert judged(ann, f"Bearer {mint(ann, 'access', exp=int(time.time()) - 1)}") == (401, not_valid("Token is expired"), CHALLENGE)
+def test_a_token_expired_by_one_second_is_refused(ann, sign_token):
+    assert judged(ann, f"Bearer {sign_token(ann, 'access', exp=int(time.time()) - 1)}") == (401, not_valid("Token is expired"), CHALLENGE)
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_a_token_of_the_future_is_invalid(ann, mint, claim):
-    token = mint(ann, "access", **{claim: int(time.time()) + 300})
+def test_a_token_of_the_future_is_invalid(ann, sign_token, claim):
+    token = sign_token(ann, "access", **{claim: int(time.time()) + 300})
     assert judged(ann, f"Bearer {token}") == (401, not_valid("Token is invalid"), CHALLENGE)
 
 
 @pytest.mark.parametrize("changes", [{"nbf": 1}, {"iat": 1}, {"iat": MISSING}, {"exp": 2**40}, {"admin": True, "aud": "x", "iss": "y", "sub": "z"}])
-def test_unknown_claims_and_past_dates_do_not_matter(ann, mint, changes):
-    assert ann.with_token(mint(ann, "access", **changes)).get(MOVIES).status_code == 200
+def test_unknown_claims_and_past_dates_do_not_matter(ann, sign_token, changes):
+    assert ann.with_token(sign_token(ann, "access", **changes)).get(MOVIES).status_code == 200
 
 
 @pytest.mark.parametrize("header", [{"kid": "../../dev/null"}, {"kid": ""}, {"jku": "http://127.0.0.1/"}, {"typ": "x"}])
-def test_the_token_s_own_header_chooses_no_key(ann, mint, header):
-    assert ann.with_token(mint(ann, "access", header=header)).get(MOVIES).status_code == 200
-    forged = mint(ann, "access", header=header, key="another-key-another-key-another-key")
+def test_the_token_s_own_header_chooses_no_key(ann, sign_token, header):
+    assert ann.with_token(sign_token(ann, "access", header=header)).get(MOVIES).status_code == 200
+    forged = sign_token(ann, "access", header=header, key="another-key-another-key-another-key")
     assert judged(ann, f"Bearer {forged}") == (401, not_valid("Token is invalid"), CHALLENGE)
 
 
 @pytest.mark.parametrize("critical", [["exp"], ["x"], []])
-def test_a_token_with_critical_extensions_is_invalid(ann, mint, critical):
-    token = mint(ann, "access", header={"crit": critical})
+def test_a_token_with_critical_extensions_is_invalid(ann, sign_token, critical):
+    token = sign_token(ann, "access", header={"crit": critical})
     assert judged(ann, f"Bearer {token}") == (401, not_valid("Token is invalid"), CHALLENGE)
 
 
 @pytest.mark.parametrize("signing", [{"algorithm": "none", "key": ""}, {"algorithm": "HS384"}, {"algorithm": "HS512"}, {"key": "another-key-" * 4}])
 @pytest.mark.parametrize("changes", [{}, {"exp": 1}, {"token_type": "refresh"}])
-def test_the_signature_is_judged_before_the_claims(ann, mint, signing, changes):
-    forged = mint(ann, "access", **signing, **changes)
+def test_the_signature_is_judged_before_the_claims(ann, sign_token, signing, changes):
+    forged = sign_token(ann, "access", **signing, **changes)
     assert judged(ann, f"Bearer {forged}") == (401, not_valid("Token is invalid"), CHALLENGE)
 
 
@@ -146,25 +146,25 @@ def test_a_signature_cut_off_or_emptied_is_invalid(ann):
     assert [judged(ann, f"Bearer {token}") for token in cut] == [(401, not_valid("Token is invalid"), CHALLENGE)] * 3
 
 
-def test_a_token_without_a_user_id_is_told_so(ann, mint):
-    assert judged(ann, f"Bearer {mint(ann, 'access', user_id=MISSING)}") == (401, NO_USER_ID, CHALLENGE)
+def test_a_token_without_a_user_id_is_told_so(ann, sign_token):
+    assert judged(ann, f"Bearer {sign_token(ann, 'access', user_id=MISSING)}") == (401, NO_USER_ID, CHALLENGE)
 
 
-def test_a_user_id_may_be_an_integer(ann, mint):
+def test_a_user_id_may_be_an_integer(ann, sign_token):
     ann.add_movie(title="mine")
-    results = ann.with_token(mint(ann, "access", user_id=ann.id)).get(f"{MOVIES}?creator__username={ann.username}").json()["results"]
+    results = ann.with_token(sign_token(ann, "access", user_id=ann.id)).get(f"{MOVIES}?creator__username={ann.username}").json()["results"]
     assert [movie["title"] for movie in results] == ["mine"]
 
 
 @pytest.mark.parametrize("user_id", ["999999999", 999999999, "0", 0, "9223372036854775807", None, False])
-def test_a_user_who_does_not_exist_is_not_found(ann, mint, user_id):
-    assert judged(ann, f"Bearer {mint(ann, 'access', user_id=user_id)}") == (401, NO_SUCH_USER, CHALLENGE)
+def test_a_user_who_does_not_exist_is_not_found(ann, sign_token, user_id):
+    assert judged(ann, f"Bearer {sign_token(ann, 'access', user_id=user_id)}") == (401, NO_SUCH_USER, CHALLENGE)
 
 
 @pytest.mark.parametrize("user_id", ["abc", "", "1.5", "1e3", "99999999999999999999", "-9223372036854775809", None, 2.5, [1], {"id": 1},
                                      True, "1\0"])
-def test_a_user_id_that_is_no_number_is_401(ann, mint, user_id):
-    assert ann.with_token(mint(ann, "access", user_id=user_id)).get(MOVIES).status_code == 401
+def test_a_user_id_that_is_no_number_is_401(ann, sign_token, user_id):
+    assert ann.with_token(sign_token(ann, "access", user_id=user_id)).get(MOVIES).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["?year=x", "?page=99", "?title=%00", "?page_size=x"])

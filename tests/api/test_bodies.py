@@ -1,7 +1,7 @@
 """Bodies on every route that takes one: media types, JSON's syntax, forms, and how values become text."""
 import pytest
 
-from helpers.client import MOVIES, REFRESH, REGISTER, TOKEN, film, outcome, with_literal, word
+from helpers.client import MOVIES, REFRESH, REGISTER, TOKEN, movie_fields, outcome, unique_word, with_literal
 
 REQUIRED = ["This field is required."]
 JSON = {"Content-Type": "application/json"}
@@ -134,13 +134,13 @@ def test_a_body_nested_100_000_deep_is_400(ann, path, piece, tail):
 
 @pytest.mark.parametrize("depth", [1, 10, 60, 100])
 def test_a_moderately_deep_unknown_field_is_ignored(ann, depth):
-    assert ann.post_json(MOVIES, with_literal(film(), "x", "[" * depth + "]" * depth)).status_code == 201
+    assert ann.post_json(MOVIES, with_literal(movie_fields(), "x", "[" * depth + "]" * depth)).status_code == 201
 
 
 @pytest.mark.parametrize("literal", ['"\\ud800"', '"\\udfff"', '"a\\ud83cb"', '"\\udfac\\ud83c"', '"\\ud83c\\u0041"', '"\\uD83C\\uD83C\\uDFAC"'])
 @pytest.mark.parametrize("field", ["title", "year", "unknown"])
 def test_a_lone_surrogate_is_400(ann, field, literal):
-    assert ann.post_json(MOVIES, with_literal(film(), field, literal)).status_code == 400
+    assert ann.post_json(MOVIES, with_literal(movie_fields(), field, literal)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_lone_surrogate_is_400(ann, field, literal):
      ('"a\x7fb"', "a\x7fb"), ('"\\\\u0041"', "\\u0041")],
 )
 def test_escapes_and_plain_utf_8_become_the_same_characters(ann, literal, title):
-    response = ann.send("POST", MOVIES, raw=with_literal(film(), "title", literal), headers=JSON)
+    response = ann.send("POST", MOVIES, raw=with_literal(movie_fields(), "title", literal), headers=JSON)
     assert (response.status_code, response.json().get("title")) == (201, title)
 
 
@@ -178,7 +178,7 @@ def test_white_space_around_json_does_not_matter(ann, text):
      ("0.30000000000000004", "0.30000000000000004"), ("100000000000000000000.5", "1e+20"), ("9" * 100, "9" * 100)],
 )
 def test_a_number_becomes_the_text_that_python_prints(ann, literal, text):
-    response = ann.post_json(MOVIES, with_literal(film(), "title", literal))
+    response = ann.post_json(MOVIES, with_literal(movie_fields(), "title", literal))
     assert (response.status_code, response.json().get("title")) == (201, text)
 
 
@@ -240,7 +240,7 @@ def test_bytes_of_a_form_that_are_no_utf_8_become_replacement_characters(ann):
 
 
 def test_a_chunked_body_is_read(ann):
-    mark = word()
+    mark = unique_word()
     text = '{"title": "%s", "genre": "g", "year": 1}' % mark
     response = ann.send("POST", MOVIES, raw=iter([text[:9].encode(), text[9:].encode()]), headers=JSON)
     assert response.request.headers["Transfer-Encoding"] == "chunked"

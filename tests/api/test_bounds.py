@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, TOKEN, Client, exchange, film, wait_until
-from helpers.concurrency import at_once, post
-from helpers.metrics import figures
+from helpers.client import MOVIES, PASSWORD, TOKEN, Client, movie_fields, send_bytes, wait_until
+from helpers.concurrency import post, run_simultaneously
+from helpers.metrics import read_metrics
 
 MIB = 1024 * 1024
 
@@ -54,7 +54,7 @@ def request(user, method, path, body_bytes=None):
 # By default MAX_CONNECTIONS leaves descriptors for all else; set too high, they run out.
 @pytest.mark.parametrize("most_connections", [None, "5000"])
 def test_a_thousand_connections_on_256_descriptors_end_nothing_and_two_seconds_later_it_serves(start_server, most_connections):
-    server = start_server(under=("prlimit", "--nofile=256"), MAX_CONNECTIONS=most_connections)
+    server = start_server(command_prefix=("prlimit", "--nofile=256"), MAX_CONNECTIONS=most_connections)
     ann = server.client().new_user()
     for _ in range(3):
         with open_connections(server, 1000):
@@ -75,19 +75,19 @@ def test_two_hundred_slow_clients_cost_no_threads_little_memory_and_others_nothi
         ann.add_movie(title="🎬" * 100)
     page = request(ann, "GET", f"{MOVIES}?page_size=100")
     # What fifty clients cost that are as many and not slow is no part of it.
-    at_once(50, lambda _: [exchange(server.base, page) for _ in range(4)])
+    run_simultaneously(50, lambda _: [send_bytes(server.base, page) for _ in range(4)])
     alone = [ann.get(f"{MOVIES}?page_size=5") for _ in range(100)]
     memory, threads = status_of(server, "VmRSS"), status_of(server, "Threads")
     slow = [b"", b"GET / HTTP/1.1\r\nHost: ", request(ann, "POST", MOVIES, 900_000) + b"x" * 50_000, page * 10]
     with contextlib.ExitStack() as connections:
         for sent in slow:
             connections.enter_context(open_connections(server, 50, sent))
-        beside = [ann.get(f"{MOVIES}?page_size=5") for _ in range(200)] + [ann.post(MOVIES, film()) for _ in range(50)]
+        beside = [ann.get(f"{MOVIES}?page_size=5") for _ in range(200)] + [ann.post(MOVIES, movie_fields()) for _ in range(50)]
         assert status_of(server, "Threads") <= threads + 8
         assert (status_of(server, "VmRSS") - memory) * 1024 < 48 * MIB
-    assert {answer.status_code for answer in beside} == {200, 201}
+    assert {response.status_code for response in beside} == {200, 201}
     # Whoever waited for a slow client would wait for seconds.
-    usual, slowed = (statistics.median(answer.elapsed.total_seconds() for answer in answers) for answers in (alone, beside))
+    usual, slowed = (statistics.median(response.elapsed.total_seconds() for response in responses) for responses in (alone, beside))
     assert slowed < 5 * usual + 0.05, (usual, slowed)
 
 
@@ -153,14 +153,14 @@ def test_readers_are_served_while_sixty_four_sign_in_and_the_excess_is_told_to_c
     ann = server.client().new_user()
     movie = ann.add_movie()
     reading = request(ann, "GET", f"{MOVIES}{movie['id']}/")
-    ask = lambda index: exchange(server.base, reading) if index >= 64 else post(ann, TOKEN, {"username": ann.username, "password": PASSWORD})
+    ask = lambda index: send_bytes(server.base, reading) if index >= 64 else post(ann, TOKEN, {"username": ann.username, "password": PASSWORD})
     started = time.monotonic()
-    answers = at_once(80, ask)
+    responses = run_simultaneously(80, ask)
     seconds = time.monotonic() - started
-    assert [json.loads(answer.content) for answer in answers[64:]] == [movie] * 16
-    refused = [answer for answer in answers[:64] if answer.status_code != 200]
-    assert {answer.status_code for answer in refused} <= {429, 503}
-    assert all("Retry-After" in answer.headers for answer in refused)
+    assert [json.loads(response.content) for response in responses[64:]] == [movie] * 16
+    refused = [response for response in responses[:64] if response.status_code != 200]
+    assert {response.status_code for response in refused} <= {429, 503}
+    assert all("Retry-After" in response.headers for response in refused)
     # Three eighths of the 64 workers verify them at once, and who waits for that is refused after four seconds at the earliest.
     assert len(refused) <= (64 - 24 if seconds >= 4 else 0), f"{len(refused)} refused within {seconds:.1f} s"
 
@@ -175,7 +175,7 @@ def test_searches_and_deep_pages_that_hang_leave_connections_for_all_others(star
         hanging = [pool.submit(ann.with_token(ann.token).get, f"{MOVIES}?page=last") for _ in range(8)]
 
         def arrived():
-            found = figures(probe)
+            found = read_metrics(probe)
             return found["movies_requests_in_flight", ""] + found["movies_requests_queued", ""] == len(hanging)
 
         wait_until(arrived)
@@ -183,6 +183,6 @@ def test_searches_and_deep_pages_that_hang_leave_connections_for_all_others(star
         holder.rollback()
     assert others == [200, 200]
     # One of them has a connection at a time; the others are refused if they wait for it longer than a second.
-    seconds = [answer.result().elapsed.total_seconds() for answer in hanging]
-    assert {answer.result().status_code for answer in hanging} <= ({200, 503} if max(seconds) >= 1 else {200})
+    seconds = [response.result().elapsed.total_seconds() for response in hanging]
+    assert {response.result().status_code for response in hanging} <= ({200, 503} if max(seconds) >= 1 else {200})
     assert hanging[0].result().status_code == 200

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from helpers.client import MOVIES, exchange, film, outcome, wait_until
+from helpers.client import MOVIES, movie_fields, outcome, send_bytes, wait_until
 
 SITE = "https://app.example.com"
 PREFLIGHT = {"Origin": SITE, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization"}
@@ -21,61 +21,61 @@ def client(make_server):
 
 
 def test_a_named_origin_s_preflight_needs_no_token_and_tells_the_path_s_methods(client):
-    answer = client.send("OPTIONS", f"{MOVIES}1/", headers=PREFLIGHT)
-    assert answer.status_code == 204
-    assert cors_headers(answer) == {
+    response = client.send("OPTIONS", f"{MOVIES}1/", headers=PREFLIGHT)
+    assert response.status_code == 204
+    assert cors_headers(response) == {
         "Access-Control-Allow-Origin": SITE,
         "Access-Control-Allow-Methods": "GET, PUT, PATCH, DELETE, HEAD, OPTIONS",
         "Access-Control-Allow-Headers": "Authorization, Content-Type",
         "Access-Control-Max-Age": "600",
     }
-    assert answer.headers["Vary"] == "Origin"
+    assert response.headers["Vary"] == "Origin"
 
 
 def test_a_named_origin_may_read_answers_and_refusals(client):
-    for answer in (client.get(MOVIES, headers={"Origin": SITE}), client.get("/nothing", headers={"Origin": SITE})):
-        assert answer.headers["Access-Control-Allow-Origin"] == SITE
-        assert "X-Request-Id" in answer.headers["Access-Control-Expose-Headers"]
-        assert "Access-Control-Allow-Credentials" not in answer.headers
+    for response in (client.get(MOVIES, headers={"Origin": SITE}), client.get("/nothing", headers={"Origin": SITE})):
+        assert response.headers["Access-Control-Allow-Origin"] == SITE
+        assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]
+        assert "Access-Control-Allow-Credentials" not in response.headers
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", f"{SITE}.evil.example", "http://app.example.com", "null", "*", None])
 def test_no_other_origin_is_told_anything_but_caches_are(client, origin):
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"} if origin else {}
     for method, status in (("GET", 401), ("OPTIONS", 204)):
-        answer = client.send(method, MOVIES, headers=headers)
-        assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (status, {}, "Origin")
+        response = client.send(method, MOVIES, headers=headers)
+        assert (response.status_code, cors_headers(response), response.headers["Vary"]) == (status, {}, "Origin")
 
 
 @pytest.mark.parametrize("origins", [[SITE, SITE], [SITE, "https://evil.example"], ["https://evil.example", SITE]])
 def test_two_origins_are_none(client, origins):
-    answer = client.send_raw("GET", MOVIES, [("Origin", origin) for origin in origins])
-    assert (answer.status_code, cors_headers(answer), answer.headers["Vary"]) == (401, {}, "Origin")
+    response = client.send_raw("GET", MOVIES, [("Origin", origin) for origin in origins])
+    assert (response.status_code, cors_headers(response), response.headers["Vary"]) == (401, {}, "Origin")
 
 
 def test_without_the_setting_nothing_is_said(own_server):
-    answer = own_server.client().send("OPTIONS", MOVIES, headers=PREFLIGHT)
-    assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (204, {}, False)
+    response = own_server.client().send("OPTIONS", MOVIES, headers=PREFLIGHT)
+    assert (response.status_code, cors_headers(response), "Vary" in response.headers) == (204, {}, False)
 
 
 @pytest.mark.parametrize("given", ["4bf92f35-77b3.4da6", "a" * 128])
 def test_a_trusted_proxy_s_request_id_is_returned_and_logged(start_server, given):
     server = start_server(TRUSTED_PROXIES="127.0.0.0/8")
-    answer = server.client().get("/nothing", headers={"X-Request-Id": given})
-    assert answer.headers["X-Request-Id"] == given
+    response = server.client().get("/nothing", headers={"X-Request-Id": given})
+    assert response.headers["X-Request-Id"] == given
     server.stop()
     assert [line for line in server.log if f"{given} - GET /nothing 404" in line]
 
 
 def test_of_two_request_ids_the_trusted_proxy_s_own_counts_which_is_the_last(start_server):
     client = start_server(TRUSTED_PROXIES="127.0.0.0/8").client()
-    answer = client.send_raw("GET", "/nothing", [("X-Request-Id", "the-client-s"), ("X-Request-Id", "the-proxy-s")])
-    assert answer.headers["X-Request-Id"] == "the-proxy-s"
+    response = client.send_raw("GET", "/nothing", [("X-Request-Id", "the-client-s"), ("X-Request-Id", "the-proxy-s")])
+    assert response.headers["X-Request-Id"] == "the-proxy-s"
 
 
 def test_a_preflight_for_a_path_that_is_unknown_allows_nothing(client):
-    answer = client.send("OPTIONS", "/nothing", headers=PREFLIGHT)
-    assert (answer.status_code, "Access-Control-Allow-Methods" in answer.headers) == (404, False)
+    response = client.send("OPTIONS", "/nothing", headers=PREFLIGHT)
+    assert (response.status_code, "Access-Control-Allow-Methods" in response.headers) == (404, False)
 
 
 @pytest.mark.parametrize("path", [MOVIES, f"{MOVIES}1/", "/api/v1/auth/token/"])
@@ -93,8 +93,8 @@ def test_a_preflight_to_a_path_that_lacks_its_slash_gets_the_answer_of_the_path_
     "headers", [{}, {"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {**PREFLIGHT, "Origin": "https://evil.example"}]
 )
 def test_any_other_options_to_a_path_that_lacks_its_slash_is_sent_on(client, headers):
-    answer = client.send("OPTIONS", MOVIES[:-1], headers=headers)
-    assert (answer.status_code, answer.headers["Location"], "Access-Control-Allow-Methods" in answer.headers) == (308, MOVIES, False)
+    response = client.send("OPTIONS", MOVIES[:-1], headers=headers)
+    assert (response.status_code, response.headers["Location"], "Access-Control-Allow-Methods" in response.headers) == (308, MOVIES, False)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_browser_s_script_of_a_named_origin_gets_through_a_path_that_lacks_its
     ann = start_server(CORS_ORIGINS=site).client().new_user()
     browser.set_script_timeout(30)
     browser.get(site)
-    fields = film()
+    fields = movie_fields()
     request = {
         "method": "POST", "body": json.dumps(fields), "headers": {"Authorization": f"Bearer {ann.token}", "Content-Type": "application/json"}
     }
@@ -147,37 +147,37 @@ def test_a_named_origin_may_read_the_server_s_own_error_responses(client, status
     for origin, allowed in ((SITE, SITE), ("http://localhost:3000",) * 2, ("https://evil.example", None), (None, None)):
         sent = [("Origin", origin)] if origin else []
         head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "a"), *sent, *framing])
-        answer = exchange(client.base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
-        assert (answer.status_code, answer.headers.get("Access-Control-Allow-Origin")) == (status, allowed)
-        assert ("Retry-After" in answer.headers.get("Access-Control-Expose-Headers", ""), answer.headers["Vary"]) == (bool(allowed), "Origin")
+        response = send_bytes(client.base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        assert (response.status_code, response.headers.get("Access-Control-Allow-Origin")) == (status, allowed)
+        assert ("Retry-After" in response.headers.get("Access-Control-Expose-Headers", ""), response.headers["Vary"]) == (bool(allowed), "Origin")
 
 
 @pytest.mark.parametrize("status, framing, body", REFUSED_BY_THE_SERVER)
 def test_without_the_setting_the_server_s_own_error_responses_say_nothing_of_origins(own_server, status, framing, body):
     head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "a"), ("Origin", SITE), *framing])
-    answer = exchange(own_server.client().base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
-    assert (answer.status_code, cors_headers(answer), "Vary" in answer.headers) == (status, {}, False)
+    response = send_bytes(own_server.client().base, f"POST {MOVIES} HTTP/1.1\r\n{head}\r\n".encode() + body)
+    assert (response.status_code, cors_headers(response), "Vary" in response.headers) == (status, {}, False)
 
 
 @pytest.mark.parametrize("headers", [{"Origin": SITE}, {"Access-Control-Request-Method": "PATCH"}, {}])
 @pytest.mark.parametrize("token", [None, "garbage"])
 def test_options_that_is_no_preflight_is_the_contract_s(client, token, headers):
-    answer = client.with_token(token).send("OPTIONS", MOVIES, headers=headers)
-    assert (answer.status_code, answer.headers["Allow"], answer.content) == (204, "GET, POST, HEAD, OPTIONS", b"")
-    assert not [name for name in cors_headers(answer) if name.startswith("Access-Control-Allow-M")]
+    response = client.with_token(token).send("OPTIONS", MOVIES, headers=headers)
+    assert (response.status_code, response.headers["Allow"], response.content) == (204, "GET, POST, HEAD, OPTIONS", b"")
+    assert not [name for name in cors_headers(response) if name.startswith("Access-Control-Allow-M")]
 
 
 @pytest.mark.parametrize("trusted, given", [("", "from-anybody"), ("127.0.0.0/8", "a b"), ("127.0.0.0/8", "a" * 129), ("127.0.0.0/8", '"')])
 def test_any_other_request_id_is_replaced(start_server, trusted, given):
-    answer = start_server(TRUSTED_PROXIES=trusted).client().get("/nothing", headers={"X-Request-Id": given})
-    assert answer.headers["X-Request-Id"] != given
-    assert len(answer.headers["X-Request-Id"]) == 16
+    response = start_server(TRUSTED_PROXIES=trusted).client().get("/nothing", headers={"X-Request-Id": given})
+    assert response.headers["X-Request-Id"] != given
+    assert len(response.headers["X-Request-Id"]) == 16
 
 
 def test_readyz_names_what_is_not_ready(start_server, database):
     client = start_server().client()
     assert outcome(client.get("/readyz")) == (200, {"status": "ok"})
-    database.take_away()
+    database.disallow_connections()
     detail = "Service temporarily unavailable, try again later."
     wait_until(lambda: outcome(client.get("/readyz")) == (503, {"detail": detail, "not_ready": ["database"]}))
-    database.give_back()
+    database.allow_connections()

@@ -32,8 +32,8 @@ def test_root_path_leads_browsers_to_the_page(own_server):
     client = own_server.client()
     for method in ("GET", "HEAD"):
         for accepted in ("text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"):
-            answer = client.send(method, "/", headers={"Accept": accepted})
-            assert (answer.status_code, answer.headers["Location"], answer.headers["Vary"]) == (302, DOCS, "Accept")
+            response = client.send(method, "/", headers={"Accept": accepted})
+            assert (response.status_code, response.headers["Location"], response.headers["Vary"]) == (302, DOCS, "Accept")
         assert client.send(method, "/", headers={"Accept": "*/*"}).status_code == 404
 
 
@@ -42,10 +42,10 @@ def test_page_is_sent_gzipped_only_to_clients_that_accept_it(own_server, name):
     client = own_server.client()
     contents = set()
     for accepted, may_be_gzipped in [(None, False), ("identity", False), ("gzip;q=0", False), ("gzip", True), ("br, *", True)]:
-        answer = client.send("GET", DOCS + name, headers={"Accept-Encoding": accepted})
-        assert answer.headers["Vary"] == "Accept-Encoding"
-        assert may_be_gzipped or "Content-Encoding" not in answer.headers
-        contents.add(answer.content)
+        response = client.send("GET", DOCS + name, headers={"Accept-Encoding": accepted})
+        assert response.headers["Vary"] == "Accept-Encoding"
+        assert may_be_gzipped or "Content-Encoding" not in response.headers
+        contents.add(response.content)
     assert len(contents) == 1
     if name in ("swagger-ui-bundle.js", "swagger-ui.css"):
         assert client.send("GET", DOCS + name, headers={"Accept-Encoding": "gzip"}).headers["Content-Encoding"] == "gzip"
@@ -58,8 +58,8 @@ def test_no_other_file_is_served(own_server, name):
 
 @pytest.mark.parametrize("path", [DOCS, "/api/v1/schema/"])
 def test_without_its_slash_the_path_is_sent_on(own_server, path):
-    answer = own_server.client().get(path[:-1])
-    assert (answer.status_code, answer.headers["Location"]) == (308, path)
+    response = own_server.client().get(path[:-1])
+    assert (response.status_code, response.headers["Location"]) == (308, path)
 
 
 def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server, browser):

@@ -1,7 +1,7 @@
 """POST /api/v1/movies/ and GET, PUT, PATCH, DELETE /api/v1/movies/{id}/: fields, owners, and what changes."""
 import pytest
 
-from helpers.client import MISSING, MOVIES, film, outcome, with_literal, word
+from helpers.client import MISSING, MOVIES, movie_fields, outcome, unique_word, with_literal
 
 REQUIRED = "This field is required."
 NULL = "This field may not be null."
@@ -46,14 +46,14 @@ def test_a_movie_is_read_back_as_it_was_answered(ann):
 
 @pytest.mark.parametrize("field, value, message", [*BAD_FIELDS, *[(field, MISSING, REQUIRED) for field in ("title", "genre", "year")]])
 def test_a_bad_field_of_a_new_movie_is_named_with_its_message(ann, field, value, message):
-    assert outcome(ann.post(MOVIES, film(**{field: value}))) == (400, {field: [message]})
+    assert outcome(ann.post(MOVIES, movie_fields(**{field: value}))) == (400, {field: [message]})
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("field, value, message", BAD_FIELDS)
 def test_a_bad_field_of_a_change_is_named_and_nothing_changes(ann, method, field, value, message):
     movie = ann.add_movie()
-    changed = film(title="other", genre="other", year=1) | {field: value}
+    changed = movie_fields(title="other", genre="other", year=1) | {field: value}
     assert outcome(ann.send(method, url_of(movie), json_body=changed)) == (400, {field: [message]})
     assert outcome(ann.get(url_of(movie))) == (200, movie)
 
@@ -148,7 +148,7 @@ def test_an_id_that_nobody_has_is_404_before_the_body_is_looked_at(ann, method, 
 def test_with_own_another_s_movie_is_forbidden_to_every_method(own_server, method):
     ann, bob = (own_server.client().new_user() for _ in range(2))
     movie = ann.add_movie()
-    response = bob.send(method, url_of(movie), json_body=film())
+    response = bob.send(method, url_of(movie), json_body=movie_fields())
     assert (response.status_code, response.content) == (403,
                                                         b"" if method == "HEAD" else b'{"detail":"You do not have permission to perform this action."}')
     assert outcome(ann.get(url_of(movie))) == (200, movie)
@@ -159,7 +159,7 @@ def test_with_shared_another_s_movie_is_read_but_not_changed(shared_server):
     movie = ann.add_movie()
     assert outcome(bob.get(url_of(movie))) == (200, movie)
     assert bob.send("HEAD", url_of(movie)).status_code == 200
-    assert [outcome(bob.send(method, url_of(movie), json_body=film())) for method in ("PUT", "PATCH", "DELETE")] == [NOT_YOURS] * 3
+    assert [outcome(bob.send(method, url_of(movie), json_body=movie_fields())) for method in ("PUT", "PATCH", "DELETE")] == [NOT_YOURS] * 3
     assert outcome(ann.get(url_of(movie))) == (200, movie)
 
 
@@ -184,7 +184,7 @@ def test_the_query_is_no_part_of_a_body(ann):
 
 
 def test_equal_movies_may_be_added_twice(ann):
-    fields = film()
+    fields = movie_fields()
     first, second = ann.add_movie(**fields), ann.add_movie(**fields)
     assert first["id"] < second["id"]
     assert {**first, "id": 0} == {**second, "id": 0}
@@ -204,7 +204,7 @@ def test_leading_zeros_of_an_id_do_not_matter(ann, digits):
      ('"\\u00a01999\\u0085"', 1999), ('"1999.0\\u001c"', 1999)],
 )
 def test_a_whole_number_is_a_year_whatever_its_form(ann, literal, year):
-    response = ann.post_json(MOVIES, with_literal(film(), "year", literal))
+    response = ann.post_json(MOVIES, with_literal(movie_fields(), "year", literal))
     assert (response.status_code, response.json()["year"]) == (201, year)
 
 
@@ -218,16 +218,16 @@ def test_a_whole_number_is_a_year_whatever_its_form(ann, literal, year):
      ("9" * 4000, TOO_LARGE), ("-" + "9" * 4000, TOO_SMALL), (f'"-{"9" * 999}"', TOO_SMALL)],
 )
 def test_other_numbers_and_texts_are_no_year(ann, literal, message):
-    assert outcome(ann.post_json(MOVIES, with_literal(film(), "year", literal))) == (400, {"year": [message]})
+    assert outcome(ann.post_json(MOVIES, with_literal(movie_fields(), "year", literal))) == (400, {"year": [message]})
 
 
 @pytest.mark.parametrize("field", ["title", "genre", "year"])
 @pytest.mark.parametrize("literal", ["1e400", "-1E400", "1e99999999999"])
 def test_an_infinite_number_is_refused(ann, field, literal):
-    assert ann.post_json(MOVIES, with_literal(film(), field, literal)).status_code == 400
+    assert ann.post_json(MOVIES, with_literal(movie_fields(), field, literal)).status_code == 400
 
 
 def test_a_movie_made_by_one_token_is_changed_by_the_next(api, ann):
-    movie = ann.add_movie(title=word())
+    movie = ann.add_movie(title=unique_word())
     ann.sign_in()
     assert ann.delete(url_of(movie)).status_code == 204

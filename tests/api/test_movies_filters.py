@@ -1,7 +1,7 @@
 """GET /api/v1/movies/ with filters: text that is contained, years that are compared, and what is no filter."""
 import pytest
 
-from helpers.client import MOVIES, Shelf, outcome
+from helpers.client import MOVIES, MovieCollection, outcome
 
 NOT_A_NUMBER = ["Enter a number."]
 NO_NUL = ["Null characters are not allowed."]
@@ -22,7 +22,7 @@ def mixed(base):
         ("it's \"two\"  spaces", "a+b&c=d", -2147483648),
         ("nil", "O'Brien", 0),
     ]
-    shelf = Shelf(base, films)
+    shelf = MovieCollection(base, films)
     yield shelf
     shelf.close()
 

@@ -1,7 +1,7 @@
 """GET /api/v1/movies/: order, pages, their links, and whose movies are listed."""
 import pytest
 
-from helpers.client import MOVIES, Shelf, outcome, word
+from helpers.client import MOVIES, MovieCollection, outcome, unique_word
 
 INVALID_PAGE = (404, {"detail": "Invalid page."})
 
@@ -9,13 +9,13 @@ INVALID_PAGE = (404, {"detail": "Invalid page."})
 @pytest.fixture(scope="module")
 def dozen(base):
     """Twelve movies, titled 0 to 11."""
-    shelf = Shelf(base, [(str(number), "Drama", 2000 + number) for number in range(12)])
+    shelf = MovieCollection(base, [(str(number), "Drama", 2000 + number) for number in range(12)])
     yield shelf
     shelf.close()
 
 
 def test_a_movie_is_listed_compactly_in_the_declared_order(ann):
-    movie = ann.add_movie(title=f"{word()} Zoë \"日本\"", genre="Drame", year=-7)
+    movie = ann.add_movie(title=f"{unique_word()} Zoë \"日本\"", genre="Drame", year=-7)
     response = ann.get(f"{MOVIES}?creator__username={ann.username}")
     listed = '{"id":%d,"title":"%s","genre":"Drame","year":-7,"creator":"%s"}'
     listed %= (movie["id"], movie["title"].replace('"', '\\"'), ann.username)
@@ -39,7 +39,7 @@ def test_one_s_own_shelf_holds_no_other_s_movies(own_server):
 
 def test_with_shared_everybody_s_movies_are_listed_and_filtered(shared_server):
     ann, bob = (shared_server.client().new_user() for _ in range(2))
-    mark = word()
+    mark = unique_word()
     mine, yours = ann.add_movie(title=f"{mark} a"), bob.add_movie(title=f"{mark} b")
     assert ann.get(f"{MOVIES}?title={mark}").json()["results"] == [yours, mine]
     assert ann.get(f"{MOVIES}?title={mark}&creator__username={bob.username.upper()}").json()["results"] == [yours]
@@ -48,7 +48,7 @@ def test_with_shared_everybody_s_movies_are_listed_and_filtered(shared_server):
 
 def test_shared_pages_go_through_everybody_s_movies_once(shared_server):
     ann, bob = (shared_server.client().new_user() for _ in range(2))
-    mark = word()
+    mark = unique_word()
     added = [user.add_movie(title=f"{mark} {number}")["id"] for number in range(4) for user in (ann, bob)]
     pages = [ann.get(f"{MOVIES}?title={mark}&page_size=3&page={page}").json()["results"] for page in (1, 2, 3)]
     assert [movie["id"] for page in pages for movie in page] == added[::-1]
@@ -88,7 +88,7 @@ def test_any_other_page_is_not_found(dozen, page):
 
 @pytest.mark.parametrize("page, expected", [("1", 200), ("last", 200), ("2", 404), ("0", 404)])
 def test_page_1_of_nothing_is_an_empty_page(ann, page, expected):
-    response = ann.get(f"{MOVIES}?title={word()}&page={page}")
+    response = ann.get(f"{MOVIES}?title={unique_word()}&page={page}")
     empty = (200, {"count": 0, "next": None, "previous": None, "results": []})
     assert outcome(response) == (empty if expected == 200 else INVALID_PAGE)
 
@@ -104,7 +104,7 @@ def test_a_page_holds_page_size_movies_and_ten_if_that_is_no_size(dozen, page_si
 
 
 def test_ten_movies_fill_one_page_and_eleven_make_two(ann):
-    mark = word()
+    mark = unique_word()
     for _ in range(10):
         ann.add_movie(title=mark)
     full = ann.get(f"{MOVIES}?title={mark}").json()
@@ -115,7 +115,7 @@ def test_ten_movies_fill_one_page_and_eleven_make_two(ann):
 
 
 def test_a_page_size_over_100_means_100(ann):
-    mark = word()
+    mark = unique_word()
     for _ in range(101):
         ann.add_movie(title=mark)
     first = ann.get(f"{MOVIES}?title={mark}&page_size=1000").json()

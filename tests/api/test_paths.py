@@ -4,7 +4,7 @@ import urllib.parse
 
 import pytest
 
-from helpers.client import MOVIES, REFRESH, REFRESH_ALIAS, REGISTER, TOKEN, everything, film, outcome
+from helpers.client import MOVIES, REFRESH, REFRESH_ALIAS, REGISTER, TOKEN, movie_fields, outcome, read_until_closed
 
 NOT_FOUND = (404, {"detail": "Not found."})
 ALLOWED = {
@@ -112,7 +112,7 @@ def test_a_path_that_lacks_its_slash_is_sent_on_with_method_and_query(api, metho
 
 
 def test_a_redirect_followed_by_a_client_arrives_with_method_and_body(ann):
-    fields = film()
+    fields = movie_fields()
     request = {"json": fields, "headers": {"Authorization": f"Bearer {ann.token}"}, "timeout": 20}
     response = ann.session.post(ann.base + MOVIES.rstrip("/"), allow_redirects=True, **request)
     assert (len(response.history), response.status_code, response.json()["title"]) == (1, 201, fields["title"])
@@ -122,7 +122,7 @@ def answers_of_every_kind(ann, bob):
     movie = ann.add_movie()
     one = f"{MOVIES}{movie['id']}/"
     yield 200, ann.get(MOVIES)
-    yield 201, ann.post(MOVIES, film())
+    yield 201, ann.post(MOVIES, movie_fields())
     yield 400, ann.post(MOVIES, {})
     yield 400, ann.get(MOVIES, headers={"Host": "a b"})
     yield 401, ann.get(MOVIES, headers={"Authorization": ""})
@@ -169,7 +169,7 @@ def test_head_is_get_without_the_body(ann, path):
 def test_no_byte_follows_the_head_of_an_answer_that_has_no_body(ann, method, path, status):
     path = path.replace("{one}", f"{MOVIES}{ann.add_movie()['id']}/")
     sent = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ann.token}\r\nConnection: close\r\n\r\n"
-    received = everything(ann.base, sent.encode())
+    received = read_until_closed(ann.base, sent.encode())
     assert received.startswith(b"HTTP/1.1 %d " % status)
     assert received.partition(b"\r\n\r\n")[2] == b""
 

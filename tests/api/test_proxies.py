@@ -1,7 +1,7 @@
 """X-Forwarded-Proto and X-Forwarded-Host: believed from a peer inside TRUSTED_PROXIES, and from nobody else."""
 import pytest
 
-from helpers.client import MOVIES, film, outcome, word
+from helpers.client import MOVIES, movie_fields, outcome, unique_word
 
 EVIL = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
 
@@ -11,7 +11,7 @@ class Reader:
 
     def __init__(self, server):
         self.user = server.client().new_user()
-        self.mark = word()
+        self.mark = unique_word()
         for _ in range(2):
             self.user.add_movie(title=self.mark)
         self.tail = f"{MOVIES}?page=2&page_size=1&title={self.mark}"
@@ -90,13 +90,13 @@ def test_a_peer_outside_the_trusted_networks_is_not_believed(behind_stranger):
 
 
 def test_by_default_no_proxy_is_believed(ann):
-    mark = word()
-    [ann.add_to(MOVIES, film(title=mark)) for _ in range(2)]
+    mark = unique_word()
+    [ann.add_to(MOVIES, movie_fields(title=mark)) for _ in range(2)]
     response = ann.get(f"{MOVIES}?title={mark}&page_size=1", headers=EVIL)
     assert response.json()["next"] == f"{ann.base}{MOVIES}?page=2&page_size=1&title={mark}"
 
 
 def test_a_proxy_s_headers_change_no_redirect_and_no_refusal(behind_proxy):
-    response = behind_proxy.user.post(MOVIES[:-1], film(), headers=EVIL)
+    response = behind_proxy.user.post(MOVIES[:-1], movie_fields(), headers=EVIL)
     assert (response.status_code, response.headers["Location"]) == (308, MOVIES)
     assert outcome(behind_proxy.user.get("/nothing", headers=EVIL)) == (404, {"detail": "Not found."})

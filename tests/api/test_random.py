@@ -4,7 +4,7 @@ import os
 import random
 import time
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REFRESH_ALIAS, REGISTER, TOKEN, account, film, outcome
+from helpers.client import MOVIES, PASSWORD, REFRESH, REFRESH_ALIAS, REGISTER, TOKEN, account_fields, movie_fields, outcome
 
 SEED = int(os.environ.get("MOVIES_API_SEED", "20260917"))
 REQUESTS = 2000
@@ -56,18 +56,18 @@ class Maker:
         one = f"{MOVIES}{self.movie['id']}/"
         return self.random.choice(
             [
-                ("POST", REGISTER, account()),
+                ("POST", REGISTER, account_fields()),
                 ("POST", TOKEN, {"username": self.user.username, "password": PASSWORD}),
                 ("POST", REFRESH, {"refresh": self.user.refresh}),
                 ("POST", REFRESH_ALIAS, {"refresh": self.user.refresh}),
                 ("GET", MOVIES, None),
                 ("GET", f"{MOVIES}?title=film&year__gt=1900&page=1&page_size=5", None),
-                ("POST", MOVIES, film()),
-                ("POST", MOVIES, film()),
+                ("POST", MOVIES, movie_fields()),
+                ("POST", MOVIES, movie_fields()),
                 ("GET", one, None),
-                ("PUT", one, film()),
+                ("PUT", one, movie_fields()),
                 ("PATCH", one, {"year": 2001}),
-                ("PATCH", one, film()),
+                ("PATCH", one, movie_fields()),
                 ("DELETE", f"{MOVIES}999999999/", None),
                 ("GET", "/healthz", None),
                 ("GET", "/readyz", None),

@@ -30,15 +30,15 @@ def test_both_paths_answer_an_access_token_that_works(api, ann, path):
 
 
 def test_the_new_token_is_an_access_token_of_the_same_user_with_an_id_of_its_own(api, ann):
-    answers = [api.post(REFRESH, {"refresh": ann.refresh}) for _ in range(2)]
-    tokens = [ann.refresh, *(answer.json()["access"] for answer in answers)]
+    responses = [api.post(REFRESH, {"refresh": ann.refresh}) for _ in range(2)]
+    tokens = [ann.refresh, *(response.json()["access"] for response in responses)]
     refresh, first, second = (jwt.decode(token, options={"verify_signature": False}) for token in tokens)
     assert set(first) == {"token_type", "exp", "iat", "jti", "user_id"}
     assert (first["token_type"], first["user_id"]) == ("access", str(ann.id))
     assert len({claims["jti"] for claims in (refresh, first, second)}) == 3
     # By the service's clock, which need not be this machine's.
-    answered = parsedate_to_datetime(answers[0].headers["Date"]).timestamp()
-    assert answered - answers[0].elapsed.total_seconds() - 1 <= first["iat"] <= answered + 1
+    answered = parsedate_to_datetime(responses[0].headers["Date"]).timestamp()
+    assert answered - responses[0].elapsed.total_seconds() - 1 <= first["iat"] <= answered + 1
 
 
 @pytest.mark.parametrize(
@@ -96,24 +96,24 @@ def test_an_access_token_has_the_wrong_type(api, ann):
         ({"exp": 1, "token_type": MISSING}, "Token is expired"),
     ],
 )
-def test_a_signed_token_with_odd_claims_is_refused(api, ann, mint, changes, message):
-    assert refused(api.post(REFRESH, {"refresh": mint(ann, "refresh", **changes)})) == refusal(message)
+def test_a_signed_token_with_odd_claims_is_refused(api, ann, sign_token, changes, message):
+    assert refused(api.post(REFRESH, {"refresh": sign_token(ann, "refresh", **changes)})) == refusal(message)
 
 
 @pytest.mark.parametrize("seconds, message", [(-1, "Token is expired"), (-3600, "Token is expired")])
-def test_an_expired_token_has_no_leeway(api, ann, mint, seconds, message):
-    assert refused(api.post(REFRESH, {"refresh": mint(ann, "refresh", exp=int(time.time()) + seconds)})) == refusal(message)
+def test_an_expired_token_has_no_leeway(api, ann, sign_token, seconds, message):
+    assert refused(api.post(REFRESH, {"refresh": sign_token(ann, "refresh", exp=int(time.time()) + seconds)})) == refusal(message)
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
-def test_a_token_of_the_future_is_invalid(api, ann, mint, claim):
-    assert refused(api.post(REFRESH, {"refresh": mint(ann, "refresh", **{claim: int(time.time()) + 300})})) == refusal(INVALID)
+def test_a_token_of_the_future_is_invalid(api, ann, sign_token, claim):
+    assert refused(api.post(REFRESH, {"refresh": sign_token(ann, "refresh", **{claim: int(time.time()) + 300})})) == refusal(INVALID)
 
 
 @pytest.mark.parametrize("signing", [{"algorithm": "none", "key": ""}, {"algorithm": "HS384"}, {"algorithm": "HS512"}, {"key": "another-key-" * 4}])
 @pytest.mark.parametrize("changes", [{}, {"exp": 1}, {"exp": MISSING, "jti": MISSING}])
-def test_another_algorithm_or_key_is_invalid_whatever_the_claims(api, ann, mint, signing, changes):
-    assert refused(api.post(REFRESH, {"refresh": mint(ann, "refresh", **signing, **changes)})) == refusal(INVALID)
+def test_another_algorithm_or_key_is_invalid_whatever_the_claims(api, ann, sign_token, signing, changes):
+    assert refused(api.post(REFRESH, {"refresh": sign_token(ann, "refresh", **signing, **changes)})) == refusal(INVALID)
 
 
 @pytest.mark.parametrize(
@@ -121,38 +121,38 @@ def test_another_algorithm_or_key_is_invalid_whatever_the_claims(api, ann, mint,
     [{"header": {"kid": "../../etc/passwd"}}, {"header": {"cty": "x"}}, {"admin": True, "aud": "someone", "iss": "x", "sub": "y"},
      {"iat": MISSING}],
 )
-def test_unknown_claims_and_kid_are_ignored(api, ann, mint, changes):
-    assert api.post(REFRESH, {"refresh": mint(ann, "refresh", **changes)}).status_code == 200
+def test_unknown_claims_and_kid_are_ignored(api, ann, sign_token, changes):
+    assert api.post(REFRESH, {"refresh": sign_token(ann, "refresh", **changes)}).status_code == 200
 
 
-def test_a_user_id_may_be_an_integer(api, ann, mint):
-    response = api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id=ann.id)})
+def test_a_user_id_may_be_an_integer(api, ann, sign_token):
+    response = api.post(REFRESH, {"refresh": sign_token(ann, "refresh", user_id=ann.id)})
     assert response.status_code == 200
     assert ann.with_token(response.json()["access"]).get(MOVIES).status_code == 200
 
 
-def test_a_token_without_a_user_yields_one_without(api, ann, mint):
-    response = api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id=MISSING)})
+def test_a_token_without_a_user_yields_one_without(api, ann, sign_token):
+    response = api.post(REFRESH, {"refresh": sign_token(ann, "refresh", user_id=MISSING)})
     assert response.status_code == 200
     assert "user_id" not in jwt.decode(response.json()["access"], options={"verify_signature": False})
 
 
 @pytest.mark.parametrize("nobody", [None, "", 0, False, [], {}])
-def test_a_token_for_nobody_yields_one_that_opens_nothing(api, ann, mint, nobody):
-    response = api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id=nobody)})
+def test_a_token_for_nobody_yields_one_that_opens_nothing(api, ann, sign_token, nobody):
+    response = api.post(REFRESH, {"refresh": sign_token(ann, "refresh", user_id=nobody)})
     assert response.status_code == 200
     access = response.json()["access"]
     assert jwt.decode(access, options={"verify_signature": False})["user_id"] == nobody
     assert ann.with_token(access).get(MOVIES).status_code == 401
 
 
-def test_a_user_who_does_not_exist_is_refused(api, ann, mint):
-    assert refused(api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id="999999999")})) == (401, GONE, 'Bearer realm="api"')
+def test_a_user_who_does_not_exist_is_refused(api, ann, sign_token):
+    assert refused(api.post(REFRESH, {"refresh": sign_token(ann, "refresh", user_id="999999999")})) == (401, GONE, 'Bearer realm="api"')
 
 
 @pytest.mark.parametrize("user_id", ["abc", "1.5", "-1", "99999999999999999999", 1.5, [1], {"id": 1}, True])
-def test_a_user_id_that_is_no_id_of_a_user_is_401(api, ann, mint, user_id):
-    assert api.post(REFRESH, {"refresh": mint(ann, "refresh", user_id=user_id)}).status_code == 401
+def test_a_user_id_that_is_no_id_of_a_user_is_401(api, ann, sign_token, user_id):
+    assert api.post(REFRESH, {"refresh": sign_token(ann, "refresh", user_id=user_id)}).status_code == 401
 
 
 def test_a_refresh_token_can_be_used_again(api, ann):

@@ -1,7 +1,7 @@
 """POST /api/v1/auth/register/: each field's rules in their exact words, and what a new account is."""
 import pytest
 
-from helpers.client import MISSING, PASSWORD, REGISTER, TOKEN, account, outcome, with_literal, word
+from helpers.client import MISSING, PASSWORD, REGISTER, TOKEN, account_fields, outcome, unique_word, with_literal
 
 REQUIRED = "This field is required."
 NULL = "This field may not be null."
@@ -20,7 +20,7 @@ def longer_than(limit):
 
 
 def test_a_new_account_is_answered_compactly_in_the_declared_order_without_the_password(api):
-    fields = account(first_name="Zoë", last_name="O'Neill \"日本\"")
+    fields = account_fields(first_name="Zoë", last_name="O'Neill \"日本\"")
     response = api.post(REGISTER, fields)
     assert response.status_code == 201
     assert response.headers["Content-Type"].split(";")[0] == "application/json"
@@ -29,13 +29,13 @@ def test_a_new_account_is_answered_compactly_in_the_declared_order_without_the_p
 
 
 def test_ids_are_positive_and_never_given_twice(api):
-    first, second = (api.post(REGISTER, account()).json()["id"] for _ in range(2))
+    first, second = (api.post(REGISTER, account_fields()).json()["id"] for _ in range(2))
     assert 0 < first < second
 
 
 @pytest.mark.parametrize("first_name", [MISSING, ""])
 def test_names_may_be_left_out_or_blank(api, first_name):
-    fields = account(first_name=first_name, last_name=MISSING)
+    fields = account_fields(first_name=first_name, last_name=MISSING)
     response = api.post(REGISTER, fields)
     assert response.status_code == 201
     assert (response.json()["first_name"], response.json()["last_name"]) == ("", "")
@@ -57,7 +57,7 @@ def test_names_may_be_left_out_or_blank(api, first_name):
     ],
 )
 def test_a_bad_field_is_named_with_its_message(api, field, value, message):
-    assert outcome(api.post(REGISTER, account(**{field: value}))) == (400, {field: [message]})
+    assert outcome(api.post(REGISTER, account_fields(**{field: value}))) == (400, {field: [message]})
 
 
 def test_an_empty_object_names_every_required_field_in_the_declared_order(api):
@@ -85,8 +85,8 @@ def test_every_field_can_be_wrong_at_once_in_the_declared_order(api):
     ["zoë", "Ärger.Öl", "日本語", "жизнь", "ελληνικά", "٣٤٥", "a@b.c+d-e_f", "½", "²", "Ⅷ", "ª", "__", "-", "Ａ１", "ﬁ", "𝒜", "ǅ", "هند"],
 )
 def test_letters_and_digits_of_any_script_make_a_username_kept_as_sent(api, username):
-    unique = username + word()
-    response = api.post(REGISTER, account(username=unique))
+    unique = username + unique_word()
+    response = api.post(REGISTER, account_fields(username=unique))
     assert (response.status_code, response.json()["username"]) == (201, unique)
 
 
@@ -96,7 +96,7 @@ def test_letters_and_digits_of_any_script_make_a_username_kept_as_sent(api, user
      "🎬", "a\u200bb", "a\u200db", "a\u00adb", "a\ufeffb", "€", "©", "“a”", "a\u2028b", "a\x7f", "a\x01b", "क\u094d"],
 )
 def test_other_characters_in_a_username_are_refused(api, username):
-    assert outcome(api.post(REGISTER, account(username=word() + username))) == (400, {"username": [BAD_USERNAME]})
+    assert outcome(api.post(REGISTER, account_fields(username=unique_word() + username))) == (400, {"username": [BAD_USERNAME]})
 
 
 @pytest.mark.parametrize(
@@ -108,29 +108,29 @@ def test_other_characters_in_a_username_are_refused(api, username):
     ],
 )
 def test_a_username_gets_every_message_that_applies_its_format_first(api, username, messages):
-    assert outcome(api.post(REGISTER, account(username=username))) == (400, {"username": messages})
+    assert outcome(api.post(REGISTER, account_fields(username=username))) == (400, {"username": messages})
 
 
 def test_a_username_of_150_code_points_is_kept(api):
-    username = word() + "𝒜" * 138
-    assert api.post(REGISTER, account(username=username)).json()["username"] == username
+    username = unique_word() + "𝒜" * 138
+    assert api.post(REGISTER, account_fields(username=username)).json()["username"] == username
 
 
 def test_a_username_is_trimmed_before_it_is_kept_and_compared(api, ann):
-    username = word()
-    assert api.post(REGISTER, account(username=f" \u3000{username}\x1f\n")).json()["username"] == username
-    taken = api.post(REGISTER, account(username=f"\t{ann.username} "))
+    username = unique_word()
+    assert api.post(REGISTER, account_fields(username=f" \u3000{username}\x1f\n")).json()["username"] == username
+    taken = api.post(REGISTER, account_fields(username=f"\t{ann.username} "))
     assert outcome(taken) == (400, {"username": ["A user with that username already exists."]})
 
 
 def test_usernames_differ_by_case_and_by_normal_form(api):
-    name = word()
+    name = unique_word()
     spellings = [f"q{name}", f"Q{name}", f"ｑ{name}"]
-    assert [api.post(REGISTER, account(username=spelling)).status_code for spelling in spellings] == [201, 201, 201]
+    assert [api.post(REGISTER, account_fields(username=spelling)).status_code for spelling in spellings] == [201, 201, 201]
 
 
 def test_what_is_taken_is_told_beside_the_other_refusals(api, ann):
-    again = account(username=ann.username, email=ann.email, password="password", password2="x", first_name=None)
+    again = account_fields(username=ann.username, email=ann.email, password="password", password2="x", first_name=None)
     assert outcome(api.post(REGISTER, again)) == (
         400,
         {
@@ -160,12 +160,12 @@ def test_what_is_taken_is_told_beside_the_other_refusals(api, ann):
     ],
 )
 def test_a_weak_password_gets_every_message_that_applies(api, password, messages):
-    assert outcome(api.post(REGISTER, account(password=password, password2=password))) == (400, {"password": messages})
+    assert outcome(api.post(REGISTER, account_fields(password=password, password2=password))) == (400, {"password": messages})
 
 
 def test_a_null_character_in_a_password_is_told_after_its_weakness(api):
     expected = {"password": [SHORT, NO_NUL], "password2": [NO_NUL]}
-    assert outcome(api.post(REGISTER, account(password="aB3\0", password2="aB3\0"))) == (400, expected)
+    assert outcome(api.post(REGISTER, account_fields(password="aB3\0", password2="aB3\0"))) == (400, expected)
 
 
 @pytest.mark.parametrize(
@@ -173,29 +173,29 @@ def test_a_null_character_in_a_password_is_told_after_its_weakness(api):
     ["aB3$xyzq", "🎬é日ßж1-q", "correct horse", "password1234567x", "1234567.8901", "-29384756102", "½½½½½½½½", "Aa1-" * 2500],
 )
 def test_a_password_that_passes_signs_in(api, password):
-    fields = account(password=password, password2=password)
+    fields = account_fields(password=password, password2=password)
     assert api.post(REGISTER, fields).status_code == 201
     assert api.post(TOKEN, {"username": fields["username"], "password": password}).status_code == 200
 
 
 def test_a_password_is_not_compared_with_the_other_fields(api):
-    name = f"parkbench{word()}"
-    fields = account(username=name, email=f"{name}@example.com", password=name, password2=name, first_name=name)
+    name = f"parkbench{unique_word()}"
+    fields = account_fields(username=name, email=f"{name}@example.com", password=name, password2=name, first_name=name)
     assert api.post(REGISTER, fields).status_code == 201
 
 
 @pytest.mark.parametrize("password2", [PASSWORD.lower(), PASSWORD + "y", "x", "\u00e9" + PASSWORD])
 def test_passwords_that_differ_are_told_once_all_fields_pass(api, password2):
-    assert outcome(api.post(REGISTER, account(password2=password2))) == (400, {"password": ["Password fields didn't match."]})
+    assert outcome(api.post(REGISTER, account_fields(password2=password2))) == (400, {"password": ["Password fields didn't match."]})
 
 
 def test_passwords_that_differ_are_not_told_while_another_field_fails(api):
-    assert outcome(api.post(REGISTER, account(password2="x", email="nope"))) == (400, {"email": [BAD_EMAIL]})
+    assert outcome(api.post(REGISTER, account_fields(password2="x", email="nope"))) == (400, {"email": [BAD_EMAIL]})
 
 
 def test_passwords_are_compared_trimmed_and_as_text(api):
-    assert api.post(REGISTER, account(password=f" {PASSWORD}", password2=f"{PASSWORD}\u2003")).status_code == 201
-    assert api.post(REGISTER, account(password=12345.625, password2="12345.625")).status_code == 201
+    assert api.post(REGISTER, account_fields(password=f" {PASSWORD}", password2=f"{PASSWORD}\u2003")).status_code == 201
+    assert api.post(REGISTER, account_fields(password=12345.625, password2="12345.625")).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_passwords_are_compared_trimmed_and_as_text(api):
      "{}@1.example", "{}@" + "b" * 63 + ".com", '"{}"@example.com', '"a\\@{}"@example.com', '"..{}"@example.com'],
 )
 def test_a_good_email_is_kept_as_sent(api, email):
-    sent = email.format(word())
-    response = api.post(REGISTER, account(email=sent))
+    sent = email.format(unique_word())
+    response = api.post(REGISTER, account_fields(email=sent))
     assert (response.status_code, response.json()["email"]) == (201, sent)
 
 
@@ -219,7 +219,7 @@ def test_a_good_email_is_kept_as_sent(api, email):
      "a\n@example.com", "<a@example.com>", "mailto:a@example.com", "a@example.com,b@example.com"],
 )
 def test_a_bad_email_is_refused(api, email):
-    assert outcome(api.post(REGISTER, account(email=email))) == (400, {"email": [BAD_EMAIL]})
+    assert outcome(api.post(REGISTER, account_fields(email=email))) == (400, {"email": [BAD_EMAIL]})
 
 
 @pytest.mark.parametrize(
@@ -232,27 +232,27 @@ def test_a_bad_email_is_refused(api, email):
     ],
 )
 def test_an_email_gets_every_message_that_applies_its_format_last(api, email, messages):
-    assert outcome(api.post(REGISTER, account(email=email))) == (400, {"email": messages})
+    assert outcome(api.post(REGISTER, account_fields(email=email))) == (400, {"email": messages})
 
 
 def test_an_email_is_trimmed_before_it_is_kept_and_compared(api, ann):
-    email = f"{word()}@example.com"
-    assert api.post(REGISTER, account(email=f"\t {email} \n")).json()["email"] == email
-    assert outcome(api.post(REGISTER, account(email=f" {ann.email}"))) == (400, {"email": ["This field must be unique."]})
+    email = f"{unique_word()}@example.com"
+    assert api.post(REGISTER, account_fields(email=f"\t {email} \n")).json()["email"] == email
+    assert outcome(api.post(REGISTER, account_fields(email=f" {ann.email}"))) == (400, {"email": ["This field must be unique."]})
 
 
 def test_emails_are_unique_as_sent(api):
-    name = word()
+    name = unique_word()
     spellings = [f"q{name}@example.com", f"Q{name}@example.com", f"q{name}@Example.com"]
-    assert [api.post(REGISTER, account(email=spelling)).status_code for spelling in spellings] == [201, 201, 201]
+    assert [api.post(REGISTER, account_fields(email=spelling)).status_code for spelling in spellings] == [201, 201, 201]
 
 
 def test_a_name_of_150_code_points_is_kept_whatever_its_bytes(api):
-    assert api.post(REGISTER, account(first_name="🎬" * 150)).json()["first_name"] == "🎬" * 150
+    assert api.post(REGISTER, account_fields(first_name="🎬" * 150)).json()["first_name"] == "🎬" * 150
 
 
 def test_unknown_fields_change_nothing(api):
-    fields = account()
+    fields = account_fields()
     response = api.post(REGISTER, {**fields, "id": 1, "is_active": False, "is_staff": True, "date_joined": "x", "Username": "y"})
     assert response.status_code == 201
     assert set(response.json()) == {"id", "username", "email", "first_name", "last_name"}
@@ -260,14 +260,14 @@ def test_unknown_fields_change_nothing(api):
 
 
 def test_a_number_as_username_keeps_all_its_digits(api):
-    digits = "9" + str(int(word(), 16)) + "00000000000000000001"
-    response = api.post_json(REGISTER, with_literal(account(), "username", digits))
+    digits = "9" + str(int(unique_word(), 16)) + "00000000000000000001"
+    response = api.post_json(REGISTER, with_literal(account_fields(), "username", digits))
     assert (response.status_code, response.json()["username"]) == (201, digits)
 
 
 @pytest.mark.parametrize("path", [REGISTER, REGISTER + "?username=query"])
 def test_a_form_registers_and_the_query_does_not(api, path):
-    name = word()
+    name = unique_word()
     form = f"username={name}&email={name}%40example.com&password=Two+w%C3%B6rds%21&password2=Two+w%C3%B6rds%21&first_name=%20Ann+Lee"
     response = api.post(path, form=form)
     expected = {"username": name, "email": f"{name}@example.com", "first_name": "Ann Lee", "last_name": ""}
@@ -291,9 +291,9 @@ def test_a_bearer_header_that_is_not_good_is_refused_before_the_body(api, header
 
 @pytest.mark.parametrize("header", ["", "Basic dTpw", "bearer garbage", "Token x", "Bearer, x"])
 def test_other_schemes_do_not_matter_to_registration(api, header):
-    assert api.post(REGISTER, account(), headers={"Authorization": header}).status_code == 201
+    assert api.post(REGISTER, account_fields(), headers={"Authorization": header}).status_code == 201
 
 
 def test_somebody_signed_in_may_register_another(api, ann):
-    assert ann.post(REGISTER, account()).status_code == 201
-    assert ann.with_token(ann.refresh).post(REGISTER, account()).status_code == 401
+    assert ann.post(REGISTER, account_fields()).status_code == 201
+    assert ann.with_token(ann.refresh).post(REGISTER, account_fields()).status_code == 401

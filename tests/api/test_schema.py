@@ -1,7 +1,7 @@
 """The description of the API: valid OpenAPI 3.1, complete, and its examples are what the service answers."""
 import pytest
 
-from helpers.client import MOVIES, REFRESH, REGISTER, TOKEN, account, exchange, film
+from helpers.client import MOVIES, REFRESH, REGISTER, TOKEN, account_fields, movie_fields, send_bytes
 
 SCHEMA = "/api/v1/schema/"
 MOVIE = "/api/v1/movies/{id}/"
@@ -24,14 +24,14 @@ def schema(own_server):
     return own_server.client().get(SCHEMA).json()
 
 
-def check_answer(schema, path, method, answer):
+def check_answer(schema, path, method, response):
     """The status is described, its body is one of the examples, and its headers are told."""
-    described = schema["paths"][path][method]["responses"][str(answer.status_code)]
+    described = schema["paths"][path][method]["responses"][str(response.status_code)]
     examples = described["content"]["application/json"]["examples"].values()
-    assert answer.json() in [example["value"] for example in examples]
+    assert response.json() in [example["value"] for example in examples]
     for name, header in described["headers"].items():
         if "example" in header:
-            assert answer.headers[name] == header["example"]
+            assert response.headers[name] == header["example"]
 
 
 def test_every_operation_is_described_under_its_handler_s_name(schema):
@@ -50,14 +50,14 @@ def test_the_description_is_valid(schema):
 
 def test_successes_have_the_shape_that_is_described(schema, own_server):
     ann = own_server.client().new_user()
-    registered = own_server.client().post(REGISTER, account()).json()
+    registered = own_server.client().post(REGISTER, account_fields()).json()
     tokens = own_server.client().post(TOKEN, {"username": ann.username, "password": ann.password}).json()
     refreshed = own_server.client().post(REFRESH, {"refresh": ann.refresh}).json()
     movie = ann.add_movie()
     page = ann.get(MOVIES).json()
     shapes = schema["components"]["schemas"]
-    for name, answer in {"RegisteredUser": registered, "TokenPair": tokens, "AccessToken": refreshed, "Movie": movie, "Page": page}.items():
-        assert set(answer) == set(shapes[name]["properties"]) == set(shapes[name]["required"]), name
+    for name, response in {"RegisteredUser": registered, "TokenPair": tokens, "AccessToken": refreshed, "Movie": movie, "Page": page}.items():
+        assert set(response) == set(shapes[name]["properties"]) == set(shapes[name]["required"]), name
 
 
 @pytest.mark.parametrize("path, method", HANDLERS)
@@ -68,9 +68,9 @@ def test_refusals_of_every_operation_are_the_examples(schema, own_server, path, 
     operation = schema["paths"][path][method]
     takes_body = "requestBody" in operation
 
-    def check(answer, status):
-        assert answer.status_code == status
-        check_answer(schema, path, method, answer)
+    def check(response, status):
+        assert response.status_code == status
+        check_answer(schema, path, method, response)
 
     check(ann.send("BREW", where), 405)
     check(ann.send(method.upper(), where, headers={"Host": "a b"}), 400)
@@ -86,7 +86,7 @@ def test_refusals_of_every_operation_are_the_examples(schema, own_server, path, 
         check(nobody.send(method.upper(), where, headers={"Authorization": "Bearer a b"}), 401)
         check(nobody.with_token("garbage").send(method.upper(), where), 401)
     if path == MOVIE:
-        given = {"json_body": film()} if takes_body else {}
+        given = {"json_body": movie_fields()} if takes_body else {}
         check(ann.send(method.upper(), f"{MOVIES}0/", **given), 404)
         check(bob.send(method.upper(), where, **given), 403)
     if path == MOVIES and method == "get":
@@ -102,10 +102,10 @@ def test_while_the_database_is_away_the_refusal_is_the_example(start_server, dat
     client = start_server().client()
     ann = client.new_user()
     schema = client.get(SCHEMA).json()
-    database.take_away()
+    database.disallow_connections()
     check_answer(schema, MOVIES, "get", ann.get(MOVIES))
     assert client.get(SCHEMA).json() == schema
-    database.give_back()
+    database.allow_connections()
 
 
 def bodies(schema):
@@ -121,8 +121,8 @@ def test_what_is_required_is_what_is_missed(schema, own_server):
     ann = own_server.client().new_user()
     movie = str(ann.add_movie()["id"])
     for path, method, shape in bodies(schema):
-        answer = ann.send(method.upper(), path.replace("{id}", movie), json_body={})
-        missed = [] if answer.status_code == 200 else list(answer.json())
+        response = ann.send(method.upper(), path.replace("{id}", movie), json_body={})
+        missed = [] if response.status_code == 200 else list(response.json())
         assert missed == shape.get("required", []), (path, method)
 
 
@@ -134,8 +134,8 @@ def test_the_longest_text_that_is_described_is_the_longest_that_is_taken(schema,
         for field, described in shape["properties"].items():
             longest = described.get("maxLength")
             for length in (longest, longest + 1) if longest else ():
-                answer = ann.send(method.upper(), path.replace("{id}", movie), json_body={field: "a" * length})
-                told = [] if answer.status_code == 200 else answer.json().get(field, [])
+                response = ann.send(method.upper(), path.replace("{id}", movie), json_body={field: "a" * length})
+                told = [] if response.status_code == 200 else response.json().get(field, [])
                 is_too_long = f"Ensure this field has no more than {longest} characters." in told
                 assert is_too_long == (length > longest), (path, method, field, length)
                 seen += 1
@@ -154,9 +154,9 @@ OF_THE_SERVER = {
 
 @pytest.mark.parametrize("status", OF_THE_SERVER)
 def test_the_server_s_own_refusals_are_the_examples_of_every_operation(schema, own_server, status):
-    answer = exchange(own_server.base, OF_THE_SERVER[status])
-    assert answer.status_code == status
+    response = send_bytes(own_server.base, OF_THE_SERVER[status])
+    assert response.status_code == status
     for path, method in HANDLERS:
         described = schema["paths"][path][method]["responses"][str(status)]
         examples = described["content"]["application/json"]["examples"].values()
-        assert answer.json() in [example["value"] for example in examples]
+        assert response.json() in [example["value"] for example in examples]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers.client import PASSWORD, word
+from helpers.client import PASSWORD, unique_word
 from helpers.settings import TESTS
 
 SCHEMA = "/api/v1/schema/"
@@ -33,13 +33,13 @@ def test_schemathesis_finds_nothing_with_all_its_checks(start_server, tmp_path):
     found = run(
         tmp_path, "schemathesis", "run", server.base + SCHEMA, "--header", f"Authorization: Bearer {token}",
         "--checks", "all", "--seed", "1", "--max-examples", "10", "--no-color", "--output-sanitize", "false",
-        SCHEMATHESIS_HOOKS="helpers.registrations", PYTHONPATH=str(TESTS),
+        SCHEMATHESIS_HOOKS="helpers.schemathesis_hooks", PYTHONPATH=str(TESTS),
     )
     assert "Tested: 10" in found
 
 
 def test_a_client_that_is_made_from_the_description_keeps_a_movie(own_server, tmp_path, monkeypatch):
-    name = f"made_{word()}"
+    name = f"made_{unique_word()}"
     (tmp_path / "settings.yaml").write_text(SETTINGS)
     run(
         tmp_path, "openapi-python-client", "generate", "--url", own_server.base + SCHEMA, "--output-path", str(tmp_path / name),
@@ -52,7 +52,7 @@ def test_a_client_that_is_made_from_the_description_keeps_a_movie(own_server, tm
     movies = {operation: load(f"api.movies.{operation}") for operation in ("create_movie", "list_movies", "update_movie", "delete_movie", "read_movie")}
 
     anybody = made.Client(own_server.base)
-    user = f"user{word()}"
+    user = f"user{unique_word()}"
     account = models.Registration(username=user, password=PASSWORD, password2=PASSWORD, email=f"{user}@example.com")
     assert accounts["register"].sync(client=anybody, body=account).username == user
     refused = accounts["register"].sync(client=anybody, body=account)

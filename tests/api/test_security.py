@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account, film, outcome, word
+from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, movie_fields, outcome, unique_word
 from helpers.settings import SECRET_KEY
 
 INACTIVE = (401, {"detail": "User is inactive", "code": "user_inactive"})
@@ -48,8 +48,8 @@ def test_the_token_of_a_deactivated_user_is_refused_at_once(server, ann):
     server.database.run("update users set is_active = false where id = %s", ann.id)
     requests = [("GET", MOVIES), ("POST", MOVIES), ("PUT", MOVIES),
                 *[(method, f"{MOVIES}{movie['id']}/") for method in ("GET", "PUT", "PATCH", "DELETE")]]
-    assert [outcome(ann.send(method, path, json_body=film())) for method, path in requests] == [INACTIVE] * 7
-    assert outcome(ann.post(REGISTER, account())) == INACTIVE
+    assert [outcome(ann.send(method, path, json_body=movie_fields())) for method, path in requests] == [INACTIVE] * 7
+    assert outcome(ann.post(REGISTER, account_fields())) == INACTIVE
     assert ann.get(MOVIES).headers["WWW-Authenticate"] == 'Bearer realm="api"'
 
 
@@ -73,7 +73,7 @@ def test_the_tokens_of_a_deleted_user_are_refused_at_once_and_the_movies_are_gon
     server.database.run("delete from users where id = %s", ann.id)
     client = server.client()
     assert [outcome(ann.send(method, f"{MOVIES}{movie['id']}/")) for method in ("GET", "PATCH", "DELETE")] == [NOT_FOUND] * 3
-    assert [outcome(ann.get(MOVIES)), outcome(ann.post(MOVIES, film()))] == [NOT_FOUND] * 2
+    assert [outcome(ann.get(MOVIES)), outcome(ann.post(MOVIES, movie_fields()))] == [NOT_FOUND] * 2
     assert outcome(client.post(REFRESH, {"refresh": ann.refresh})) == NO_ACCOUNT_FOR_TOKEN
     assert outcome(sign_in(client, ann)) == NO_ACCOUNT
     assert server.database.run("select count(*) from movies where id = %s", movie["id"]) == [(0,)]
@@ -127,7 +127,7 @@ def test_an_unknown_user_and_a_wrong_password_take_the_same_time(start_server, d
     client = start_server(BCRYPT_COST="10", LOGIN_FAILURES="0").client()
     ann, gone = client.new_user(), client.new_user()
     database.run("update users set is_active = false where id = %s", gone.id)
-    attempts = {"wrong": (ann.username, "Wrong-Passw0rd!x"), "unknown": (f"ghost{word()}", PASSWORD), "inactive": (gone.username, PASSWORD)}
+    attempts = {"wrong": (ann.username, "Wrong-Passw0rd!x"), "unknown": (f"ghost{unique_word()}", PASSWORD), "inactive": (gone.username, PASSWORD)}
     seconds = {kind: [] for kind in attempts}
     for _ in range(15):
         for kind, (username, password) in attempts.items():
@@ -143,8 +143,8 @@ in_both_forms = pytest.mark.parametrize("form", ["text", "json"])
 
 @in_both_forms
 def test_no_secret_reaches_the_log_at_any_level(start_server, database, form):
-    secrets = {"database": "pg-Secret-5", "fallback": "former-Secret-key-0123456789abcdef", "key": SECRET_KEY, "password": f"Pass-{word()}",
-               "wrong": f"Wrong-{word()}"}
+    secrets = {"database": "pg-Secret-5", "fallback": "former-Secret-key-0123456789abcdef", "key": SECRET_KEY, "password": f"Pass-{unique_word()}",
+               "wrong": f"Wrong-{unique_word()}"}
     server = start_server(LOG_LEVEL="trace", LOG_FORMAT=form, SECRET_KEY_FALLBACKS=secrets["fallback"],
                           DATABASE_URL=f"{database.url} password={secrets['database']}")
     ann = server.client().new_user(password=secrets["password"], password2=secrets["password"])
@@ -152,8 +152,8 @@ def test_no_secret_reaches_the_log_at_any_level(start_server, database, form):
                 "hash": database.run("select password_hash from users")[0][0]}
     ann.add_movie()
     sign_in(ann, ann, secrets["wrong"])
-    ann.post(REGISTER, account(username=ann.username, password=secrets["wrong"], password2=secrets["wrong"]))
-    ann.post(REGISTER, account(password=secrets["wrong"], password2="other"))
+    ann.post(REGISTER, account_fields(username=ann.username, password=secrets["wrong"], password2=secrets["wrong"]))
+    ann.post(REGISTER, account_fields(password=secrets["wrong"], password2="other"))
     ann.post(REFRESH, {"refresh": ann.refresh})
     ann.post(REFRESH, {"refresh": ann.token})
     ann.post_json(TOKEN, '{"username": "x", "password": "%s", ' % secrets["wrong"])
@@ -162,7 +162,7 @@ def test_no_secret_reaches_the_log_at_any_level(start_server, database, form):
     ann.get(f"{MOVIES}?access={ann.token}&title={secrets['wrong']}")
     ann.get(MOVIES, headers={"Authorization": f"Basic {secrets['wrong']}"})
     ann.get(MOVIES, headers={"Authorization": f"Bearer {secrets['wrong']}", "Cookie": secrets["wrong"]})
-    database.take_away()
+    database.disallow_connections()
     assert sign_in(ann, ann).status_code == 503
     assert server.stop() == 0
     assert [line for line in server.log if f"POST {TOKEN} 503" in line]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.client import MOVIES, Client, film, wait_until
+from helpers.client import MOVIES, Client, movie_fields, wait_until
 
 SLOW_READERS = 200
 
@@ -81,7 +81,7 @@ def served(start_server):
     """A service, its port, and a request that the database answers, as bytes."""
     server = start_server()
     ann = server.client().new_user()
-    movie = ann.post(MOVIES, film()).json()["id"]
+    movie = ann.post(MOVIES, movie_fields()).json()["id"]
     sent = f"GET {MOVIES}{movie}/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ann.token}\r\n\r\n".encode()
     return server, int(server.base.rsplit(":", 1)[1]), sent
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers.client import PASSWORD, REGISTER, TOKEN, Answer, account, outcome, wait_until, word
+from helpers.client import PASSWORD, REGISTER, TOKEN, RawResponse, account_fields, outcome, unique_word, wait_until
 
 NO_ACCOUNT = (401, {"detail": "No active account found with the given credentials"})
 WRONG = "Wrong-Passw0rd!x"
@@ -29,7 +29,7 @@ def sign_in_from(source, base, username, password):
     try:
         fields = json.dumps({"username": username, "password": password})
         connection.request("POST", TOKEN, fields, {"Content-Type": "application/json"})
-        return Answer(connection.getresponse())
+        return RawResponse(connection.getresponse())
     finally:
         connection.close()
 
@@ -40,13 +40,13 @@ def fail(client, username, times, **request):
         assert outcome(sign_in(client, username, WRONG, **request)) == NO_ACCOUNT
 
 
-def assert_throttled(answer, longest):
+def assert_throttled(response, longest):
     """A refusal in the framework's words, whose seconds are those of Retry-After."""
-    assert answer.status_code == 429, answer.text
-    seconds = int(answer.headers["Retry-After"])
+    assert response.status_code == 429, response.text
+    seconds = int(response.headers["Retry-After"])
     assert 1 <= seconds <= longest
     plural = "" if seconds == 1 else "s"
-    assert answer.json() == {"detail": f"Request was throttled. Expected available in {seconds} second{plural}."}
+    assert response.json() == {"detail": f"Request was throttled. Expected available in {seconds} second{plural}."}
 
 
 def test_ten_wrong_passwords_in_a_row_are_throttled_by_default(start_server):
@@ -98,19 +98,19 @@ def test_the_owner_gets_in_after_the_wait(start_server):
     client = start_server(LOGIN_FAILURES="10", LOGIN_WAIT="2").client()
     ann = client.new_user()
     started = time.monotonic()
-    while (answer := sign_in(client, ann.username, WRONG)).status_code == 401:
+    while (response := sign_in(client, ann.username, WRONG)).status_code == 401:
         assert time.monotonic() - started < 10, "ten failures took longer than they are remembered"
     throttled = time.monotonic()
-    assert_throttled(answer, 2)
-    answers = []
+    assert_throttled(response, 2)
+    responses = []
 
     def is_in():
-        answers.append(sign_in(client, ann.username, PASSWORD))
-        return answers[-1].status_code == 200
+        responses.append(sign_in(client, ann.username, PASSWORD))
+        return responses[-1].status_code == 200
 
     wait_until(is_in)
     assert time.monotonic() - throttled <= 2 + 1  # what Retry-After said, rounded up, and the last poll
-    assert len(answers) > 1 and {answer.status_code for answer in answers[:-1]} == {429}
+    assert len(responses) > 1 and {response.status_code for response in responses[:-1]} == {429}
     fail(client, ann.username, 10)  # to sign in forgave them all
 
 
@@ -135,7 +135,7 @@ def test_unknown_and_inactive_users_are_throttled_as_known_ones(start_server, da
     client = start_server(LOGIN_FAILURES="4").client()
     ann, gone = client.new_user(), client.new_user()
     database.run("update users set is_active = false where id = %s", gone.id)
-    for username, password in ((ann.username, WRONG), (gone.username, PASSWORD), (f"ghost{word()}", PASSWORD), ("x" * 5000, PASSWORD)):
+    for username, password in ((ann.username, WRONG), (gone.username, PASSWORD), (f"ghost{unique_word()}", PASSWORD), ("x" * 5000, PASSWORD)):
         statuses = [sign_in(client, username, password).status_code for _ in range(6)]
         assert statuses == [401] * 4 + [429] * 2, username[:20]
 
@@ -154,8 +154,8 @@ def test_of_guesses_sent_at_once_no_more_are_answered_than_allowed(start_server)
     ann = server.client().new_user()
     clients = [server.client() for _ in range(40)]
     with ThreadPoolExecutor(len(clients)) as pool:
-        answers = list(pool.map(lambda client: sign_in(client, ann.username, WRONG), clients))
-    assert sorted(answer.status_code for answer in answers) == [401] * 10 + [429] * 30
+        responses = list(pool.map(lambda client: sign_in(client, ann.username, WRONG), clients))
+    assert sorted(response.status_code for response in responses) == [401] * 10 + [429] * 30
 
 
 def test_right_passwords_sent_at_once_are_all_let_in(start_server):
@@ -163,8 +163,8 @@ def test_right_passwords_sent_at_once_are_all_let_in(start_server):
     ann = server.client().new_user()
     clients = [server.client() for _ in range(30)]
     with ThreadPoolExecutor(len(clients)) as pool:
-        answers = list(pool.map(lambda client: sign_in(client, ann.username, PASSWORD), clients))
-    assert [answer.status_code for answer in answers] == [200] * 30
+        responses = list(pool.map(lambda client: sign_in(client, ann.username, PASSWORD), clients))
+    assert [response.status_code for response in responses] == [200] * 30
 
 
 def test_a_throttled_attempt_costs_no_hash_and_is_counted_by_its_status(start_server):
@@ -198,8 +198,8 @@ def test_many_names_from_one_address_are_throttled_where_the_setting_says_so(sta
     client = start_server(**PROXY, LOGIN_FAILURES_PER_HOUR="20").client()
     ann = client.new_user()
     for _ in range(20):
-        fail(client, f"ghost{word()}", 1, seen_from="192.0.2.7")
-    for username in (ann.username, f"ghost{word()}"):
+        fail(client, f"ghost{unique_word()}", 1, seen_from="192.0.2.7")
+    for username in (ann.username, f"ghost{unique_word()}"):
         assert_throttled(sign_in(client, username, PASSWORD, "192.0.2.7"), math.ceil(3600 / 20))
     assert sign_in(client, ann.username, PASSWORD, "192.0.2.8").status_code == 200
 
@@ -208,7 +208,7 @@ def test_to_sign_in_does_not_forgive_an_address_its_failures_with_other_names(st
     client = start_server(LOGIN_FAILURES_PER_HOUR="4").client()
     ann = client.new_user()
     for _ in range(4):
-        fail(client, f"ghost{word()}", 1)
+        fail(client, f"ghost{unique_word()}", 1)
         status = sign_in(client, ann.username, PASSWORD).status_code
     assert status == 429
 
@@ -217,7 +217,7 @@ def test_registrations_from_one_address_are_bounded_where_the_setting_says_so(st
     client = start_server(**PROXY, REGISTRATIONS_PER_HOUR="3").client()
 
     def register(seen_from, **changes):
-        return client.post(REGISTER, account(**changes), headers={"X-Forwarded-For": seen_from})
+        return client.post(REGISTER, account_fields(**changes), headers={"X-Forwarded-For": seen_from})
 
     for _ in range(4):
         assert register("192.0.2.7", email="none").status_code == 400  # makes no account
@@ -229,7 +229,7 @@ def test_registrations_from_one_address_are_bounded_where_the_setting_says_so(st
 
 def test_by_default_registrations_are_not_bounded(own_server):
     client = own_server.client()
-    assert [client.post(REGISTER, account()).status_code for _ in range(30)] == [201] * 30
+    assert [client.post(REGISTER, account_fields()).status_code for _ in range(30)] == [201] * 30
 
 
 @pytest.mark.parametrize("operation", ["/api/v1/auth/token/", "/api/v1/auth/register/"])

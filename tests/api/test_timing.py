@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers.client import MOVIES, REGISTER, account, wait_until
-from helpers.metrics import figures
+from helpers.client import MOVIES, REGISTER, account_fields, wait_until
+from helpers.metrics import read_metrics
 
 TIMING = re.compile(r'pool;dur=(\d+\.\d{3})(?:, statement;desc="([a-z_/]+)";dur=(\d+\.\d{3}))?(?:, batch;desc="(\d+)")?')
 SITE = "https://app.example.com"
@@ -17,9 +17,9 @@ def server(make_server, own_server):
     return make_server(SERVER_TIMING="true", CORS_ORIGINS=SITE)
 
 
-def timing_of(answer):
+def timing_of(response):
     """The statement that the answer names, how many requests it answered together, and the milliseconds of pool and statement."""
-    pool, statement, running, batch = TIMING.fullmatch(answer.headers["Server-Timing"]).groups()
+    pool, statement, running, batch = TIMING.fullmatch(response.headers["Server-Timing"]).groups()
     return statement, batch and int(batch), float(pool), running and float(running)
 
 
@@ -36,11 +36,11 @@ def test_each_answer_names_its_statement_and_whether_it_was_of_a_batch(server):
         "users/find_active": ("POST", movie, None), "movies/delete": ("DELETE", movie, 1),
     }
     for name, (method, path, batch) in asked.items():
-        answer = ann.send(method, path)
-        statement, together, pool, running = timing_of(answer)
+        response = ann.send(method, path)
+        statement, together, pool, running = timing_of(response)
         assert (statement, together) == (name, batch)
-        assert running > 0 and pool + running <= answer.elapsed.total_seconds() * 1000
-    assert timing_of(server.client().post(REGISTER, account()))[0] in ("users/create", "users/find_taken")  # the longer one
+        assert running > 0 and pool + running <= response.elapsed.total_seconds() * 1000
+    assert timing_of(server.client().post(REGISTER, account_fields()))[0] in ("users/create", "users/find_taken")  # the longer one
 
 
 def test_a_request_that_met_no_database_says_nothing(server):
@@ -55,15 +55,15 @@ def test_those_who_waited_for_their_batch_are_told_its_size(start_server, databa
     readers = [ann.with_token(ann.token) for _ in range(5)]
     with database.connect(database.url) as holder, ThreadPoolExecutor(5) as pool:
         holder.execute("lock table movies in access exclusive mode")
-        answers = [pool.submit(reader.get, movie) for reader in readers]
-        wait_until(lambda: figures(server.client())["movies_requests_in_flight", ""] == len(readers))
+        responses = [pool.submit(reader.get, movie) for reader in readers]
+        wait_until(lambda: read_metrics(server.client())["movies_requests_in_flight", ""] == len(readers))
         holder.rollback()
-        told = [timing_of(answer.result()) for answer in answers]
+        told = [timing_of(response.result()) for response in responses]
     assert {statement for statement, *_ in told} == {"movies/read"}
     sizes = Counter(batch for _, batch, *_ in told)
     assert [size for size, answered in sizes.items() if answered % size] == []
     assert max(sizes) > 1
-    found = figures(server.client())
+    found = read_metrics(server.client())
     assert found["movies_database_batch_requests_sum", 'statement="movies/read"'] == 5
     batches = sum(answered / size for size, answered in sizes.items())
     assert found["movies_database_batch_requests_count", 'statement="movies/read"'] == batches
@@ -76,7 +76,7 @@ def test_one_who_waited_for_a_connection_in_vain_is_told_how_long(start_server, 
     with database.connect(database.url) as holder, ThreadPoolExecutor(1) as pool:
         holder.execute("lock table movies in access exclusive mode")
         first = pool.submit(ann.with_token(ann.token).get, f"{MOVIES}?page=last")
-        wait_until(lambda: figures(client)["movies_requests_in_flight", ""] == 1)
+        wait_until(lambda: read_metrics(client)["movies_requests_in_flight", ""] == 1)
         second = ann.get(MOVIES)
         holder.rollback()
         assert (first.result().status_code, second.status_code) == (200, 503)

@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 import jwt
 import pytest
 
-from helpers.client import MISSING, MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account, outcome, with_literal, word
+from helpers.client import MISSING, MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, outcome, unique_word, with_literal
 
 NO_ACCOUNT = {"detail": "No active account found with the given credentials"}
 
@@ -28,16 +28,16 @@ def test_signing_in_answers_a_refresh_and_an_access_token_in_this_order(api, ann
 
 @pytest.mark.parametrize("kind", ["access", "refresh"])
 def test_a_token_holds_the_claims_of_the_contract(api, ann, kind):
-    answer = sign_in(api, ann)
-    token = answer.json()[kind]
+    response = sign_in(api, ann)
+    token = response.json()[kind]
     claims = claims_of(token)
     assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
     assert set(claims) == {"token_type", "exp", "iat", "jti", "user_id"}
     assert (claims["token_type"], claims["user_id"]) == (kind, str(ann.id))
     assert re.fullmatch("[0-9a-f]{32}", claims["jti"])
     # By the service's clock, which need not be this machine's.
-    answered = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-    assert type(claims["iat"]) is int and answered - answer.elapsed.total_seconds() - 1 <= claims["iat"] <= answered + 1
+    answered = parsedate_to_datetime(response.headers["Date"]).timestamp()
+    assert type(claims["iat"]) is int and answered - response.elapsed.total_seconds() - 1 <= claims["iat"] <= answered + 1
 
 
 @pytest.mark.parametrize("kind, seconds", [("access", 3600), ("refresh", 86400)])
@@ -113,7 +113,7 @@ def test_another_s_password_does_not_sign_in(api, ann):
 
 
 def test_the_username_is_case_sensitive_and_is_not_the_email(api):
-    ann = api.new_user(username=f"Ann{word()}")
+    ann = api.new_user(username=f"Ann{unique_word()}")
     assert [sign_in(api, ann, username=name).status_code for name in (ann.username.lower(), ann.username.upper(), ann.email)] == [401] * 3
 
 
@@ -122,8 +122,8 @@ def test_username_and_password_are_trimmed(api, ann):
 
 
 def test_numbers_sign_in_as_the_text_they_were_registered_as(api):
-    digits = str(int(word(), 16))
-    assert api.post(REGISTER, account(username=digits, password="12345.625", password2="12345.625")).status_code == 201
+    digits = str(int(unique_word(), 16))
+    assert api.post(REGISTER, account_fields(username=digits, password="12345.625", password2="12345.625")).status_code == 201
     assert api.post_json(TOKEN, with_literal({"password": 12345.625}, "username", digits)).status_code == 200
 
 

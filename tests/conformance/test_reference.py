@@ -17,7 +17,7 @@ from urllib.parse import quote, quote_plus
 import jwt
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, word
+from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, unique_word
 from helpers.database import Database
 from helpers.settings import SECRET_KEY
 
@@ -75,11 +75,11 @@ class Side:
         for name, value in [("Host", "example.com"), *headers, *([] if body is None else [("Content-Length", len(body))])]:
             self.connection.putheader(name, value)
         self.connection.endheaders(body)
-        answer = self.connection.getresponse()
-        text = answer.read().decode()
-        kept = [answer.headers.get("WWW-Authenticate"), (answer.headers.get("Content-Type") or "").partition(";")[0]]
-        if answer.status == 405:
-            kept.append(sorted(answer.headers["Allow"].split(", ")))
+        response = self.connection.getresponse()
+        text = response.read().decode()
+        kept = [response.headers.get("WWW-Authenticate"), (response.headers.get("Content-Type") or "").partition(";")[0]]
+        if response.status == 405:
+            kept.append(sorted(response.headers["Allow"].split(", ")))
         if path == REGISTER:
             text = re.sub(r'"id":\d+', '"id":0', text)
         elif path.startswith(MOVIES):
@@ -87,7 +87,7 @@ class Side:
             text = re.sub(r'"id":(\d+)', lambda found: f'"id":#{places.get(found[1], "new")}', text)
         # What is free to differ: where JSON breaks, and a token's own bytes.
         text = re.sub(r'JSON parse error - .*"', "JSON parse error", text)
-        return answer.status, kept, re.sub(r'"ey[\w.-]+"', "a token", text)
+        return response.status, kept, re.sub(r'"ey[\w.-]+"', "a token", text)
 
     def token(self, user, kind="access", header=None, changes=()):
         now = int(time.time())
@@ -104,7 +104,7 @@ class Maker:
     def __init__(self, seed, sides):
         self.random = random.Random(seed)
         self.sides = sides
-        self.mark = word()
+        self.mark = unique_word()
 
     def text(self):
         return "".join(self.random.choices(TEXTS, k=self.random.choice([1, 1, 1, 2])))
@@ -211,13 +211,13 @@ def sides(request, make_server):
     import psycopg
 
     server, database = make_server(MOVIES_VISIBILITY=request.param), Database()
-    place = json.dumps(psycopg.conninfo.conninfo_to_dict(database.url))
-    environment = {**os.environ, "PLACE": place, "SECRET_KEY": SECRET_KEY, "MOVIES_VISIBILITY": request.param}
+    parameters = json.dumps(psycopg.conninfo.conninfo_to_dict(database.url))
+    environment = {**os.environ, "DATABASE": parameters, "SECRET_KEY": SECRET_KEY, "MOVIES_VISIBILITY": request.param}
     script = Path(__file__).with_name("reference.py")
     process = subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         both = [Side(int(server.base.rpartition(":")[2])), Side(int(process.stdout.readline()))]
-        mark = word()
+        mark = unique_word()
         for side in both:
             for name in (f"{mark}a", f"{mark}b"):
                 account = {"username": name, "password": PASSWORD, "password2": PASSWORD, "email": f"{name}@example.com"}
@@ -237,9 +237,9 @@ def sides(request, make_server):
 def add(side, path, headers, fields):
     """The id of what was made."""
     side.connection.request("POST", path, json.dumps(fields), {"Content-Type": "application/json", **dict(headers)})
-    answer = side.connection.getresponse()
-    made = json.loads(answer.read())
-    assert answer.status == 201, made
+    response = side.connection.getresponse()
+    made = json.loads(response.read())
+    assert response.status == 201, made
     return made["id"]
 
 
@@ -274,8 +274,8 @@ def test_repeated_authorization_headers_are_answered_as_by_the_stack(sides):
     values = ["Bearer {}", "Bearer", "Bearer x", "Basic dTpw", "", "x"]
     for first in values:
         for second in values:
-            answers = []
+            responses = []
             for side in sides:
                 headers = [("Authorization", value.format(side.token(0))) for value in (first, second)]
-                answers.append([side.ask("GET", path, headers, None) for path in (MOVIES, REGISTER)])
-            assert answers[0] == answers[1], (first, second)
+                responses.append([side.ask("GET", path, headers, None) for path in (MOVIES, REGISTER)])
+            assert responses[0] == responses[1], (first, second)

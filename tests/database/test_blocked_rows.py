@@ -6,7 +6,7 @@ from threading import Barrier
 
 import pytest
 
-from helpers.client import MOVIES, film
+from helpers.client import MOVIES, movie_fields
 from helpers.open_load import RECORD_CHANGES, send, wait_until_settled
 
 OTHERS = 63
@@ -50,7 +50,7 @@ class Answers:
 def send_rounds(users, request):
     """In each round all users send the request for it at the same moment, the blocked one among them. The next round begins when the
     others are answered; a blocked request is left waiting."""
-    answers = Answers()
+    responses = Answers()
 
     def perform(user, number, start):
         method, path, fields = request(user, number)
@@ -65,15 +65,15 @@ def send_rounds(users, request):
             start = Barrier(len(users))
             tasks = [pool.submit(perform, user, number, start) for user in users]
             blocked.append(tasks[0])
-            answers.others += [task.result() for task in tasks[1:]]
-        yield answers
-        answers.blocked = [task.result() for task in blocked]
+            responses.others += [task.result() for task in tasks[1:]]
+        yield responses
+        responses.blocked = [task.result() for task in blocked]
 
 
 CASES = {
     # What is locked, and the request that meets it.
-    "create, user": ("users", lambda movies, user, number: ("POST", MOVIES, film())),
-    "patch, movie": ("movies", lambda movies, user, number: ("PATCH", f"{MOVIES}{movies[user.id][0]}/", {"title": film()["title"]})),
+    "create, user": ("users", lambda movies, user, number: ("POST", MOVIES, movie_fields())),
+    "patch, movie": ("movies", lambda movies, user, number: ("PATCH", f"{MOVIES}{movies[user.id][0]}/", {"title": movie_fields()["title"]})),
     "delete, movie": ("movies", lambda movies, user, number: ("DELETE", f"{MOVIES}{movies[user.id][number]}/", None)),
     "delete, user": ("users", lambda movies, user, number: ("DELETE", f"{MOVIES}{movies[user.id][number]}/", None)),
 }
@@ -88,18 +88,18 @@ def test_a_locked_row_delays_only_the_requests_about_it(users, database, case):
     with database.connect(database.url) as holder:
         holder.execute(f"select 1 from {table} where id = any (%s) for update", [locked])
         rounds = send_rounds(users, lambda user, number: make_request(movies, user, number))
-        answers = next(rounds)
+        responses = next(rounds)
         holder.rollback()
         next(rounds, None)
     wait_until_settled(database.run)
-    others, blocked = (Counter(status for _, status, _ in asked) for asked in (answers.others, answers.blocked))
-    print(f"others {dict(others)}, the slowest after {answers.slowest():.3f} s; blocked {dict(blocked)}")
+    others, blocked = (Counter(status for _, status, _ in asked) for asked in (responses.others, responses.blocked))
+    print(f"others {dict(others)}, the slowest after {responses.slowest():.3f} s; blocked {dict(blocked)}")
     good = {"create": 201, "patch": 200, "delete": 204}[case.split(",")[0]]
     assert others == {good: OTHERS * ROUNDS}
-    assert answers.slowest() < BOUND
+    assert responses.slowest() < BOUND
     assert set(blocked) <= {good, 503}
-    assert max(seconds for _, _, seconds in answers.blocked) < 9.5
-    assert misapplied(database, answers.others + answers.blocked, good) == {}
+    assert max(seconds for _, _, seconds in responses.blocked) < 9.5
+    assert misapplied(database, responses.others + responses.blocked, good) == {}
 
 
 def misapplied(database, asked, good):

@@ -53,14 +53,14 @@ def test_probes_are_answered_within_a_second_and_all_others_in_time_while_nothin
 
         def look(probed):
             began = time.monotonic()
-            answer = send(probe, "GET", probed)
+            response = send(probe, "GET", probed)
             seconds = time.monotonic() - began
             if seconds >= 1:
-                slow.append((probed, answer.status_code, round(seconds, 2)))
+                slow.append((probed, response.status_code, round(seconds, 2)))
             # Not ready is an answer of the probe; a refusal for want of a worker is none.
-            is_unready = probed == "/readyz" and answer.status_code == 503 and "not_ready" in json.loads(answer.content)
-            if answer.status_code != 200 and not is_unready:
-                unexpected.append((probed, answer.status_code))
+            is_unready = probed == "/readyz" and response.status_code == 503 and "not_ready" in json.loads(response.content)
+            if response.status_code != 200 and not is_unready:
+                unexpected.append((probed, response.status_code))
 
         def read(_):
             began = time.monotonic()
@@ -77,12 +77,12 @@ def test_probes_are_answered_within_a_second_and_all_others_in_time_while_nothin
             wait_until(lambda: send(ann, "GET", path).status_code == 200, 5)
             recovered = time.monotonic() - ended
             [one.result() for one in looks]
-        answers = [one.result() for one in reading]
-        slowest = max(seconds for _, seconds in answers)
-        print(f"{Counter(status for status, _ in answers)}, slowest {slowest:.2f} s, recovered after {recovered:.2f} s")
+        responses = [one.result() for one in reading]
+        slowest = max(seconds for _, seconds in responses)
+        print(f"{Counter(status for status, _ in responses)}, slowest {slowest:.2f} s, recovered after {recovered:.2f} s")
         print(f"slow probes {slow}, refused probes {unexpected}")
         assert (slow, unexpected) == ([], [])
-        assert {status for status, _ in answers} <= {200, 503}
+        assert {status for status, _ in responses} <= {200, 503}
         assert slowest < 9.5
     finally:
         server.dispose()

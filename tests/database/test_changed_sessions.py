@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from helpers.cluster import Cluster
-from helpers.every_kind import EXPECTED, WRITES, EveryKind
+from helpers.request_kinds import EXPECTED, WRITES, RequestKinds
 from helpers.server import Server
 
 pytestmark = pytest.mark.own_servers
@@ -57,9 +57,9 @@ def start_server():
 
     def start(database, url=None):
         servers.append(Server({"DATABASE_URL": url or database.url, "DB_POOL_SIZE": str(POOL)}))
-        sender = EveryKind(servers[-1].wait_until_listening(), database.run)
+        sender = RequestKinds(servers[-1].wait_until_listening(), database.run)
         for _ in range(2):
-            assert sender.refused(each=2) == {}
+            assert sender.send_and_count_failures(each=2) == {}
         return sender
 
     yield start
@@ -76,7 +76,7 @@ def test_after_columns_are_altered_every_request_succeeds_the_first_time(databas
     refused = {}
     for statement in ALTERATIONS:
         database.run(statement)
-        refused[statement] = dict(sum((sender.refused(each=2) for _ in range(3)), Counter()))
+        refused[statement] = dict(sum((sender.send_and_count_failures(each=2) for _ in range(3)), Counter()))
     assert refused == {statement: {} for statement in ALTERATIONS}
     assert sender.misapplied() == {}
 
@@ -87,10 +87,10 @@ def test_sessions_that_lose_their_prepared_statements_fail_no_request(database, 
     # Alone, so that the session which the create used is the next one's; and many at once, so that all sessions are used.
     alone = Counter()
     for kind in EXPECTED:
-        alone += sender.refused(["create"])
-        alone += sender.refused([kind])
+        alone += sender.send_and_count_failures(["create"])
+        alone += sender.send_and_count_failures([kind])
     assert alone == {}
-    assert sum((sender.refused(each=2) for _ in range(10)), Counter()) == {}
+    assert sum((sender.send_and_count_failures(each=2) for _ in range(10)), Counter()) == {}
     assert sender.misapplied() == {}
 
 
@@ -104,9 +104,9 @@ def test_after_idle_sessions_time_out_every_request_succeeds_the_first_time(clus
     # One write alone finds the sessions as they are; many requests at once find all of them.
     for silence, kinds in zip(silences, [kinds for write in WRITES * 2 for kinds in ([write], tuple(EXPECTED))]):
         time.sleep(silence)
-        refused += sender.refused(kinds)
+        refused += sender.send_and_count_failures(kinds)
         # So that each session has prepared every statement.
-        refused += sender.refused(each=2)
+        refused += sender.send_and_count_failures(each=2)
     assert refused == {}
     assert sender.misapplied() == {}
 
@@ -117,9 +117,9 @@ def test_after_idle_sessions_are_terminated_every_write_succeeds_the_first_time(
     refused = Counter()
     for kinds in [kinds for write in WRITES * 2 for kinds in ([write], WRITES)]:
         database.end_sessions()
-        refused += sender.refused(kinds)
+        refused += sender.send_and_count_failures(kinds)
         # So that each session has prepared every statement.
-        refused += sender.refused(each=2)
+        refused += sender.send_and_count_failures(each=2)
     assert refused == {}
     assert sender.misapplied() == {}
 
@@ -127,6 +127,6 @@ def test_after_idle_sessions_are_terminated_every_write_succeeds_the_first_time(
 def test_a_row_that_cannot_be_decoded_is_not_written_twice(database, start_server):
     sender = start_server(database)
     database.run("alter table movies alter column year type bigint")
-    statuses = {status for _, status in sum((sender.refused(["create", "patch", "put"], each=8) for _ in range(4)), Counter())}
+    statuses = {status for _, status in sum((sender.send_and_count_failures(["create", "patch", "put"], each=8) for _ in range(4)), Counter())}
     assert statuses == {500}
     assert sender.misapplied() == {}

@@ -3,8 +3,8 @@ import socket
 
 import pytest
 
-from helpers.client import MOVIES, film, wait_until
-from helpers.cluster import Cluster, url_of
+from helpers.client import MOVIES, movie_fields, wait_until
+from helpers.cluster import Cluster, failover_url
 from helpers.load import Load
 from helpers.server import Server
 
@@ -34,7 +34,7 @@ def standby(primary):
 
 @pytest.fixture
 def server(primary, standby):
-    made = Server({"DATABASE_URL": url_of(primary, standby)})
+    made = Server({"DATABASE_URL": failover_url(primary, standby)})
     yield made.wait_until_listening()
     made.dispose()
 
@@ -44,11 +44,11 @@ def test_writes_go_on_at_the_promoted_standby_within_ten_seconds_and_none_is_mis
     with Load(ann) as load:
         primary.kill()
         standby.promote()
-        load.recovers(10)
+        load.wait_for_recovery(10)
     assert load.failures == []
     assert load.statuses() <= {200, 201, 503}
     assert load.slowest() < 10
-    assert load.lost(ann) == {}
+    assert load.lost_writes(ann) == {}
     assert standby.run("select count(*) >= %s from movies", len(load.titles)) == [(True,)]
     assert server.process.poll() is None
 
@@ -65,14 +65,14 @@ def test_a_server_that_takes_connections_and_says_nothing_is_passed_by(primary):
         try:
             ann = server.wait_until_listening().client().new_user()
             primary.restart("immediate")
-            wait_until(lambda: ann.post(MOVIES, film()).status_code == 201)
+            wait_until(lambda: ann.post(MOVIES, movie_fields()).status_code == 201)
         finally:
             server.dispose()
 
 
 def test_of_two_servers_the_one_that_takes_writes_is_found_whatever_their_order(primary, standby):
-    server = Server({"DATABASE_URL": url_of(standby, primary)})
+    server = Server({"DATABASE_URL": failover_url(standby, primary)})
     try:
-        assert server.wait_until_listening().client().new_user().post(MOVIES, film()).status_code == 201
+        assert server.wait_until_listening().client().new_user().post(MOVIES, movie_fields()).status_code == 201
     finally:
         server.dispose()

@@ -110,12 +110,12 @@ def test_hanging_writes_leave_reads_and_probes_as_usual_and_are_applied_once(clu
     print(f"reads' p99 {usual:.4f} s before, {during:.4f} s since; slowest answer {load.slowest()}; misapplied {len(misapplied)}")
     print(f"{len(begins)} lines say that an outage began, {len(ends)} that it ended:", *begins[:5], *ends[:5], sep="\n")
     assert load.failures == []
-    assert load.refused(READS + PROBES + ("sign in",)) == {}
+    assert load.failed_counts(READS + PROBES + ("sign in",)) == {}
     assert during <= max(3 * usual, 0.05)
     assert load.slowest() < (9.5,)
-    assert {status for _, status in load.refused(WRITES)} == {503}
+    assert {status for _, status in load.failed_counts(WRITES)} == {503}
     # Such a sign-in only keeps the new hash if it can.
-    refused = load.refused(["first sign in"])
+    refused = load.failed_counts(["first sign in"])
     assert refused.keys() <= {("first sign in", 503)}
     assert sum(refused.values()) <= len(load.requests(["first sign in"])) / 4
     assert load.recovery(ended) < RECOVERY_SECONDS

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from helpers.client import wait_until
-from helpers.cluster import Cluster, unprivileged
+from helpers.cluster import Cluster, postgresql_user
 from helpers.load import Load
 from helpers.programs import find_program
 from helpers.server import Server
@@ -30,7 +30,7 @@ class Bouncer:
     def start(self):
         self.process = subprocess.Popen(
             [find_program("pgbouncer", "pgbouncer"), "-q", self.file], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            **unprivileged(),
+            **postgresql_user(),
         )
         wait_until(lambda: self.file.with_name(".s.PGSQL.6432").exists())
 
@@ -74,17 +74,17 @@ def test_two_instances_serve_through_it_while_it_is_restarted(cluster, bouncer, 
         wait_until(lambda: any(POOLER_LINE in line for line in server.log))
     users = [server.client().new_user() for server in servers]
     with Load(users[0], clients=8) as one, Load(users[1], clients=8) as other:
-        wait_until(lambda: len(one.asked) > 500 and len(other.asked) > 500, deadline=30)
+        wait_until(lambda: len(one.requests) > 500 and len(other.requests) > 500, deadline=30)
         assert one.statuses() | other.statuses() == {200, 201}
         # As an instance that is started anew finds what its predecessor left on the connections.
         servers.append(start_server(bouncer.url))
         assert servers[-1].client().new_user().get("/api/v1/movies/").json()["count"] == 0
         bouncer.stop()
         bouncer.start()
-        one.recovers(5)
-        other.recovers(5)
+        one.wait_for_recovery(5)
+        other.wait_for_recovery(5)
     for load, user in ((one, users[0]), (other, users[1])):
-        assert (load.failures, load.statuses() <= {200, 201, 503}, load.lost(user)) == ([], True, {})
+        assert (load.failures, load.statuses() <= {200, 201, 503}, load.lost_writes(user)) == ([], True, {})
     assert cluster.run("select count(*) from pg_locks where locktype = 'advisory'") == [(0,)]
 
 

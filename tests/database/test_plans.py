@@ -168,10 +168,10 @@ def test_the_pages_of_a_long_shelf_are_those_of_its_movies(make_server):
     ids = [id for (id,) in server.database.run(f"select id from movies where creator_id = {requester} order by id desc")]
     pages = (len(ids) + 6) // 7
     for page in [*range(1, pages, 23), pages - 1, pages]:
-        answer = user.get(f"{MOVIES}?page_size=7&page={page}").json()
-        assert answer["count"] == len(ids)
-        assert [movie["id"] for movie in answer["results"]] == ids[7 * (page - 1) : 7 * page], page
-    assert user.get(f"{MOVIES}?page_size=7&page=last").json()["results"] == answer["results"]
+        response = user.get(f"{MOVIES}?page_size=7&page={page}").json()
+        assert response["count"] == len(ids)
+        assert [movie["id"] for movie in response["results"]] == ids[7 * (page - 1) : 7 * page], page
+    assert user.get(f"{MOVIES}?page_size=7&page=last").json()["results"] == response["results"]
     assert user.get(f"{MOVIES}?page_size=7&page={pages + 1}").status_code == 404
 
 

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from helpers.client import MOVIES, film, wait_until
-from helpers.cluster import Cluster, primary_with_standby, url_of
-from helpers.every_kind import WRITES, EveryKind
+from helpers.client import MOVIES, movie_fields, wait_until
+from helpers.cluster import Cluster, failover_url, primary_with_standby
+from helpers.request_kinds import WRITES, RequestKinds
 from helpers.server import Server
 
 pytestmark = pytest.mark.own_servers
@@ -38,7 +38,7 @@ def set_database_read_only(cluster, value, database):
 def check_that_all_succeed_within(sender, seconds):
     """Until then, requests of every kind may be refused."""
     ends = time.monotonic() + seconds
-    while refused := sender.refused():
+    while refused := sender.send_and_count_failures():
         assert time.monotonic() < ends, f"after {seconds} s still refused: {refused}"
         time.sleep(0.2)
 
@@ -48,15 +48,15 @@ def test_what_is_read_only_for_a_while_serves_reads_and_then_takes_writes_again(
     database = cluster.create_database()
     server = Server({"DATABASE_URL": database.url})
     try:
-        sender = EveryKind(server.wait_until_listening(), database.run)
-        assert sender.refused(each=2) == {}
+        sender = RequestKinds(server.wait_until_listening(), database.run)
+        assert sender.send_and_count_failures(each=2) == {}
         change(cluster, "on", database)
-        refused = sender.refused(each=2)
+        refused = sender.send_and_count_failures(each=2)
         assert {kind for kind, _ in refused} == set(WRITES)
         assert {status for _, status in refused} == {503}
         change(cluster, "off", database)
         check_that_all_succeed_within(sender, RECOVERY_SECONDS)
-        assert sender.refused(each=4) == {}
+        assert sender.send_and_count_failures(each=4) == {}
         assert sender.misapplied() == {}
     finally:
         server.dispose()
@@ -64,15 +64,15 @@ def test_what_is_read_only_for_a_while_serves_reads_and_then_takes_writes_again(
 
 def test_of_two_servers_the_one_that_still_takes_writes_gets_them():
     with primary_with_standby() as (primary, standby):
-        server = Server({"DATABASE_URL": url_of(primary, standby)})
+        server = Server({"DATABASE_URL": failover_url(primary, standby)})
         try:
-            sender = EveryKind(server.wait_until_listening(), primary.run)
-            assert sender.refused(each=2) == {}
+            sender = RequestKinds(server.wait_until_listening(), primary.run)
+            assert sender.send_and_count_failures(each=2) == {}
             set_read_only(primary, "on")
             standby.promote()
             check_that_all_succeed_within(sender, RECOVERY_SECONDS)
-            title = film()["title"]
-            assert sender.user.post(MOVIES, film(title=title)).status_code == 201
+            title = movie_fields()["title"]
+            assert sender.user.post(MOVIES, movie_fields(title=title)).status_code == 201
             assert standby.run("select count(*) from movies where title = %s", title) == [(1,)]
         finally:
             server.dispose()

@@ -6,9 +6,9 @@ import requests
 
 from helpers.client import Client, wait_until
 from helpers.cluster import free_port
-from helpers.contract import check
 from helpers.load import Load
 from helpers.programs import find_program
+from helpers.recorded_contract import run_recorded_cases
 from helpers.settings import README
 
 pytestmark = pytest.mark.own_servers
@@ -59,7 +59,7 @@ def is_ready(client):
 
 
 def test_two_instances_behind_a_proxy_keep_the_contract_together(replicas, proxy):
-    passed, failed = check(proxy.base, "own", clients=8)
+    passed, failed = run_recorded_cases(proxy.base, "own", clients=8)
     assert failed == ""
     assert passed > 400
     for replica in replicas:
@@ -71,10 +71,10 @@ def test_an_instance_is_stopped_and_started_under_load_and_no_request_fails(repl
     ann = client.new_user()
     with Load(ann, clients=16) as load:
         for replica in replicas:
-            asked = len(load.asked)
+            asked = len(load.requests)
             assert replica.stop() == 0
-            wait_until(lambda: len(load.asked) > asked + 200)
-            replica.start_again()
+            wait_until(lambda: len(load.requests) > asked + 200)
+            replica.restart()
             wait_until(lambda: sum("/api/v1/movies/" in line for line in replica.log) > 100)
-    assert (load.failures, load.statuses(), load.lost(ann)) == ([], {200, 201}, {})
+    assert (load.failures, load.statuses(), load.lost_writes(ann)) == ([], {200, 201}, {})
     client.close()

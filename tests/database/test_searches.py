@@ -66,9 +66,9 @@ def test_a_search_keeps_what_upper_like_upper_keeps_page_by_page(users, shelf):
         query = f"{MOVIES}?title={quote(title)}&genre={quote(genre)}&year__gt={first}&year__lt={last}&page_size={size}"
         for page in {1, chance.randint(1, pages), pages, "last"}:
             number = pages if page == "last" else page
-            answer = user.get(f"{query}&page={page}").json()
-            assert answer["count"] == len(wanted), query
-            assert [movie["id"] for movie in answer["results"]] == wanted[size * (number - 1) : size * number], query
+            response = user.get(f"{query}&page={page}").json()
+            assert response["count"] == len(wanted), query
+            assert [movie["id"] for movie in response["results"]] == wanted[size * (number - 1) : size * number], query
         assert user.get(f"{query}&page={pages + 1}").status_code == 404
         found += len(wanted)
     assert found > 100

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers.client import MOVIES, film, wait_until, word
+from helpers.client import MOVIES, movie_fields, unique_word, wait_until
 from helpers.cluster import Cluster
 from helpers.server import Server
 
@@ -47,9 +47,9 @@ def statements(cluster, ask):
     "method, path, fields, status",
     [
         ("GET", "{movie}/", None, 200),
-        ("PUT", "{movie}/", film(), 200),
+        ("PUT", "{movie}/", movie_fields(), 200),
         ("PATCH", "{movie}/", {"year": 2000}, 200),
-        ("POST", "", film(), 201),
+        ("POST", "", movie_fields(), 201),
         ("GET", "", None, 200),
         ("GET", "?page=2", None, 200),
         ("GET", "?page=last", None, 200),
@@ -79,9 +79,9 @@ def test_reads_that_come_together_are_answered_together(cluster, ann):
         with ThreadPoolExecutor(len(clients)) as threads:
             with psycopg.connect(cluster.url) as lock:
                 lock.execute("lock table movies in access exclusive mode")
-                answers = [threads.submit(client.get, path) for client in clients]
+                responses = [threads.submit(client.get, path) for client in clients]
                 wait_until(lambda: cluster.run("select count(*) from pg_locks where not granted")[0][0] > 0)
-            assert {answer.result().status_code for answer in answers} == {200}
+            assert {response.result().status_code for response in responses} == {200}
 
     asked = statements(cluster, ask) - cluster.run("select sum(calls) from pg_stat_statements where query like '%pg_locks%'")[0][0]
     assert asked < len(clients) / 2
@@ -90,7 +90,7 @@ def test_reads_that_come_together_are_answered_together(cluster, ann):
 def test_without_the_right_to_make_an_index_searches_still_answer_and_the_log_says_so(cluster):
     import psycopg
 
-    role, database = f"role_{word()}", f"movies_{word()}"
+    role, database = f"role_{unique_word()}", f"movies_{unique_word()}"
     cluster.run(f"create role {role} login")
     cluster.run(f"create database {database}")
     url = psycopg.conninfo.make_conninfo(cluster.url, dbname=database)

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.client import MOVIES, wait_until
 from helpers.cluster import Cluster
-from helpers.server import Server, run_to_its_end
+from helpers.server import Server, run_until_exit
 
 pytestmark = pytest.mark.own_servers
 
@@ -95,7 +95,7 @@ def test_a_certificate_that_the_mode_accepts_leads_to_the_database_over_tls(clus
     ],
 )
 def test_any_other_certificate_ends_the_start_with_one_line_that_says_why(cluster, certificates, host, mode, authority, told):
-    status, output = run_to_its_end(20, DATABASE_URL=conninfo(cluster, certificates, host, mode, authority), LOG_LEVEL="error")
+    status, output = run_until_exit(20, DATABASE_URL=conninfo(cluster, certificates, host, mode, authority), LOG_LEVEL="error")
     assert (status > 0, output.count("\n"), bool(re.search(told, output)), "secret" in output) == (True, 1, True, False), output
 
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from helpers.client import MOVIES, word
+from helpers.client import MOVIES, unique_word
 from helpers.cluster import Cluster
 from helpers.server import Server
 from helpers.settings import BINARY, SECRET_KEY
@@ -64,7 +64,7 @@ def check_that_it_starts(url):
 
 def make_role(cluster, database, *grants):
     """The URL of the database as a new role that was granted this and nothing else."""
-    role = f"role_{word()}"
+    role = f"role_{unique_word()}"
     cluster.run(f"create role {role} login")
     for grant in grants:
         database.run(f"grant {grant} to {role}")
@@ -72,7 +72,7 @@ def make_role(cluster, database, *grants):
 
 
 def test_a_role_that_is_no_superuser_migrates_its_own_database(cluster):
-    role = f"role_{word()}"
+    role = f"role_{unique_word()}"
     cluster.run(f"create role {role} login")
     cluster.run(f"create database {role} owner {role}")
     notes, log = check_that_it_starts(f"host={cluster.folder} user={role} dbname={role}")
@@ -143,7 +143,7 @@ def test_a_schema_that_this_version_did_not_make_is_refused(database, change, to
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "KOI8R", "SQL_ASCII"])
 def test_a_database_that_does_not_keep_text_as_utf_8_is_refused(cluster, encoding):
-    name = f"movies_{word()}"
+    name = f"movies_{unique_word()}"
     cluster.run(f"create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'")
     url = cluster.url.replace("dbname=postgres", f"dbname={name}")
     problem = refusal_of_all(url)

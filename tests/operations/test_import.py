@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from helpers.client import MOVIES, PASSWORD, TOKEN, Client, outcome
-from helpers.contract import check
 from helpers.database import Database
-from helpers.metrics import figures
+from helpers.metrics import read_metrics
+from helpers.recorded_contract import run_recorded_cases
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
@@ -111,7 +111,7 @@ def django():
 @pytest.fixture
 def database(database):
     """The test's own database after `migrate`: an import expects the schema."""
-    subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": database.url}, check=True, timeout=60, capture_output=True)
+    subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": database.url}, run_recorded_cases=True, timeout=60, capture_output=True)
     return database
 
 
@@ -192,7 +192,7 @@ def test_an_imported_user_s_first_sign_in_waits_once_for_a_core(start_server, da
     ann = server.client().new_user()
     encoded = encode_as_django(PASSWORD)
     database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
-    waits = lambda: figures(server.client())["movies_password_hash_wait_seconds_count", ""]
+    waits = lambda: read_metrics(server.client())["movies_password_hash_wait_seconds_count", ""]
     before = waits()
     assert sign_in(ann, ann.username).status_code == 200
     assert waits() - before == 1
@@ -297,7 +297,7 @@ def test_the_password_of_the_source_is_not_shown(database):
 def test_the_contract_holds_on_an_imported_database(django, database, start_server):
     assert run_import(django, database).returncode == 0
     server = start_server()
-    passed, failed = check(server.base, "own", clients=16)
+    passed, failed = run_recorded_cases(server.base, "own", clients=16)
     assert failed == ""
     assert passed > 400
     Client(server.base).close()

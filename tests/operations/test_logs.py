@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from helpers.client import MOVIES, REGISTER, account, wait_until
-from helpers.server import run_to_its_end
+from helpers.client import MOVIES, REGISTER, account_fields, wait_until
+from helpers.server import run_until_exit
 from helpers.settings import BINARY, SECRET_KEY
 
 FIELDS = ["time", "level", "target", "message"]
@@ -28,7 +28,7 @@ def request_lines(server, path):
 def test_every_line_of_json_is_an_object_from_the_start_to_the_end(start_server):
     server = start_server(LOG_FORMAT="json")
     ann = server.client().new_user()
-    answer = ann.get(f"{MOVIES}?title=hidden")
+    response = ann.get(f"{MOVIES}?title=hidden")
     ann.get("/nothing")
     assert server.stop() == 0
     lines = [json.loads(line) for line in server.log]
@@ -38,9 +38,9 @@ def test_every_line_of_json_is_an_object_from_the_start_to_the_end(start_server)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"]) for line in lines)
     [listed], [unknown], [registered] = (request_lines(server, path) for path in (MOVIES, "/nothing", REGISTER))
     assert list(listed) == FIELDS + OF_REQUESTS
-    told = {"user_id": ann.id, "request_id": answer.headers["X-Request-Id"], "method": "GET", "status": 200, "bytes": len(answer.content)}
+    told = {"user_id": ann.id, "request_id": response.headers["X-Request-Id"], "method": "GET", "status": 200, "bytes": len(response.content)}
     assert {**listed, **told, "route": "list_movies", "level": "INFO", "message": f"GET {MOVIES} 200"} == listed
-    assert 0 < listed["duration_ms"] <= answer.elapsed.total_seconds() * 1000
+    assert 0 < listed["duration_ms"] <= response.elapsed.total_seconds() * 1000
     assert (unknown["route"], unknown["user_id"], registered["user_id"]) == ("unknown", None, None)
 
 
@@ -51,8 +51,8 @@ def test_a_line_of_text_holds_the_request_s_id_and_the_user_s_or_a_dash(start_se
     refused = ann.send("BREW", MOVIES)
     assert server.stop() == 0
     log = "\n".join(server.log)
-    for answer, line in ((mine, f"{ann.id} GET {MOVIES} 200"), (refused, f"{ann.id} BREW {MOVIES} 405"), (nobody_s, f"- GET {MOVIES} 401")):
-        assert re.search(rf"Z \[INFO\] {answer.headers['X-Request-Id']} {line} \d+\.\dms {len(answer.content)}B$", log, re.MULTILINE)
+    for response, line in ((mine, f"{ann.id} GET {MOVIES} 200"), (refused, f"{ann.id} BREW {MOVIES} 405"), (nobody_s, f"- GET {MOVIES} 401")):
+        assert re.search(rf"Z \[INFO\] {response.headers['X-Request-Id']} {line} \d+\.\dms {len(response.content)}B$", log, re.MULTILINE)
 
 
 def hold_back(database, during):
@@ -83,13 +83,13 @@ def test_a_slow_request_is_warned_of_with_its_statement_s_name(start_server, dat
 def test_a_fault_is_one_error_with_the_request_s_id_and_without_the_row_that_failed(start_server, database, form):
     server = start_server(LOG_FORMAT=form)
     database.run("alter table users add column shoe_size integer not null")
-    fields = account()
-    answer = server.client().post(REGISTER, fields)
-    assert answer.status_code == 500
+    fields = account_fields()
+    response = server.client().post(REGISTER, fields)
+    assert response.status_code == 500
     assert server.stop() == 0
     errors = [line for line in server.log if "ERROR" in line]
     assert len(errors) == 1
-    assert (answer.headers["X-Request-Id"] in errors[0], "users/create" in errors[0], "shoe_size" in errors[0]) == (True, True, True)
+    assert (response.headers["X-Request-Id"] in errors[0], "users/create" in errors[0], "shoe_size" in errors[0]) == (True, True, True)
     assert [word for word in (fields["email"], "bcrypt_sha256", "row contains") if word in "\n".join(server.log)] == []
 
 
@@ -118,7 +118,7 @@ def test_a_start_that_fails_says_so_in_json_too(database):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, output = run_to_its_end(20, BIND=address, DATABASE_URL=database.url, LOG_LEVEL="error", LOG_FORMAT="json")
+        status, output = run_until_exit(20, BIND=address, DATABASE_URL=database.url, LOG_LEVEL="error", LOG_FORMAT="json")
     told = json.loads(output)
     assert (status, told["level"], address in told["message"]) == (1, "ERROR", True)
 
@@ -266,13 +266,13 @@ def test_a_log_that_cannot_be_written_loses_lines_and_no_requests(start_piped, p
             free.close()
             server = start_piped(full, BIND=f"127.0.0.1:{port}")
 
-        def answers():
+        def responses():
             try:
                 return requests.get(f"{server.base}/healthz", timeout=5).status_code == 200
             except requests.ConnectionError:
                 return False
 
-        wait_until(answers, deadline=20)
+        wait_until(responses, deadline=20)
     else:
         server = start_piped(writing)
         server.read_until_listening(reading)

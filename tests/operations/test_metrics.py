@@ -3,8 +3,8 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers.client import MOVIES, REGISTER, account, film, wait_until
-from helpers.metrics import figures
+from helpers.client import MOVIES, REGISTER, account_fields, movie_fields, wait_until
+from helpers.metrics import read_metrics
 from helpers.programs import find_program
 from helpers.settings import README, ROOT
 
@@ -29,7 +29,7 @@ def test_requests_are_counted_by_handler_method_and_status(start_server):
     assert ann.send("BREW", MOVIES).status_code == 405
     for path in ("/secret-1", "/secret-2", MOVIES[:-1]):
         client.get(path)
-    found = figures(client)
+    found = read_metrics(client)
     assert requests_in(found, "register") == {("POST", "201"): 1}
     assert requests_in(found, "read_movie") == {("GET", "200"): 7, ("GET", "404"): 3}
     assert requests_in(found, "create_movie") == {("POST", "201"): 1}
@@ -52,15 +52,15 @@ def test_the_figures_add_up_against_a_counted_load_of_many_clients(start_server)
 
     def work(client):
         for _ in range(rounds):
-            path = f"{MOVIES}{client.add_to(MOVIES, film())['id']}/"
-            answers = [client.get(path) for _ in range(3)] + [client.patch(path, {"year": 2001}), client.put(path, film())]
-            answers += [client.get(MOVIES), client.get(f"{MOVIES}?page_size=1")]
-            assert [answer.status_code for answer in answers] == [200] * 7
+            path = f"{MOVIES}{client.add_to(MOVIES, movie_fields())['id']}/"
+            responses = [client.get(path) for _ in range(3)] + [client.patch(path, {"year": 2001}), client.put(path, movie_fields())]
+            responses += [client.get(MOVIES), client.get(f"{MOVIES}?page_size=1")]
+            assert [response.status_code for response in responses] == [200] * 7
             assert client.delete(path).status_code == 204
 
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(work, [ann.with_token(ann.token) for _ in range(clients)]))
-    found = figures(server.client())
+    found = read_metrics(server.client())
     sent = {route: times * clients * rounds for route, times in once.items()}
     assert {route: sum(requests_in(found, route).values()) for route in sent} == sent
     durations = {route: found["movies_http_request_duration_seconds_count", f'route="{route}"'] for route in sent}
@@ -69,7 +69,7 @@ def test_the_figures_add_up_against_a_counted_load_of_many_clients(start_server)
     assert batched == {"create": sent["create_movie"], "read": sent["read_movie"], "update": sent["update_movie"] + sent["replace_movie"],
                        "delete": sent["delete_movie"], "list_first": sent["list_movies"]}
     # A handler ends just after its response is sent; /metrics itself is no such handler.
-    wait_until(lambda: figures(server.client())["movies_requests_in_flight", ""] == 0)
+    wait_until(lambda: read_metrics(server.client())["movies_requests_in_flight", ""] == 0)
 
 
 def test_words_of_a_client_s_own_make_no_series(start_server):
@@ -79,17 +79,17 @@ def test_words_of_a_client_s_own_make_no_series(start_server):
         for sent in words:
             client.send(sent, f"/{sent}")
             client.get(f"{MOVIES}?{sent}={sent}", headers={"User-Agent": sent, "Host": f"{sent}.example"})
-        figures(client)
-        return len(figures(client))
+        read_metrics(client)
+        return len(read_metrics(client))
 
     # The background check makes series of its own.
-    wait_until(lambda: ("movies_database_statement_duration_seconds_count", 'statement="probes/ready"') in figures(client))
+    wait_until(lambda: ("movies_database_statement_duration_seconds_count", 'statement="probes/ready"') in read_metrics(client))
     assert series_after(["BREW"]) == series_after(f"WORD{number}" for number in range(20))
 
 
 def test_gauges_show_the_moment(start_server):
     server = start_server(DB_POOL_SIZE="3")
-    found = figures(server.client())
+    found = read_metrics(server.client())
     version = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
     assert found["movies_build_info", f'version="{version}"'] == 1
     assert (found["movies_connections", ""], found["movies_requests_in_flight", ""]) == (1, 0)
@@ -101,7 +101,7 @@ def test_gauges_show_the_moment(start_server):
 
 def test_no_path_and_no_name_reaches_a_label(start_server):
     client = start_server().client()
-    fields = account()
+    fields = account_fields()
     client.post(REGISTER, fields)
     client.get("/api/v1/secret/?token=hidden")
     shown = client.get("/metrics").text
@@ -111,10 +111,10 @@ def test_no_path_and_no_name_reaches_a_label(start_server):
 def test_waits_in_vain_for_a_connection_are_counted(start_server, database):
     client = start_server().client()
     ann = client.new_user()
-    database.take_away()
-    assert ann.post(MOVIES, film()).status_code == 503
-    database.give_back()
-    assert figures(client)["movies_database_checkout_timeouts_total", ""] >= 1
+    database.disallow_connections()
+    assert ann.post(MOVIES, movie_fields()).status_code == 503
+    database.allow_connections()
+    assert read_metrics(client)["movies_database_checkout_timeouts_total", ""] >= 1
 
 
 def test_promtool_finds_nothing_to_say(start_server):
@@ -131,5 +131,5 @@ def test_promtool_accepts_the_readme_s_alerts_which_use_figures_that_are_shown(o
     checked = subprocess.run([find_program("promtool", "prometheus"), "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, timeout=20)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     own_server.client().new_user().get(MOVIES)
-    shown = {name for name, _ in figures(own_server.client())}
+    shown = {name for name, _ in read_metrics(own_server.client())}
     assert set(re.findall(r"movies_\w+", rules)) <= shown

@@ -267,13 +267,13 @@ def client_of(proxy):
     client = Client(proxy.base)
     client.session.verify = str(proxy.trusted)
 
-    def answers():
+    def responses():
         try:
             return client.get("/api/v1/movies/").status_code == 401
         except requests.ConnectionError:
             return False
 
-    wait_until(answers, 30)
+    wait_until(responses, 30)
     return client
 
 
@@ -301,7 +301,7 @@ def test_a_proxy_as_printed_speaks_tls_and_says_what_the_service_believes(proxy)
 def test_a_proxy_as_printed_refuses_in_json_while_the_service_is_away(proxy):
     client = client_of(proxy)
     proxy.server.process.kill()
-    proxy.server.end()
+    proxy.server.wait_for_exit()
     refused = client.get(MOVIES)
     assert (refused.status_code, refused.json()) == (503, {"detail": "Service temporarily unavailable, try again later."})
     assert refused.headers["Retry-After"] == "1" and refused.headers["Content-Type"].startswith("application/json")
@@ -312,8 +312,8 @@ def test_behind_a_proxy_as_printed_nobody_chooses_the_address_that_is_throttled(
     client = client_of(proxy)
     ann = proxy.server.client().new_user()
     wrong = {"username": ann.username, "password": "wrong"}
-    answers = [client.post(TOKEN, wrong, headers={"X-Forwarded-For": f"10.9.9.{number}"}).status_code for number in range(3)]
-    assert answers == [401, 401, 429]
+    responses = [client.post(TOKEN, wrong, headers={"X-Forwarded-For": f"10.9.9.{number}"}).status_code for number in range(3)]
+    assert responses == [401, 401, 429]
 
 
 def test_a_proxy_as_printed_keeps_its_connections_to_the_service(proxy):

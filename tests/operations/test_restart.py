@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers.client import MISSING, MOVIES, REFRESH, TOKEN, film, outcome, wait_until, word
-from helpers.server import run_to_its_end
+from helpers.client import MISSING, MOVIES, REFRESH, TOKEN, movie_fields, outcome, unique_word, wait_until
+from helpers.server import run_until_exit
 from helpers.settings import BINARY
 
 OLD_KEY = "an-old-key-of-the-tests-0123456789abcdefgh"
@@ -23,11 +23,11 @@ def test_users_movies_and_tokens_outlive_the_process(start_server, stop_signal, 
     ann = server.client().new_user()
     movie = ann.add_movie()
     assert server.stop(stop_signal) == status
-    client = server.start_again().client()
+    client = server.restart().client()
     assert outcome(client.with_token(ann.token).get(f"{MOVIES}{movie['id']}/")) == (200, movie)
     assert client.post(REFRESH, {"refresh": ann.refresh}).status_code == 200
     assert client.post(TOKEN, {"username": ann.username, "password": ann.password}).status_code == 200
-    assert client.with_token(ann.token).add_to(MOVIES, film())["id"] > movie["id"]
+    assert client.with_token(ann.token).add_to(MOVIES, movie_fields())["id"] > movie["id"]
 
 
 def test_every_write_that_was_acknowledged_outlives_a_sigkill(start_server):
@@ -39,7 +39,7 @@ def test_every_write_that_was_acknowledged_outlives_a_sigkill(start_server):
         writer = ann.with_token(ann.token)
         try:
             while True:
-                acknowledged.append(writer.add_to(MOVIES, film()))
+                acknowledged.append(writer.add_to(MOVIES, movie_fields()))
         except OSError:
             writer.close()
 
@@ -48,16 +48,16 @@ def test_every_write_that_was_acknowledged_outlives_a_sigkill(start_server):
     wait_until(lambda: len(acknowledged) > 100)
     server.process.kill()
     [writer.join(10) for writer in writers]
-    assert server.end() == -signal.SIGKILL
-    reader = server.start_again().client().with_token(ann.token)
+    assert server.wait_for_exit() == -signal.SIGKILL
+    reader = server.restart().client().with_token(ann.token)
     assert [reader.get(f"{MOVIES}{movie['id']}/").json() for movie in acknowledged] == acknowledged
 
 
 def test_sigterm_answers_what_was_received_and_then_ends_within_ten_seconds(start_server, database):
     server = start_server()
     ann = server.client().new_user()
-    answers = []
-    sender = threading.Thread(target=lambda: answers.append(ann.send_raw("POST", MOVIES,
+    responses = []
+    sender = threading.Thread(target=lambda: responses.append(ann.send_raw("POST", MOVIES,
             [("Content-Type", "application/x-www-form-urlencoded")], b"title=a&genre=b&year=1")))
     with database.connect(database.url) as lock:
         lock.execute("lock table movies in exclusive mode")
@@ -66,9 +66,9 @@ def test_sigterm_answers_what_was_received_and_then_ends_within_ten_seconds(star
         wait_until(lambda: database.run(waiting)[0][0] == 1)
         server.process.send_signal(signal.SIGTERM)
     sender.join(10)
-    server.hang_up()
-    assert [answer.status_code for answer in answers] == [201]
-    assert server.end(deadline=10) == 0
+    server.close_clients()
+    assert [response.status_code for response in responses] == [201]
+    assert server.wait_for_exit(deadline=10) == 0
 
 
 def test_sigterm_ends_within_ten_seconds_while_clients_stay_connected(start_server):
@@ -78,7 +78,7 @@ def test_sigterm_ends_within_ten_seconds_while_clients_stay_connected(start_serv
     with socket.create_connection(("127.0.0.1", int(server.base.rsplit(":", 1)[1]))) as half_sent:
         half_sent.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
         server.process.send_signal(signal.SIGTERM)
-        assert server.end(deadline=10) == 0
+        assert server.wait_for_exit(deadline=10) == 0
 
 
 def test_a_former_key_is_accepted_while_it_is_a_fallback_and_no_longer(start_server):
@@ -106,8 +106,8 @@ def test_instances_started_at_once_on_an_empty_database_all_serve(launch_server)
     clients = [server.wait_until_listening().client() for server in servers]
     ann = clients[0].new_user()
     movie = ann.add_movie()
-    answers = [outcome(client.with_token(ann.token).get(f"{MOVIES}{movie['id']}/")) for client in clients]
-    assert answers == [(200, movie)] * 4
+    responses = [outcome(client.with_token(ann.token).get(f"{MOVIES}{movie['id']}/")) for client in clients]
+    assert responses == [(200, movie)] * 4
 
 
 def test_the_start_tells_the_address_and_the_settings_in_force_and_no_secret(start_server):
@@ -155,7 +155,7 @@ def test_empty_variables_count_as_unset(start_server):
     ],
 )
 def test_a_bad_setting_ends_the_start_with_one_line_that_names_it_and_what_is_allowed(variable, value, allowed):
-    status, output = run_to_its_end(10, **{variable: value})
+    status, output = run_until_exit(10, **{variable: value})
     assert (status > 0, output.count("\n")) == (True, 1), output
     assert re.search(f"{variable}.*{re.escape(value.split(',')[-1])}.*{allowed}", output), output
 
@@ -164,13 +164,13 @@ def test_a_bad_setting_ends_the_start_with_one_line_that_names_it_and_what_is_al
 @pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL"])
 @pytest.mark.parametrize("value", [MISSING, ""])
 def test_without_a_key_or_a_database_the_start_is_refused_in_one_line(name, value):
-    status, output = run_to_its_end(10, **{name: value})
+    status, output = run_until_exit(10, **{name: value})
     assert (status > 0, name in output, output.count("\n"), "panicked" in output) == (True, True, 1, False), output
 
 
 @pytest.mark.own_servers
 def test_a_bad_database_url_is_named_but_its_password_is_not():
-    status, output = run_to_its_end(10, DATABASE_URL="postgresql://ann:hunter2-secret@host:port/movies")
+    status, output = run_until_exit(10, DATABASE_URL="postgresql://ann:hunter2-secret@host:port/movies")
     assert (status > 0, "DATABASE_URL" in output, output.count("\n"), "hunter2-secret" in output) == (True, True, 1, False), output
 
 
@@ -180,10 +180,10 @@ def test_an_unreachable_database_ends_the_start_with_one_clear_line():
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         urls = ["host=/nowhere user=u password=hunter2-secret dbname=d", f"postgresql://u:hunter2-secret@127.0.0.1:{port}/d"]
-        ends = list(threads.map(lambda url: run_to_its_end(30, DATABASE_URL=url, LOG_LEVEL="error"), urls))
+        ends = list(threads.map(lambda url: run_until_exit(30, DATABASE_URL=url, LOG_LEVEL="error"), urls))
     told = [[line for line in output.splitlines() if "database" in line.lower()] for _, output in ends]
     assert [(status > 0, len(lines)) for (status, _), lines in zip(ends, told, strict=True)] == [(True, 1)] * 2, ends
-    assert [word for word in ("panicked", "hunter2-secret") for _, output in ends if word in output] == []
+    assert [unique_word for unique_word in ("panicked", "hunter2-secret") for _, output in ends if unique_word in output] == []
 
 
 def test_a_port_that_is_taken_ends_the_start_with_one_clear_line(database):
@@ -191,21 +191,21 @@ def test_a_port_that_is_taken_ends_the_start_with_one_clear_line(database):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, output = run_to_its_end(20, BIND=address, DATABASE_URL=database.url, LOG_LEVEL="error")
+        status, output = run_until_exit(20, BIND=address, DATABASE_URL=database.url, LOG_LEVEL="error")
     assert (status > 0, address in output, output.count("\n"), "panicked" in output) == (True, True, 1, False), output
 
 
-def test_a_server_started_before_its_database_waits_for_it(launch_server, cut_link):
-    cut_link.cut()
-    server = launch_server(DATABASE_URL=cut_link.url)
+def test_a_server_started_before_its_database_waits_for_it(launch_server, database_link):
+    database_link.cut()
+    server = launch_server(DATABASE_URL=database_link.url)
     wait_until(lambda: server.log)
-    cut_link.mend()
+    database_link.restore()
     assert server.wait_until_listening().client().new_user().get(MOVIES).status_code == 200
 
 
 @pytest.mark.own_servers
 def test_help_names_every_setting_and_shows_no_secret():
-    given = {**os.environ, "SECRET_KEY": OLD_KEY, "SECRET_KEY_FALLBACKS": NEW_KEY, "DATABASE_URL": f"host=/x password={word()}secret"}
+    given = {**os.environ, "SECRET_KEY": OLD_KEY, "SECRET_KEY_FALLBACKS": NEW_KEY, "DATABASE_URL": f"host=/x password={unique_word()}secret"}
     shown = subprocess.run([BINARY, "--help"], env=given, capture_output=True, text=True, timeout=10)
     names = ["BIND", "DATABASE_URL", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "ACCESS_TOKEN_LIFETIME", "REFRESH_TOKEN_LIFETIME",
              "MOVIES_VISIBILITY", "BCRYPT_COST", "WORKERS", "DB_POOL_SIZE", "TRUSTED_PROXIES", "LOG_LEVEL", "LOG_FORMAT", "SERVER_TIMING"]

@@ -172,17 +172,17 @@ def test_a_database_that_cannot_be_reached_is_told_without_the_password():
 
 
 @pytest.mark.parametrize("form", ["postgresql://{user}:hunter2@{folder}/{name}", "host={host} user={user} dbname={name} password=hunter2"])
-def test_an_outage_is_logged_without_the_password(launch_server, cut_link, database, form):
+def test_an_outage_is_logged_without_the_password(launch_server, database_link, database, form):
     from psycopg.conninfo import conninfo_to_dict
 
-    place = conninfo_to_dict(cut_link.url)
+    place = conninfo_to_dict(database_link.url)
     url = form.format(folder=place["host"].replace("/", "%2F"), name=database.name, **place)
     server = launch_server(DATABASE_URL=url, LOG_LEVEL="trace").wait_until_listening()
     ann = server.client().new_user()
-    cut_link.cut()
+    database_link.cut()
     # The pool may have been making connections meanwhile.
-    wait_until(lambda: database.cut_connections() or ann.get(MOVIES).status_code == 503)
-    cut_link.mend()
+    wait_until(lambda: database.terminate_connections() or ann.get(MOVIES).status_code == 503)
+    database_link.restore()
     assert server.stop() == 0
     log = "\n".join(server.log)
     assert (PASSWORD in log, "unavailable" in log) == (False, True), log
