@@ -163,6 +163,16 @@ class ClusterDatabase:
 
 
 @contextlib.contextmanager
+def running_cluster(*settings):
+    """Yields a started cluster with these lines in its postgresql.conf; removes it at the end."""
+    cluster = Cluster(*settings)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.dispose()
+
+
+@contextlib.contextmanager
 def primary_with_standby():
     """Yields a primary and its synchronous standby, both listening on TCP. After its promotion the standby commits without
     waiting for another server."""

@@ -1,4 +1,5 @@
 """The service as a child process of the tests."""
+import contextlib
 import re
 import signal
 import subprocess
@@ -86,6 +87,16 @@ class Server:
             self.process.kill()
         self.wait_for_exit()
         assert not [line for line in self.log if "panicked" in line]
+
+
+@contextlib.contextmanager
+def running_server(settings):
+    """Yields a server that listens; kills it at the end."""
+    server = Server(settings)
+    try:
+        yield server.wait_until_listening()
+    finally:
+        server.dispose()
 
 
 def run_until_exit(deadline, **settings):

@@ -1,4 +1,4 @@
-"""run.sh as people use it: serving with a database of its own, signals, exit statuses, what it says when it cannot."""
+"""run.sh: serving with a database of its own, signals, exit statuses, and error messages."""
 import contextlib
 import json
 import os
@@ -32,7 +32,7 @@ def can_sign_in(client, username):
     return response.status_code == 200
 
 
-def test_a_signal_ends_it_with_0_and_the_next_run_finds_the_data(installation):
+def test_signal_exits_with_0_and_the_data_is_kept(installation):
     run, client = installation.serve()
     username = sign_up(client)
     client.close()
@@ -45,60 +45,60 @@ def test_a_signal_ends_it_with_0_and_the_next_run_finds_the_data(installation):
     client.close()
 
 
-def test_after_a_sigkill_of_everything_the_data_is_there(installation):
+def test_data_survives_sigkill_of_all_processes(installation):
     run, client = installation.serve()
     username = sign_up(client)
     client.close()
     postmaster = installation.process_id_in("database/cluster/postmaster.pid")
-    everything = [run.pid, installation.process_id_in("server.pid"), postmaster, *children_of(postmaster)]
-    for process_id in everything:
-        with contextlib.suppress(ProcessLookupError):  # PostgreSQL's own short-lived workers come and go
+    processes = [run.pid, installation.process_id_in("server.pid"), postmaster, *children_of(postmaster)]
+    for process_id in processes:
+        with contextlib.suppress(ProcessLookupError):  # PostgreSQL's short-lived workers may have ended meanwhile
             os.kill(process_id, signal.SIGKILL)
     run.wait()
-    wait_for(lambda: not any(map(is_running, everything)), "the end of everything")
+    wait_for(lambda: not any(map(is_running, processes)), "end of all processes")
     _, client = installation.serve()
     assert can_sign_in(client, username)
     client.close()
 
 
-def test_what_a_killed_run_leaves_behind_is_stopped_by_stop(installation):
+def test_stop_ends_what_a_killed_run_left_running(installation):
     run, client = installation.serve()
     client.close()
     server = installation.process_id_in("server.pid")
     run.kill()
     run.wait()
     assert is_running(server)
-    status, said = installation.run()
-    assert status != 0 and "./run.sh stop" in said.splitlines()[-1]
-    status, said = installation.run("stop")
-    assert (status, said) == (0, "run.sh: stopped its server, its database\n")
+    status, output = installation.run()
+    assert status != 0 and "./run.sh stop" in output.splitlines()[-1]
+    status, output = installation.run("stop")
+    assert (status, output) == (0, "run.sh: stopped its server, its database\n")
     assert not is_running(server) and not installation.is_database_running()
 
 
-def test_stop_ends_the_service_and_its_run(installation):
+def test_stop_ends_the_service_and_its_run_sh(installation):
     run, client = installation.serve()
     client.close()
     assert installation.run("stop") == (0, "run.sh: stopped the service\n")
     assert run.wait(10) == 0
     assert not installation.is_database_running()
-    status, said = installation.run("stop")
-    assert status == 1 and said.startswith("run.sh: nothing runs for ")
+    status, output = installation.run("stop")
+    assert status == 1 and output.startswith("run.sh: nothing runs for ")
 
 
-def test_a_second_run_on_the_same_data_says_so_and_harms_nothing(installation):
+def test_second_run_on_the_same_data_dir_is_refused(installation):
     _, client = installation.serve()
-    status, said = installation.run()
-    assert status == 1 and "another run.sh is using" in said.splitlines()[-1]
+    status, output = installation.run()
+    assert status == 1 and "another run.sh is using" in output.splitlines()[-1]
     sign_up(client)
     client.close()
 
 
-def test_a_taken_port_is_one_line_and_the_database_is_stopped(installation):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        status, said = installation.run(BIND=f"127.0.0.1:{port}")
+def test_occupied_port_exits_with_one_line_before_the_database_is_created(installation):
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        status, output = installation.run(BIND=f"127.0.0.1:{port}")
     assert status == 1
-    assert said == (
+    assert output == (
         f"run.sh: 127.0.0.1:{port} is in use by another program: end it, or choose another address with --bind,"
         " such as --bind 127.0.0.1:8001\n"
     )
@@ -106,34 +106,34 @@ def test_a_taken_port_is_one_line_and_the_database_is_stopped(installation):
 
 
 @pytest.mark.parametrize(
-    "settings, status, told",
+    "settings, status, message",
     [
         ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 1, "movies-api: "),
         ({"BCRYPT_COST": "99"}, 2, "movies-api: BCRYPT_COST=99 is not allowed"),
         ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot make /dev/null/data"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line_and_a_status(installation, settings, status, told):
-    got, said = installation.run(**settings)
-    assert (got, said.splitlines()[-1][: len(told)]) == (status, told), said
-    assert "panicked" not in said
+def test_invalid_settings_exit_with_one_line(installation, settings, status, message):
+    exit_code, output = installation.run(**settings)
+    assert (exit_code, output.splitlines()[-1][: len(message)]) == (status, message), output
+    assert "panicked" not in output
 
 
-def test_an_unknown_command_is_told_how_to_use_it(installation):
-    status, said = installation.run("sevre")
-    assert status == 2 and said.startswith("usage: ./run.sh")
+def test_unknown_command_prints_usage(installation):
+    status, output = installation.run("sevre")
+    assert status == 2 and output.startswith("usage: ./run.sh")
 
 
-def identity_of(process_id):
-    """A process's effective user id and capabilities."""
+def user_and_capabilities(process_id):
+    """Returns a process's effective user id and capabilities."""
     fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{process_id}/status").read_text().splitlines())
     return int(fields["Uid"].split()[1]), int(fields["CapEff"], 16)
 
 
-def ask_psql(installation, statement):
-    status, said = installation.run("psql", "-X", "-A", "-t", "-c", statement)
-    assert status == 0, said
-    return said.strip()
+def run_psql(installation, statement):
+    status, output = installation.run("psql", "-X", "-A", "-t", "-c", statement)
+    assert status == 0, output
+    return output.strip()
 
 
 OWNERSHIP = """
@@ -144,10 +144,10 @@ OWNERSHIP = """
         (select count(*) from pg_extension where extname in ('pg_trgm', 'btree_gin'))"""
 
 
-def test_service_role_owns_its_database_and_is_no_superuser(installation):
+def test_service_role_owns_its_database_and_is_not_superuser(installation):
     _, client = installation.serve()
     client.close()
-    assert ask_psql(installation, OWNERSHIP) == "t|f|0|t|2"
+    assert run_psql(installation, OWNERSHIP) == "t|f|0|t|2"
 
 
 @pytest.mark.root
@@ -156,18 +156,18 @@ def test_root_starts_service_and_postgresql_as_unprivileged_users(installation):
     sign_up(client)
     client.close()
     server, postmaster = installation.process_id_in("server.pid"), installation.process_id_in("database/cluster/postmaster.pid")
-    identities = [identity_of(process_id) for process_id in [server, postmaster, *children_of(postmaster)]]
+    identities = [user_and_capabilities(process_id) for process_id in [server, postmaster, *children_of(postmaster)]]
     assert all(user != 0 and capabilities == 0 for user, capabilities in identities)
     assert identities[0][0] != identities[1][0]
-    # The service's user is let in as the service's role alone, another user not at all.
+    # The service's user may connect only as the service's role; other users may not connect.
     programs, socket_folder = find_postgresql_programs(), installation.folder / "sockets"
 
     def connect(user, role):
-        done = subprocess.run(
+        completed = subprocess.run(
             [programs / "psql", "-X", "-A", "-t", "-d", f"host='{str(socket_folder).replace(chr(39), chr(92) + chr(39))}' user={role} dbname=movies", "-c", "select 1"],
             user=user, group=user, extra_groups=[], capture_output=True, text=True, timeout=60, cwd="/",
         )
-        return done.stdout or re.sub(r"(?s).*FATAL: +", "", done.stderr)
+        return completed.stdout or re.sub(r"(?s).*FATAL: +", "", completed.stderr)
 
     service = identities[0][0]
     assert connect(service, "movies_api") == "1\n"
@@ -178,13 +178,13 @@ def test_root_starts_service_and_postgresql_as_unprivileged_users(installation):
 @pytest.mark.root
 def test_data_dir_that_postgresql_cannot_enter_is_refused(installation):
     installation.parent.chmod(0o700)
-    status, said = installation.run()
-    assert status == 1 and said.count("\n") == 1
-    assert re.match(r"run\.sh: the users \w+ and nobody, .* cannot enter .*: move it to .*, and set DATA_DIR", said), said
+    status, output = installation.run()
+    assert status == 1 and output.count("\n") == 1
+    assert re.match(r"run\.sh: the users \w+ and nobody, .* cannot enter .*: move it to .*, and set DATA_DIR", output), output
 
 
 def make_cluster_of_earlier_version(installation):
-    """A cluster whose service was its superuser, with a user and three movies of theirs."""
+    """Creates a cluster in which the service's role is superuser, with a user and three movies."""
     programs, owner = find_postgresql_programs(), postgresql_user()
     folder = installation.folder / "database"
     folder.mkdir(parents=True)
@@ -228,7 +228,7 @@ def test_cluster_of_earlier_version_is_given_to_a_role_without_superuser(install
         assert ann.get(MOVIES).json()["count"] == count + 1
         client.close()
         ann.close()
-        assert ask_psql(installation, OWNERSHIP).startswith("t|f|0|t|")
+        assert run_psql(installation, OWNERSHIP).startswith("t|f|0|t|")
         run.terminate()
         assert run.wait(20) == 0
     assert count == 4
@@ -241,15 +241,15 @@ def test_flags_of_serve_reach_the_program(installation):
     port = free_port()
     for flags in (["serve", "--bind", f"127.0.0.1:{port}"], [f"--bind=127.0.0.1:{port}", "--log-level", "info"]):
         run = installation.start(*flags, BIND="127.0.0.1:1")
-        wait_for(lambda: run.poll() is not None or "run.sh: ready" in run.log.read_text(), "the server")
+        wait_for(lambda: run.poll() is not None or "run.sh: ready" in run.log.read_text(), "end of the start")
         assert f"listening on http://127.0.0.1:{port}" in run.log.read_text()
         run.terminate()
         assert run.wait(20) == 0
 
 
-def test_last_line_names_a_page_to_open(installation):
+def test_last_line_names_the_documentation_page(installation):
     run, client = installation.serve()
-    line = wait_for(lambda: re.search(r"run\.sh: ready; open (http://.*)\n\Z", run.log.read_text()), "the last line")
+    line = wait_for(lambda: re.search(r"run\.sh: ready; open (http://.*)\n\Z", run.log.read_text()), "last line")
     assert line[1] == f"{client.base}/api/v1/docs/"
     assert client.get("/api/v1/docs/").status_code == 200
     client.close()
@@ -262,18 +262,18 @@ def test_commands_of_the_program_need_no_environment(installation, is_served):
         client.close()
         run.terminate()
         assert run.wait(20) == 0
-    status, said = installation.run("users", "create", "bob", "--email", "bob@example.com", typed="An0ther-Passw0rd!\n")
-    assert (status, said.endswith(": bob\n")) == (0, True), said
-    status, said = installation.run("users", "list", "--json")
-    assert [user["username"] for user in json.loads(said)] == ["bob"]
+    status, output = installation.run("users", "create", "bob", "--email", "bob@example.com", typed="An0ther-Passw0rd!\n")
+    assert (status, output.endswith(": bob\n")) == (0, True), output
+    status, output = installation.run("users", "list", "--json")
+    assert [user["username"] for user in json.loads(output)] == ["bob"]
     assert installation.run("recount", "--check")[0] == 0
     assert installation.run("migrate") == (0, "nothing to apply\n")
     assert "problem" not in installation.run("check")[1]
     assert installation.run("psql", "-X", "-A", "-t", "-c", "select username from users") == (0, "bob\n")
     status, token = installation.run("token", "bob")
     assert status == 0
-    status, said = installation.run("users", "deactivate", "nobody")
-    assert status == 1 and said.startswith("movies-api: "), said
+    status, output = installation.run("users", "deactivate", "nobody")
+    assert status == 1 and output.startswith("movies-api: "), output
     assert installation.is_database_running() == is_served
     if not is_served:
         _, client = installation.serve()
@@ -283,29 +283,29 @@ def test_commands_of_the_program_need_no_environment(installation, is_served):
     client.close()
 
 
-def test_migrate_makes_the_database_and_other_commands_say_that_there_is_none(installation):
-    status, said = installation.run("users", "list")
-    assert status == 1 and said.startswith(f"run.sh: there is no database in {installation.folder}"), said
-    status, said = installation.run("migrate")
-    assert status == 0 and "V1__users_and_movies applied" in said
+def test_migrate_creates_the_database_and_other_commands_report_that_there_is_none(installation):
+    status, output = installation.run("users", "list")
+    assert status == 1 and output.startswith(f"run.sh: there is no database in {installation.folder}"), output
+    status, output = installation.run("migrate")
+    assert status == 0 and "V1__users_and_movies applied" in output
     assert json.loads(installation.run("users", "list", "--json")[1]) == []
 
 
 BASIC_TOOLS = "bash env id dirname cut sort head tail tr cat stat mkdir awk df flock seq sed grep setpriv test python3 rm sh".split()
 
 
-def test_everything_that_is_missing_is_told_at_once(installation):
+def test_all_missing_requirements_are_reported_at_once(installation):
     tools = installation.parent / "tools"
     tools.mkdir()
     for tool in BASIC_TOOLS:
         (tools / tool).symlink_to(shutil.which(tool))
     (tools / "cargo").write_text("#!/bin/sh\necho 'cargo 1.63.0 (fd9c4297c 2022-07-01)'\n")
     (tools / "cargo").chmod(0o755)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        bind = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, said = installation.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent", BIND=bind)
-    lines = said.splitlines()
-    assert (status, len(lines)) == (1, 2), said
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        bind = f"127.0.0.1:{occupied.getsockname()[1]}"
+        status, output = installation.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent", BIND=bind)
+    lines = output.splitlines()
+    assert (status, len(lines)) == (1, 2), output
     assert lines[0].startswith(f"run.sh: {bind} is in use")
     assert re.fullmatch(
         rf"run\.sh: missing: Rust 1\.88 or later \({tools}/cargo is 1\.63\.0\), a C compiler, OpenSSL's headers\. Install with: .*"
@@ -314,18 +314,18 @@ def test_everything_that_is_missing_is_told_at_once(installation):
     ), lines[1]
 
 
-def test_database_of_a_postgresql_that_is_not_installed_says_how_to_bring_it_over(installation):
+def test_database_of_a_postgresql_that_is_not_installed_is_refused_with_instructions(installation):
     cluster = installation.folder / "database" / "cluster"
     cluster.mkdir(parents=True)
     (cluster / "PG_VERSION").write_text("9\n")
-    status, said = installation.run("backup", installation.parent / "backup", PATH=os.environ["PATH"] if os.geteuid() else "/usr/bin:/bin")
+    status, output = installation.run("backup", installation.parent / "backup", PATH=os.environ["PATH"] if os.geteuid() else "/usr/bin:/bin")
     assert status == 1
-    assert "needs the programs of PostgreSQL 9" in said and "run.sh backup" in said and "run.sh restore" in said
-    assert "missing: PostgreSQL 9, which made the database in" in said.splitlines()[-1]
+    assert "needs the programs of PostgreSQL 9" in output and "run.sh backup" in output and "run.sh restore" in output
+    assert "missing: PostgreSQL 9, which made the database in" in output.splitlines()[-1]
 
 
-def test_database_is_run_by_the_programs_that_made_it(installation):
-    """Beside newer ones, here some that only say so."""
+def test_database_is_run_by_the_programs_that_created_it(installation):
+    """Other programs are installed beside them that report a newer version and do nothing else."""
     run, client = installation.serve()
     client.close()
     run.terminate()
@@ -339,20 +339,20 @@ def test_database_is_run_by_the_programs_that_made_it(installation):
     client.close()
 
 
-def test_postmaster_that_is_killed_is_started_again(installation):
+def test_killed_postmaster_is_started_again(installation):
     run, client = installation.serve()
     username = sign_up(client)
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "the end of the start")
+    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "end of the start")
     killed = time.monotonic()
     os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
-    # Sessions that are open answer for a moment still.
-    wait_for(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), "the restart")
+    # Open sessions may still answer for a moment.
+    wait_for(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), "restart of PostgreSQL")
 
     def responses():
         assert run.poll() is None, run.log.read_text()
         return can_sign_in(client, username)
 
-    wait_for(responses, "an answer")
+    wait_for(responses, "response")
     print(f"answered {time.monotonic() - killed:.2f} s after the postmaster was killed")
     client.close()
     run.terminate()
@@ -363,25 +363,25 @@ def test_postmaster_that_is_killed_is_started_again(installation):
 def test_postgresql_that_cannot_be_started_again_ends_the_run_with_its_cause(installation):
     run, client = installation.serve()
     client.close()
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "the end of the start")
+    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "end of the start")
     cluster = installation.folder / "database/cluster"
     (cluster / "global/pg_control").rename(cluster / "global/pg_control.away")
     os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
     assert run.wait(60) == 1
-    said = run.log.read_text()
-    assert said.count("Starting it again") == 5
-    last = [line for line in said.splitlines() if line.startswith("run.sh: ")][-1]
+    output = run.log.read_text()
+    assert output.count("Starting it again") == 5
+    last = [line for line in output.splitlines() if line.startswith("run.sh: ")][-1]
     assert last.startswith("run.sh: PostgreSQL does not stay up: ") and f"(log: {cluster}/server.log)" in last
     assert "pg_control" in last
     assert not (installation.folder / "server.pid").exists()
 
 
 def test_failure_of_initdb_names_its_cause_and_the_log(installation):
-    status, said = installation.run(largest_file=100_000)
+    status, output = installation.run(largest_file=100_000)
     assert status == 1
     assert re.fullmatch(
-        rf"run\.sh: the database could not be made: .*File too large.* \(log: {installation.folder}/initdb\.log\)", said.splitlines()[-1]
-    ), said
+        rf"run\.sh: the database could not be made: .*File too large.* \(log: {installation.folder}/initdb\.log\)", output.splitlines()[-1]
+    ), output
 
 
 def test_failure_of_postgresql_names_its_cause_and_the_log(installation):
@@ -390,17 +390,17 @@ def test_failure_of_postgresql_names_its_cause_and_the_log(installation):
     run.terminate()
     assert run.wait(20) == 0
     cluster = installation.folder / "database/cluster"
-    # PostgreSQL takes any process of its own user for a postmaster, and adds a HINT.
+    # PostgreSQL assumes that any process of its user may be a postmaster, and adds a HINT.
     other = subprocess.Popen(["sleep", "600"], cwd="/", **postgresql_user())
     try:
         (cluster / "postmaster.pid").write_text(f"{other.pid}\n{cluster}\n0\n5432\n\n\n")
         (cluster / "postmaster.pid").chmod(0o644)
-        status, said = installation.run()
+        status, output = installation.run()
     finally:
         other.kill()
         other.wait()
     assert status == 1
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         f'run.sh: the database does not start: FATAL: lock file "postmaster.pid" already exists (log: {cluster}/server.log)'
     )
 
@@ -410,7 +410,7 @@ def test_sockets_outside_a_long_data_dir_are_removed(installation):
     run, client = installation.serve()
     sockets = Path((installation.folder / "sockets.path").read_text().strip())
     assert sockets.parent == Path("/tmp") and sockets.is_dir()
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "the end of the start")
+    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "end of the start")
     client.close()
     for process_id in [run.pid, installation.process_id_in("server.pid"), installation.process_id_in("database/cluster/postmaster.pid")]:
         os.kill(process_id, signal.SIGKILL)
