@@ -93,7 +93,7 @@ def test_error_responses_of_every_operation_are_among_its_examples(schema, own_s
         check(ann.get(f"{MOVIES}?page=0"), 404)
         check(ann.get(f"{MOVIES}?year=x"), 400)
     if path == TOKEN:
-        check(anonymous.post(TOKEN, {"username": "nobody", "password": "wrong"}), 401)
+        check(anonymous.post(TOKEN, {"username": "unknown", "password": "wrong"}), 401)
     if "refresh" in path:
         check(anonymous.post(path, {"refresh": "garbage"}), 401)
 

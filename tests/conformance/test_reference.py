@@ -64,7 +64,7 @@ HEADERS = [{}] * 8 + [{"kid": "x"}, {"typ": "at+jwt"}, {"x": [1]}, {"crit": ["x"
 
 
 class Side:
-    """The service or the reference service: a connection to it, and its ids of the users and movies that two_sides have."""
+    """The service or the reference service: a connection to it, and its ids of the users and movies that both have."""
 
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -155,7 +155,7 @@ class RequestGenerator:
         return "POST", REGISTER, self.same_for_both(headers), self.same_for_both(body)
 
     def sign_in(self):
-        # A new username for each request, because failed sign-ins of movie_path user are throttled.
+        # A new username for each request, because failed sign-ins of one user are throttled.
         headers, body = self.body({"username": f"{self.mark}{self.random.getrandbits(40):x}", "password": PASSWORD})
         return "POST", TOKEN, self.same_for_both(headers), self.same_for_both(body)
 

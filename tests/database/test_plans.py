@@ -20,7 +20,7 @@ MATCH_ALL = "'%','%','%',-2147483648,2147483647"
 STATEMENTS = [
     ("users/find_active", "1", 0),
     ("users/find_credentials", "'user 7'", 0),
-    ("users/find_taken", "'user 7','nobody'", 0),
+    ("users/find_taken", "'user 7','unknown'", 0),
     ("movies/read", "array[1,2,3],array[10,20,5000]", 3),
     ("movies/list_first", "array[1,2],array[10,10]", 20),
     ("movies/list_shelf", "1,1,10", 10),

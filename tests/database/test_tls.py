@@ -90,7 +90,7 @@ def test_service_connects_by_tls_with_a_certificate_that_sslmode_accepts(cluster
         ("localhost", "verify-ca", "stranger", "certificate verify failed"),
         ("localhost", "require", "stranger", "certificate verify failed"),
         ("localhost", "disable", None, "no encryption"),
-        ("localhost", "verify-full", "nobody", "sslrootcert.*No such file"),
+        ("localhost", "verify-full", "missing", "sslrootcert.*No such file"),
         ("localhost", "sometimes", None, "sslmode is disable, prefer, require, verify-ca or verify-full"),
     ],
 )

@@ -101,7 +101,7 @@ def running_server(settings):
 
 def run_until_exit(deadline, **settings):
     """Starts the service, expecting it to exit within the deadline; returns its exit status and output."""
-    environment = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "DATABASE_URL": "host=/nowhere user=nobody dbname=none", **settings}
+    environment = {"BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, "DATABASE_URL": "host=/nowhere user=none dbname=none", **settings}
     variables = {name: value for name, value in environment.items() if value is not MISSING}
     completed = subprocess.run([BINARY], env=variables, capture_output=True, text=True, timeout=deadline)
     return completed.returncode, completed.stdout + completed.stderr

@@ -296,7 +296,7 @@ def test_token_command_prints_a_valid_token(operate, start_server):
     assert ann.with_token(access).get(MOVIES).status_code == 200
     pair = json.loads(operate("token", ann.username, "--json", SECRET_KEY=SECRET_KEY))
     assert ann.post(REFRESH, {"refresh": pair["refresh"]}).status_code == 200
-    assert operate("token", "nobody", SECRET_KEY=SECRET_KEY, exit_code=1) == 'movies-api: no user has the name "nobody"\n'
+    assert operate("token", "unknown", SECRET_KEY=SECRET_KEY, exit_code=1) == 'movies-api: no user has the name "unknown"\n'
 
 
 def test_users_commands_need_no_secret_key_and_token_ignores_bcrypt_cost(operate):

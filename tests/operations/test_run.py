@@ -108,7 +108,7 @@ def test_occupied_port_exits_with_one_line_before_the_database_is_created(instal
 @pytest.mark.parametrize(
     "settings, status, message",
     [
-        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 1, "movies-api: "),
+        ({"DATABASE_URL": "postgresql://unknown@127.0.0.1:1/none"}, 1, "movies-api: "),
         ({"BCRYPT_COST": "99"}, 2, "movies-api: BCRYPT_COST=99 is not allowed"),
         ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot make /dev/null/data"),
     ],
@@ -272,7 +272,7 @@ def test_commands_of_the_program_need_no_environment(installation, is_served):
     assert installation.run("psql", "-X", "-A", "-t", "-c", "select username from users") == (0, "bob\n")
     status, token = installation.run("token", "bob")
     assert status == 0
-    status, output = installation.run("users", "deactivate", "nobody")
+    status, output = installation.run("users", "deactivate", "unknown")
     assert status == 1 and output.startswith("movies-api: "), output
     assert installation.is_database_running() == is_served
     if not is_served:
