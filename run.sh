@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Builds and runs the service, with a PostgreSQL cluster of its own unless DATABASE_URL is set; operates, backs up,
-# restores, tests and measures it.
+# Builds, runs, operates, backs up, restores, tests and measures the service. Unless DATABASE_URL is set, it runs a
+# PostgreSQL cluster for the service.
 set -euo pipefail
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 BINARY=${CARGO_TARGET_DIR:-$ROOT/target}/release/movies-api
 # The oldest Rust that builds the program: rust-version in Cargo.toml.
 MIN_RUST=1.88
-# Root's data, where the default folder is below one that only root can enter.
+# Root's DATA_DIR where the default is below a folder that only root can enter.
 SYSTEM_DATA_DIR=/var/lib/movies-api
-# What a first build and a new cluster take, with some room to begin with.
+# Disk space of a first build, and of a new cluster with its first data.
 BUILD_MEGABYTES=1500
 CLUSTER_MEGABYTES=200
 
@@ -17,23 +17,24 @@ usage() {
     cat <<'END'
 usage: ./run.sh [COMMAND] [FLAGS]
 
-  serve         build, start a PostgreSQL cluster under DATA_DIR unless DATABASE_URL is set, and serve (the default);
-                './run.sh serve --help' lists the flags
+  serve         build the service, start a PostgreSQL cluster in DATA_DIR unless DATABASE_URL is set, and serve (the
+                default command); './run.sh serve --help' lists the flags
   stop          stop what `serve` started for this DATA_DIR
-  backup FILE   write users and movies to FILE, whether the service runs or not; an older FILE is replaced at the end
-  restore FILE  bring back what FILE holds, with the service stopped; 'restore --replace FILE' in the place of others
+  backup FILE   write all users and movies to FILE, whether the service runs or not; replaces FILE only when complete
+  restore FILE  load a backup into an empty database while the service is stopped; 'restore --replace FILE' replaces the
+                users and movies in the database
   psql          open psql on the service's database
-  test          build, and run all tests against servers and a throwaway cluster of their own
-  bench         measure the service beside its peers; './run.sh bench --help' tells its options
+  test          build the service, and run all tests with servers and a PostgreSQL cluster of their own
+  bench         measure the service beside other servers, or another build of it; './run.sh bench --help' lists the options
   help          show this
 
   check, completions, import-django, migrate, print, recount, token, users
-                the program's own commands, on the database and with the key of this DATA_DIR
+                commands of the program itself, with the database and the secret key of DATA_DIR
 
-Settings are environment variables or flags; `./run.sh serve --help` lists them. Besides:
-  DATA_DIR   where the cluster and the secret key are kept (default ./.data; for root /var/lib/movies-api if ./.data is
-             below a folder that only root can enter)
-Started by root, PostgreSQL runs as the user postgres and the service as nobody.
+Settings are environment variables or flags; `./run.sh serve --help` lists them. run.sh itself also reads:
+  DATA_DIR   folder of the cluster and the secret key (default ./.data; for root /var/lib/movies-api if ./.data is below
+             a folder that only root can enter)
+If root starts run.sh, PostgreSQL runs as the user postgres and the service as the user nobody.
 END
 }
 
@@ -48,13 +49,13 @@ is_root() { [ "$(id -u)" = 0 ]; }
 
 # --- The users that PostgreSQL and the service run as ------------------------------------------------------------------
 
-# Sets DATABASE_USER and SERVICE_USER, and AS_DATABASE and AS_SERVICE, the prefixes of their commands. For anybody but
-# root both are the current user.
+# Sets DATABASE_USER and SERVICE_USER, and AS_DATABASE and AS_SERVICE, the prefixes of commands that run as these users.
+# Unless the current user is root, both are the current user.
 choose_users() {
     local cluster=$DATA_DIR/database/cluster
     DATABASE_USER=$(id -un) SERVICE_USER=$DATABASE_USER AS_DATABASE=() AS_SERVICE=()
     is_root || return 0
-    # A cluster stays its owner's: nobody's, for example, if the package that makes the user postgres came later.
+    # An existing cluster keeps its owner. That is nobody if the user postgres did not exist when the cluster was made.
     DATABASE_USER=$(stat -c %U -- "$cluster" 2>/dev/null || id -un postgres 2>/dev/null || echo nobody)
     SERVICE_USER=nobody
     AS_DATABASE=(setpriv "--reuid=$DATABASE_USER" "--regid=$(id -g "$DATABASE_USER")" --init-groups --no-new-privs --)
@@ -65,14 +66,14 @@ as_database() { (cd / && exec env LC_ALL=C "${AS_DATABASE[@]}" "$@" 9>&-); }
 
 as_service() { (cd / && exec "${AS_SERVICE[@]}" "$@" 9>&-); }
 
-# Whether both users can enter folder $1, or would be able to if it were made.
+# Tests whether both users can enter folder $1 or, if it does not exist, its nearest existing parent.
 is_reachable() {
     local folder=$1
     until [ -d "$folder" ]; do folder=$(dirname -- "$folder"); done
     as_database test -x "$folder" && as_service test -x "$folder"
 }
 
-# Makes DATA_DIR an absolute path, and chooses it if it is not set.
+# Makes DATA_DIR an absolute path, and sets it if it is not set.
 choose_data_dir() {
     local default=$ROOT/.data chosen=${DATA_DIR:-}
     DATA_DIR=${chosen:-$default}
@@ -82,10 +83,10 @@ choose_data_dir() {
     [ -z "$chosen" ] || die "the users $DATABASE_USER and $SERVICE_USER, as whom PostgreSQL and the service run, cannot" \
         "enter $DATA_DIR: move it to a folder that they can enter, and set DATA_DIR, to $SYSTEM_DATA_DIR for example"
     if [ -d "$default/database/cluster" ] && [ ! -e "$SYSTEM_DATA_DIR" ]; then
-        # Made by an earlier version, whose PostgreSQL was allowed to pass closed folders.
-        if is_ours "$(first_line "$default/server.pid")" movies-api || find_postmaster "$default/database/cluster" >/dev/null; then
+        # Made by an earlier version, which gave PostgreSQL the capability to pass closed folders.
+        if process_matches "$(first_line "$default/server.pid")" movies-api || find_postmaster "$default/database/cluster" >/dev/null; then
             case $COMMAND in stop | backup) return 0 ;; esac
-            die "the service runs on $default, as earlier versions had it: './run.sh stop' ends it"
+            die "an earlier version of the service is running with DATA_DIR $default: stop it with './run.sh stop'"
         fi
         copy_data "$default"
     fi
@@ -93,23 +94,23 @@ choose_data_dir() {
     choose_users
 }
 
-# Copies $1 to SYSTEM_DATA_DIR and leaves it under another name.
+# Copies folder $1 to SYSTEM_DATA_DIR and renames the original.
 copy_data() {
     say "PostgreSQL's user $DATABASE_USER cannot enter $1: copying it to $SYSTEM_DATA_DIR"
     rm -rf -- "$SYSTEM_DATA_DIR.partial"
     if ! cp -a --reflink=auto -- "$1" "$SYSTEM_DATA_DIR.partial"; then
         rm -rf -- "$SYSTEM_DATA_DIR.partial"
-        die "$1 could not be copied: nothing was changed"
+        die "$1 cannot be copied: nothing was changed"
     fi
     mv -T -- "$SYSTEM_DATA_DIR.partial" "$SYSTEM_DATA_DIR"
     mv -T -- "$1" "$1.copied"
-    say "the former folder is now $1.copied, and can be deleted"
+    say "the original folder is now $1.copied and can be deleted"
 }
 
-# --- What has to be installed ---------------------------------------------------------------------------------------
+# --- Requirements ------------------------------------------------------------------------------------------------------
 
-# Each need_* function calls `lack` for what is missing, with a name for people, Debian's packages and Fedora's packages,
-# or `problem` for what no package mends.
+# Each need_* function checks one requirement. It calls `lack` for missing software, with a description, the packages of
+# Debian and the packages of Fedora, and `problem` for what no package can solve.
 lack() {
     MISSING+=("$1")
     DEBIAN+=" $2"
@@ -120,7 +121,7 @@ problem() { PROBLEMS+=("$*"); }
 
 need_rust() {
     local bin=${CARGO_HOME:-${HOME:-/}/.cargo}/bin version
-    # rustup's cargo is newer than the system's.
+    # Prefer rustup's cargo to the older one of the system.
     [ ! -x "$bin/cargo" ] || PATH=$bin:$PATH
     version=$(cargo --version 2>/dev/null | cut -d ' ' -f 2) || version=''
     if [ -n "$version" ] && [ "$(printf '%s\n' "$MIN_RUST" "$version" | sort -V | head -n 1)" = "$MIN_RUST" ]; then
@@ -138,18 +139,18 @@ need_compiler() {
     command -v cc >/dev/null || lack "a C compiler" "gcc libc6-dev" gcc
 }
 
-# TLS to the database.
+# For TLS connections to the database.
 need_openssl() {
     pkg-config --exists openssl 2>/dev/null || lack "OpenSSL's headers" "pkg-config libssl-dev" "pkgconf openssl-devel"
 }
 
-# Prints the major version of the PostgreSQL whose programs are in folder $1.
+# Prints the major version of the PostgreSQL programs in folder $1.
 major_of() {
     [ -x "$1/initdb" ] && [ -x "$1/postgres" ] || return 1
     LC_ALL=C "$1/postgres" --version 2>/dev/null | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p'
 }
 
-# Prints the folder of PostgreSQL's programs: those of major version $1, or the newest if it is empty.
+# Prints the folder with the PostgreSQL programs of major version $1, or with the newest ones if $1 is empty.
 find_postgres() {
     local folder found
     for folder in $(printf '%s\n' /usr/lib/postgresql/*/bin /usr/pgsql-*/bin | sort -rV) \
@@ -163,7 +164,7 @@ find_postgres() {
     return 1
 }
 
-# Sets POSTGRES to the programs that DATA_DIR's cluster was made with, or to the newest for a new one.
+# Sets POSTGRES to the folder with the programs of the cluster's major version, or for a new cluster with the newest ones.
 need_postgres() {
     local major
     major=$(first_line "$DATA_DIR/database/cluster/PG_VERSION")
@@ -174,8 +175,8 @@ need_postgres() {
         return 0
     fi
     lack "PostgreSQL $major, which made the database in $DATA_DIR" "postgresql-$major" "postgresql$major-server"
-    problem "the database in $DATA_DIR needs the programs of PostgreSQL $major. To bring it to another version, install" \
-        "them beside it, or use a machine that has them, and run: ./run.sh backup movies.backup &&" \
+    problem "the database in $DATA_DIR needs the programs of PostgreSQL $major. To move it to another version, install" \
+        "PostgreSQL $major as well, or use a machine that has it, and run: ./run.sh backup movies.backup &&" \
         "mv $DATA_DIR/database $DATA_DIR/database.$major && ./run.sh restore movies.backup"
 }
 
@@ -183,12 +184,12 @@ need_python() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || lack "python3 with virtual environments" python3-venv python3
 }
 
-# The README's tour is run as written.
+# A test executes the commands of the README.
 need_curl() { command -v curl >/dev/null || lack curl curl curl; }
 
 need_wrk() { command -v wrk >/dev/null || lack "wrk, the load generator" wrk wrk; }
 
-# Installs Debian packages if that is possible here without asking anybody.
+# Installs Debian packages if that is possible without a password. Fails if it is not.
 install_packages() {
     local as_root=() hooks status=0
     command -v apt-get >/dev/null || return 1
@@ -197,8 +198,8 @@ install_packages() {
         as_root=(sudo -n)
     fi
     say "installing $*"
-    # Debian's package would make and start a cluster of its own on port 5432. dpkg is given a PATH on which the program
-    # that makes it does nothing: that changes no file of the system's.
+    # Debian's postgresql package would create and start a cluster on port 5432 with pg_createcluster. A program of that
+    # name that does nothing comes first on dpkg's PATH, which needs no change of the system's configuration.
     hooks=$(mktemp -d)
     ln -s /bin/true "$hooks/pg_createcluster"
     chmod 755 "$hooks"
@@ -209,7 +210,7 @@ install_packages() {
     return "$status"
 }
 
-# Prints the one command that installs what is missing, if one does.
+# Prints the command that installs what is missing.
 install_command() {
     local commands=() sudo='sudo ' joined
     ! is_root || sudo=''
@@ -225,14 +226,15 @@ install_command() {
     echo "${joined% && }"
 }
 
-# Calls need_NAME for each NAME, installs what it can without asking, and ends with one message on all that is missing.
+# Calls need_NAME for each NAME and installs the missing packages if it can; otherwise reports everything that is missing
+# at once and exits.
 require() {
     local need attempt list packages
     for attempt in first second; do
         MISSING=() PROBLEMS=() DEBIAN='' FEDORA='' INSTALL_RUST=''
         for need in "$@"; do "need_$need"; done
         [ "$((${#MISSING[@]} + ${#PROBLEMS[@]}))" -gt 0 ] || return 0
-        # Nothing is installed while something stays that no package mends: it is all told at once.
+        # While anything is left that packages cannot solve, install nothing and report everything.
         if [ "$attempt" = second ] || [ -z "$DEBIAN" ] || [ -n "$INSTALL_RUST" ] || [ "${#PROBLEMS[@]}" -gt 0 ]; then
             break
         fi
@@ -245,7 +247,7 @@ require() {
     die "missing: ${list%, }. Install with: $(install_command)"
 }
 
-# The value of flag --$1 among the arguments that follow; empty if it is not there.
+# Prints the value of flag --$1 in the following arguments, or nothing if the flag is absent.
 flag_value() {
     local flag=--$1 value=''
     shift
@@ -259,7 +261,7 @@ flag_value() {
     printf '%s' "$value"
 }
 
-# Whether a socket listens on address $1, as /proc/net/tcp writes it or empty for any, and port $2.
+# Tests whether a socket listens on port $2 of address $1, which is written as in /proc/net/tcp or empty for any address.
 is_listening() {
     { cat /proc/net/tcp /proc/net/tcp6 2>/dev/null || true; } | awk -v address="$1" -v port="$(printf '%04X' "$2")" '
         $4 == "0A" { split($2, own, ":") }
@@ -267,7 +269,7 @@ is_listening() {
         END { exit !found }'
 }
 
-# BIND_ADDRESS is where the service will listen; the program says what is wrong with an address that is none.
+# Checks BIND_ADDRESS, on which the service will listen. Invalid addresses are left for the program to report.
 need_port() {
     local host=${BIND_ADDRESS%:*} port=${BIND_ADDRESS##*:} a b c d address=''
     [[ $port =~ ^[0-9]{1,5}$ ]] && [ "$port" -gt 0 ] || return 0
@@ -275,58 +277,58 @@ need_port() {
         IFS=. read -r a b c d <<<"$host"
         printf -v address '%02X%02X%02X%02X' "$d" "$c" "$b" "$a"
     fi
-    ! is_listening "$address" "$port" || problem "$BIND_ADDRESS is in use by another program: end it, or choose another" \
+    ! is_listening "$address" "$port" || problem "$BIND_ADDRESS is in use by another program: stop it, or choose another" \
         "address with --bind, such as --bind 127.0.0.1:8001"
 }
 
-# Free megabytes of the file system of folder $1, or of where it would be made.
+# Prints the free megabytes in folder $1 or, if it does not exist, in its nearest existing parent.
 free_megabytes() {
     local folder=$1
     until [ -d "$folder" ]; do folder=$(dirname -- "$folder"); done
     df -Pm -- "$folder" | awk 'NR == 2 { print $4 }'
 }
 
-need_room() {
+need_disk_space() {
     local free
     free=$(free_megabytes "$(dirname -- "$BINARY")")
     [ -x "$BINARY" ] || [ "$free" -ge "$BUILD_MEGABYTES" ] ||
-        problem "the build needs $BUILD_MEGABYTES MB in $(dirname -- "$BINARY"), where $free MB are free"
+        problem "the build needs $BUILD_MEGABYTES MB of disk space in $(dirname -- "$BINARY"), where $free MB are free"
     [ -n "${DATABASE_URL:-}" ] && return 0
     free=$(free_megabytes "$DATA_DIR")
     [ -d "$DATA_DIR/database/cluster" ] || [ "$free" -ge "$CLUSTER_MEGABYTES" ] ||
-        problem "a new database needs $CLUSTER_MEGABYTES MB in $DATA_DIR, where $free MB are free"
+        problem "a new database needs $CLUSTER_MEGABYTES MB of disk space in $DATA_DIR, where $free MB are free"
 }
 
-# On a terminal cargo's progress is seen.
+# Shows cargo's progress only on a terminal.
 cargo_build() {
     local quiet=--quiet
     [ ! -t 2 ] || quiet=''
-    # shellcheck disable=SC2086 # no word if it is empty
+    # shellcheck disable=SC2086 # an empty value must add no argument
     cargo build --release --locked $quiet "$@" </dev/null 9>&- || die "the build failed"
 }
 
 build() {
-    [ -x "$BINARY" ] || say "building the program: the first build takes two to four minutes on two cores"
+    [ -x "$BINARY" ] || say "building the service: the first build takes two to four minutes on two cores"
     (cd "$ROOT" && cargo_build)
-    [ -x "$BINARY" ] || die "the build left no $BINARY"
+    [ -x "$BINARY" ] || die "the build did not write $BINARY"
 }
 
-# --- A PostgreSQL cluster of our own ---------------------------------------------------------------------------------
+# --- The PostgreSQL cluster in DATA_DIR --------------------------------------------------------------------------------
 
 first_line() { { head -n 1 -- "$1" | tr -d '\0'; } 2>/dev/null || true; }
 
-# Prints the line of log $1, from byte $2 on, that says why a program failed.
+# Prints the line of log $1 after byte $2 that says why a program failed.
 find_cause() {
     local log=$1 lines cause
-    # What clients are told while it goes down is no cause.
+    # Skip the errors that clients get during a shutdown.
     lines=$(tail -c "+$(($2 + 1))" -- "$log" 2>/dev/null | grep -vE 'the database system is|terminating connection|does not exist') || true
     cause=$(grep -E '(FATAL|PANIC|error):' <<<"$lines" | tail -n 1 | sed -E 's/^.*(FATAL|PANIC): +/\1: /') || true
-    # A few messages of a start have no level.
+    # A few messages at startup have no level.
     [ -n "$cause" ] || cause=$(grep -vE '(LOG|WARNING|ERROR|DETAIL|HINT|STATEMENT|CONTEXT): |^\s' <<<"$lines" | tail -n 1) || true
-    echo "${cause:-it was killed, or logged no error} (log: $log)"
+    echo "${cause:-it was killed, or it logged no error} (log: $log)"
 }
 
-# Makes the cluster in $1 with superuser $2 if there is none. A half-made one never has the final name.
+# Creates the cluster in $1 with superuser $2 unless it exists. The folder gets its final name once it is complete.
 make_cluster() {
     local cluster=$1 superuser=$2 locale
     [ ! -f "$cluster/PG_VERSION" ] || return 0
@@ -336,37 +338,37 @@ make_cluster() {
         as_database rm -rf -- "$cluster.new"
         if as_database "$POSTGRES/initdb" -D "$cluster.new" --username="$superuser" --auth-local=trust --auth-host=reject \
             --encoding=UTF8 --locale="$locale" --data-checksums >"$DATA_DIR/initdb.log" 2>&1; then
-            [ "$locale" != C ] || say "there is no UTF-8 locale: searches will mind the case of letters past ASCII"
-            # shellcheck disable=SC2016 # the inner shell's own
+            [ "$locale" != C ] || say "there is no UTF-8 locale: searches will distinguish upper and lower case outside ASCII"
+            # shellcheck disable=SC2016 # expanded by the inner shell
             as_database sh -c 'echo "include '\''movies-api.conf'\''" >>"$1/postgresql.conf" && mv -- "$1" "$2"' sh \
                 "$cluster.new" "$cluster"
             return
         fi
-        # Another locale mends nothing else.
+        # Another locale solves no other error.
         grep -q 'invalid locale name' "$DATA_DIR/initdb.log" || break
     done
-    die "the database could not be made: $(find_cause "$DATA_DIR/initdb.log" 0)"
+    die "the database cannot be created: $(find_cause "$DATA_DIR/initdb.log" 0)"
 }
 
-# The postmaster of the cluster in $1, if it runs.
+# Prints the process id of the postmaster of the cluster in $1; fails if none is running.
 find_postmaster() {
     local postmaster
     postmaster=$(first_line "$1/postmaster.pid")
-    is_ours "$postmaster" postgres && echo "$postmaster"
+    process_matches "$postmaster" postgres && echo "$postmaster"
 }
 
-# Writes standard input to file $1 of a cluster, as its owner: root follows no link that is there.
+# Writes standard input to file $1 of a cluster as its owner, so that root follows no symbolic link in the owner's folder.
 write_file() {
-    # shellcheck disable=SC2016 # the inner shell's own
+    # shellcheck disable=SC2016 # expanded by the inner shell
     as_database sh -c 'cat >"$1.new" && mv -- "$1.new" "$1"' sh "$1"
 }
 
-# Sets SOCKETS to the folder of the cluster's socket, which gets mode $1.
-make_sockets() {
+# Creates the folder of the cluster's socket with mode $1, and sets SOCKETS to it.
+make_socket_folder() {
     SOCKETS=$DATA_DIR/sockets
-    # A socket's path has room for 107 bytes, and its name takes 14 of them.
+    # The path of a socket has at most 107 bytes, of which its file name takes 14.
     if [ "${#SOCKETS}" -gt 90 ]; then
-        remove_sockets
+        remove_socket_folder
         SOCKETS=$(mktemp -d /tmp/movies-api.XXXXXX)
         echo "$SOCKETS" >"$DATA_DIR/sockets.path"
     fi
@@ -375,35 +377,35 @@ make_sockets() {
     chmod "$1" "$SOCKETS"
 }
 
-# Removes the folder in /tmp that this or an earlier start made.
-remove_sockets() {
+# Removes the socket folder in /tmp that this or an earlier start created.
+remove_socket_folder() {
     local folder
     folder=$(first_line "$DATA_DIR/sockets.path")
     [[ ! $folder =~ ^/tmp/movies-api\.[A-Za-z0-9]{6}$ ]] || rm -rf -- "$folder"
     rm -f -- "$DATA_DIR/sockets.path"
 }
 
-# Starts the cluster in $1 with the further settings in $2. Sets POSTMASTER to its process. Fails if it does
-# not accept connections; CAUSE then says why. The sockets' folder is there already.
+# Starts the cluster in $1 with the settings in $2, and sets POSTMASTER to its process id. If it does not accept
+# connections within two minutes, fails and sets CAUSE to the reason. The folder SOCKETS has to exist.
 start_cluster() {
-    local cluster=$1 further=${2:-} log=$1/server.log offset former
-    # Left behind by a run.sh that was killed.
+    local cluster=$1 settings=${2:-} log=$1/server.log offset old
+    # A run.sh that was killed leaves its cluster running.
     stop_cluster "$cluster"
-    former=$(first_line "$cluster/postmaster.pid")
-    # PostgreSQL takes a postmaster that was killed and not reaped yet for one that runs.
+    old=$(first_line "$cluster/postmaster.pid")
+    # PostgreSQL refuses to start while the old postmaster exists, even if it was killed and its parent has not reaped it.
     for _ in $(seq 100); do
-        if [ -z "$former" ] || ! kill -0 "$former" 2>/dev/null || [ -n "$(command_line "$former")" ]; then break; fi
+        if [ -z "$old" ] || ! kill -0 "$old" 2>/dev/null || [ -n "$(command_line "$old")" ]; then break; fi
         sleep 0.1 9>&-
     done
     write_file "$cluster/movies-api.conf" <<END
 listen_addresses = ''
 unix_socket_directories = '"${SOCKETS//\'/\'\'}"'
-$further
+$settings
 END
     offset=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
-    # A process group of its own: a Ctrl-C reaches the service first.
+    # In a process group of its own, so that Ctrl-C does not stop PostgreSQL before the service.
     set -m
-    # shellcheck disable=SC2016 # the inner shell's own
+    # shellcheck disable=SC2016 # expanded by the inner shell
     (cd / && exec env LC_ALL=C "${AS_DATABASE[@]}" sh -c 'exec "$0" -D "$1" >>"$1/server.log" 2>&1' \
         "$POSTGRES/postgres" "$cluster" </dev/null >/dev/null 2>&1 9>&-) &
     POSTMASTER=$!
@@ -418,19 +420,19 @@ END
     return 1
 }
 
-# Ends the cluster in $1 within a minute; a crash recovery follows at the next start if it takes longer.
+# Stops the cluster in $1. If that takes longer than a minute, the next start does a crash recovery.
 stop_cluster() {
     local postmaster
     postmaster=$(find_postmaster "$1") || return 0
     kill -INT "$postmaster" 2>/dev/null || return 0
     for _ in $(seq 600); do
-        is_ours "$postmaster" postgres || return 0
+        process_matches "$postmaster" postgres || return 0
         sleep 0.1 9>&-
     done
     kill -QUIT "$postmaster" 2>/dev/null || true
 }
 
-# How a client names database $3 as role $2 at the socket in folder $1.
+# Prints the connection string for database $3 as role $2 through the socket in folder $1.
 conninfo() {
     local quoted=${1//\\/\\\\}
     echo "host='${quoted//\'/\\\'}' user=$2 dbname=$3"
@@ -438,11 +440,11 @@ conninfo() {
 
 query() { "$POSTGRES/psql" -X -q -A -t -v ON_ERROR_STOP=1 -d "$1" -c "$2" </dev/null; }
 
-# The service's role: it owns its database and is no superuser. The superuser is postgres; in clusters that earlier
-# versions made, whose service was the superuser, it is movies.
+# The role of the service, which owns the database and is not a superuser. The superuser is postgres, or movies in
+# clusters of earlier versions, in which the service used that role.
 SERVICE_ROLE=movies_api
 
-# Writes who may connect to the cluster in $1 as which role: the kernel tells PostgreSQL the user of each connection.
+# Writes the rules for which system user may connect to the cluster in $1 as which role (peer authentication).
 write_access_rules() {
     local cluster=$1 user
     write_file "$cluster/movies-api.hba" <<END
@@ -459,8 +461,8 @@ END
     } | write_file "$cluster/movies-api.ident"
 }
 
-# Gives the database and everything in it that is no extension's to SERVICE_ROLE, in one transaction.
-HAND_OVER="
+# Makes SERVICE_ROLE the owner of the database and of everything in it that no extension owns, in one transaction.
+CHANGE_OWNER="
 do \$\$
 declare
     role constant regrole := '$SERVICE_ROLE';
@@ -480,7 +482,7 @@ begin
             and not exists (select from pg_depend
                 where classid = 'pg_proc'::regclass and objid = pg_proc.oid and deptype = 'e')
         union all
-        -- Since PostgreSQL 15 it belongs to the database's owner as it is.
+        -- Since PostgreSQL 15 the owner of the database owns this schema from the beginning.
         select format('alter schema public owner to %s', role)
         from pg_namespace where nspname = 'public' and nspowner = 10
     loop
@@ -490,48 +492,34 @@ begin
 end
 \$\$"
 
-# Makes the database in the running cluster if there is none, and sees to it that SERVICE_ROLE owns it. Sets
-# SUPERUSER_URL to the database as the superuser reaches it.
+# Creates the database in the running cluster unless it exists, and makes SERVICE_ROLE its owner.
 prepare_database() {
     local superuser maintenance
     for superuser in postgres movies; do
         maintenance=$(conninfo "$SOCKETS" "$superuser" postgres)
         query "$maintenance" "select" >/dev/null 2>&1 && break
     done
-    SUPERUSER_URL=$(conninfo "$SOCKETS" "$superuser" movies)
     [ -n "$(query "$maintenance" "select oid from pg_roles where rolname = '$SERVICE_ROLE'")" ] ||
         query "$maintenance" "create role $SERVICE_ROLE login"
     [ -n "$(query "$maintenance" "select oid from pg_database where datname = 'movies'")" ] ||
         query "$maintenance" "create database movies"
     [ -n "$(query "$maintenance" "select oid from pg_database where datname = 'movies' and datdba = '$SERVICE_ROLE'::regrole")" ] ||
-        query "$SUPERUSER_URL" "$HAND_OVER"
-    # A function that migration V7 makes has this setting, which only a superuser may give it, or who was granted it.
-    is_before_15 || query "$SUPERUSER_URL" "grant set on parameter movies_api.cuts_shelf_parts to $SERVICE_ROLE"
+        query "$(conninfo "$SOCKETS" "$superuser" movies)" "$CHANGE_OWNER"
 }
 
-# Whether the cluster's PostgreSQL cannot grant settings.
-is_before_15() { [ "$(first_line "$DATA_DIR/database/cluster/PG_VERSION")" -lt 15 ]; }
-
-# Applies the migrations, before PostgreSQL 15 alone, as the superuser, for the setting that V7 gives to a function.
-migrate_before_15() {
-    is_before_15 || return 0
-    DATABASE_URL=$SUPERUSER_URL "$BINARY" migrate >&2 9>&- || die "the migrations could not be applied"
-    query "$SUPERUSER_URL" "$HAND_OVER"
-}
-
-# Makes and starts the cluster of DATA_DIR until run.sh ends, and sets DATABASE_URL to its database, made if there is none.
+# Starts the cluster of DATA_DIR until run.sh exits, and sets DATABASE_URL to its database. Creates what does not exist.
 open_cluster() {
     local cluster=$DATA_DIR/database/cluster
     make_cluster "$cluster" postgres
-    trap 'stop_cluster "$DATA_DIR/database/cluster"; remove_sockets' EXIT
-    # Where earlier versions had the sockets.
+    trap 'stop_cluster "$DATA_DIR/database/cluster"; remove_socket_folder' EXIT
+    # Earlier versions had the socket in this folder.
     rm -rf -- "$DATA_DIR/database/sockets"
-    # The service may be another user; whoever connects is told from others by the kernel.
-    make_sockets "$(is_root && echo 711 || echo 700)"
+    # The service may run as another user, who has to enter the folder; peer authentication controls who can connect.
+    make_socket_folder "$(is_root && echo 711 || echo 700)"
     write_access_rules "$cluster"
     for _ in $(seq 10); do
         ! start_own_cluster || break
-        # Sessions of a postmaster that was killed end within moments.
+        # The sessions of a postmaster that was killed exit soon after it.
         [[ $CAUSE == *'still in use'* ]] || die "the database does not start: $CAUSE"
         sleep 1
     done
@@ -542,8 +530,8 @@ open_cluster() {
 
 start_own_cluster() {
     local cluster=$DATA_DIR/database/cluster
-    # PostgreSQL looks once a minute by default which tables are due, time enough for searches to become twice as slow
-    # while movies are added at full speed.
+    # By default autovacuum checks the tables once a minute. While movies are added at full speed, searches become up to
+    # twice as slow in that time.
     start_cluster "$cluster" "hba_file = '${cluster//\'/\'\'}/movies-api.hba'
 ident_file = '${cluster//\'/\'\'}/movies-api.ident'
 autovacuum_naptime = 5s"
@@ -551,36 +539,39 @@ autovacuum_naptime = 5s"
 
 # --- serve and stop --------------------------------------------------------------------------------------------------
 
-keep_secret_key() {
+# Sets SECRET_KEY to the key in DATA_DIR, which is created once.
+load_secret_key() {
     local file=$DATA_DIR/secret_key
     if [ ! -s "$file" ]; then
         (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$file.new" && mv -- "$file.new" "$file") ||
-            die "the secret key cannot be kept in $DATA_DIR"
+            die "the secret key cannot be written to $DATA_DIR"
     fi
     SECRET_KEY=$(cat -- "$file") || die "the secret key in $DATA_DIR cannot be read"
     export SECRET_KEY
 }
 
-# The command line of process $1. One that was killed and not reaped yet is dead: it has none.
+# Prints the command line of process $1: nothing for a process that has ended and waits for its parent.
 command_line() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline"; }
 
-# Whether process $1 is alive and its command line contains $2: a number in an old file may be anybody's by now.
-is_ours() { [ -n "$1" ] && command_line "$1" | grep -qF -- "$2"; }
+# Tests whether process $1 is alive and its command line contains $2. Without the second test, a process id in an old
+# file might belong to another program.
+process_matches() { [ -n "$1" ] && command_line "$1" | grep -qF -- "$2"; }
 
-# Makes DATA_DIR, and locks it for as long as this run.sh runs.
+# Creates DATA_DIR, and locks it until run.sh exits.
 prepare_data_dir() {
-    # Root's umask may close what the two users have to enter.
+    # With root's own umask the other two users might be unable to enter the folder.
     (! is_root || umask 022; mkdir -p -- "$DATA_DIR") 2>/dev/null ||
-        die "cannot make $DATA_DIR: set DATA_DIR to a folder that can be written"
+        die "cannot create $DATA_DIR: set DATA_DIR to a writable folder"
     DATA_DIR=$(cd -- "$DATA_DIR" && pwd)
-    (: >>"$DATA_DIR/lock") 2>/dev/null || die "cannot write in $DATA_DIR: set DATA_DIR to a folder that can be written"
+    (: >>"$DATA_DIR/lock") 2>/dev/null || die "cannot write to $DATA_DIR: set DATA_DIR to a writable folder"
     exec 9>>"$DATA_DIR/lock"
-    ! command -v flock >/dev/null || flock -n 9 || die "another run.sh is using $DATA_DIR: './run.sh stop' ends it"
-    ! is_ours "$(first_line "$DATA_DIR/server.pid")" movies-api ||
-        die "a server (process $(first_line "$DATA_DIR/server.pid")) was left behind: './run.sh stop' ends it"
+    ! command -v flock >/dev/null || flock -n 9 || die "another run.sh is using $DATA_DIR: stop it with './run.sh stop'"
+    ! process_matches "$(first_line "$DATA_DIR/server.pid")" movies-api ||
+        die "process $(first_line "$DATA_DIR/server.pid") of an earlier run is still serving: stop it with './run.sh stop'"
 }
 
-# Sets PROGRAM to what SERVICE_USER can run: a copy in DATA_DIR where the build is in a folder that it cannot enter.
+# Sets PROGRAM to the executable that SERVICE_USER can run: BINARY, or a copy in DATA_DIR if that user cannot enter the
+# folder of BINARY.
 choose_program() {
     PROGRAM=$BINARY
     if is_root && ! as_service test -x "$BINARY"; then
@@ -588,13 +579,13 @@ choose_program() {
         install -m 755 -- "$BINARY" "$PROGRAM.new"
         mv -- "$PROGRAM.new" "$PROGRAM"
     fi
-    # A port below 1024 is the one thing that needs a privilege.
+    # Only a port below 1024 needs a privilege.
     if is_root && [[ ${BIND_ADDRESS##*:} =~ ^([1-9][0-9]{0,2}|10[01][0-9]|102[0-3])$ ]]; then
         AS_SERVICE=("${AS_SERVICE[@]:0:${#AS_SERVICE[@]}-1}" --inh-caps=+net_bind_service --ambient-caps=+net_bind_service --)
     fi
 }
 
-# The port that process $1 listens on; fails if there is none yet.
+# Prints the TCP port on which process $1 listens; fails if there is none yet.
 listening_port() {
     local sockets port
     sockets=$(find "/proc/$1/fd" -lname 'socket:*' -printf '%l ' 2>/dev/null | tr -dc '0-9 ')
@@ -604,7 +595,7 @@ listening_port() {
     [ -n "$port" ] && echo "$((16#$port))"
 }
 
-# Says where the service is, once process $1 listens.
+# Waits until process $1 listens, and prints the address of the service.
 announce() {
     local host=${BIND_ADDRESS%:*} port
     until port=$(listening_port "$1"); do
@@ -615,32 +606,33 @@ announce() {
     say "ready; open http://$host:$port/api/v1/docs/"
 }
 
-# Starts PostgreSQL again after it ended by itself, at most five times in a row; a minute of running ends the row.
-revive_cluster() {
+# Restarts PostgreSQL after it has ended, unless the service (process $1) ended too. Fails after five restarts in a row;
+# a minute of running resets the count.
+restart_cluster() {
     [ "$((SECONDS - STARTED))" -lt 60 ] || RESTARTS=0
     while [ "$RESTARTS" -lt 5 ] && [ -z "$STOPPING" ] && kill -0 "$1" 2>/dev/null; do
         RESTARTS=$((RESTARTS + 1))
-        say "PostgreSQL has ended: $CAUSE. Starting it again ($RESTARTS of 5)"
+        say "PostgreSQL has ended: $CAUSE. Restarting it ($RESTARTS of 5)"
         ! start_own_cluster || return 0
-        # A disk that was full for a moment, or a child of the former postmaster that still ends.
+        # The cause may pass: a full disk, or a child of the old postmaster that is still exiting.
         sleep "$RESTARTS"
     done
     return 1
 }
 
-# Waits until the service, process $1, ends, and keeps PostgreSQL running meanwhile. Fails if that cannot be.
-watch() {
+# Waits until the service (process $1) ends, and restarts PostgreSQL as needed. Fails if PostgreSQL cannot be restarted.
+supervise() {
     local server=$1 log=$DATA_DIR/database/cluster/server.log offset
     RESTARTS=0
     offset=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
     while kill -0 "$server" 2>/dev/null; do
         if [ -z "$STOPPING" ] && [ -n "${POSTMASTER:-}" ] && ! kill -0 "$POSTMASTER" 2>/dev/null; then
             CAUSE=$(find_cause "$log" "$offset")
-            revive_cluster "$server" || return 1
+            restart_cluster "$server" || return 1
             offset=$(stat -c %s -- "$log" 2>/dev/null || echo 0)
         else
-            # A signal ends the wait early. No command stands between the looks above and the wait, since bash forgets at
-            # each that a child has ended.
+            # A signal interrupts the wait. No command may come between the checks above and the wait: at each command
+            # bash forgets which children have ended.
             wait -n "$server" ${POSTMASTER:+"$POSTMASTER"} 2>/dev/null || true
         fi
     done
@@ -654,25 +646,25 @@ serve() {
     choose_data_dir
     prepare_data_dir
     if [ -n "$DATABASE_URL" ]; then
-        require rust compiler openssl port room
+        require rust compiler openssl port disk_space
     else
-        require rust compiler openssl postgres port room
-        # The package may just have made the user postgres.
+        require rust compiler openssl postgres port disk_space
+        # The package that `require` installed may have created the user postgres.
         choose_users
     fi
     build
     case " $* " in *' --help '* | *' -h '* | *' --version '* | *' -V '*) exec "$BINARY" serve "$@" ;; esac
-    [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || keep_secret_key
+    [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || load_secret_key
     trap 'exit 143' INT TERM HUP
     if [ -z "$DATABASE_URL" ]; then
         open_cluster
-        migrate_before_15
     fi
     choose_program
-    # glibc would give the threads eight arenas a core, and each keeps what its busiest moment took.
+    # By default glibc makes up to eight malloc arenas per core, each of which keeps the memory of its busiest moment.
     export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-4} DATABASE_URL
     STOPPING=''
-    # A process group of its own: a Ctrl-C reaches the server once, from here, and not a second time from the terminal.
+    # In a process group of its own, so that Ctrl-C sends the server one signal, from here, and not another from the
+    # terminal.
     set -m
     "${AS_SERVICE[@]}" "$PROGRAM" serve "$@" 9>&- &
     server=$!
@@ -681,7 +673,7 @@ serve() {
     echo "$server" >"$DATA_DIR/server.pid"
     echo "$$" >"$DATA_DIR/run.pid"
     announce "$server"
-    if ! watch "$server" && [ -z "$STOPPING" ]; then
+    if ! supervise "$server" && [ -z "$STOPPING" ]; then
         say "PostgreSQL does not stay up: $CAUSE"
         kill -TERM "$server" 2>/dev/null || true
         STOPPING=failed
@@ -695,48 +687,48 @@ serve() {
     exit "$status"
 }
 
-# Ends process $1, if its command line contains $2, within 30 seconds.
-end_process() {
-    is_ours "$1" "$2" || return 1
+# Stops process $1 and waits up to 30 seconds for its end. Fails if no such process has $2 in its command line.
+stop_process() {
+    process_matches "$1" "$2" || return 1
     kill -TERM "$1"
     for _ in $(seq 300); do
-        is_ours "$1" "$2" || return 0
+        process_matches "$1" "$2" || return 0
         sleep 0.1 9>&-
     done
-    die "process $1 does not end"
+    die "process $1 did not end within 30 s"
 }
 
 stop() {
     choose_data_dir
-    [ -d "$DATA_DIR" ] || die "nothing was started for $DATA_DIR"
+    [ -d "$DATA_DIR" ] || die "nothing is running for $DATA_DIR, which does not exist"
     DATA_DIR=$(cd -- "$DATA_DIR" && pwd)
     local stopped=()
-    ! end_process "$(first_line "$DATA_DIR/run.pid")" run.sh || stopped+=("the service")
-    # What only a killed run.sh leaves behind:
-    ! end_process "$(first_line "$DATA_DIR/server.pid")" movies-api || stopped+=("its server")
+    ! stop_process "$(first_line "$DATA_DIR/run.pid")" run.sh || stopped+=("the service")
+    # These run without run.sh only if run.sh was killed.
+    ! stop_process "$(first_line "$DATA_DIR/server.pid")" movies-api || stopped+=("its server")
     rm -f -- "$DATA_DIR/run.pid" "$DATA_DIR/server.pid"
     if find_postmaster "$DATA_DIR/database/cluster" >/dev/null; then
         stop_cluster "$DATA_DIR/database/cluster"
         stopped+=("its database")
     fi
-    remove_sockets
-    [ "${#stopped[@]}" -gt 0 ] || die "nothing runs for $DATA_DIR"
+    remove_socket_folder
+    [ "${#stopped[@]}" -gt 0 ] || die "nothing is running for $DATA_DIR"
     printf -v stopped '%s, ' "${stopped[@]}"
     say "stopped ${stopped%, }"
 }
 
-# --- The program's own commands, psql, backup and restore ------------------------------------------------------------
+# --- The program's own commands, psql, backup and restore --------------------------------------------------------------
 
-# Sets DATABASE_URL, unless it is set, to the database of DATA_DIR, which is started for as long as this takes if the
-# service does not run. It is made only if $1 says so.
-reach_database() {
+# Unless DATABASE_URL is set, sets it to the database of DATA_DIR. If the cluster is not running, starts it until run.sh
+# exits. Creates a missing cluster only if $1 is `create`.
+connect_database() {
     [ -z "${DATABASE_URL:-}" ] || return 0
     local cluster=$DATA_DIR/database/cluster role
-    [ -f "$cluster/PG_VERSION" ] || [ "${1:-}" = make ] ||
-        die "there is no database in $DATA_DIR, and DATABASE_URL is not set: './run.sh' makes one"
+    [ -f "$cluster/PG_VERSION" ] || [ "${1:-}" = create ] ||
+        die "there is no database in $DATA_DIR, and DATABASE_URL is not set: './run.sh' creates one"
     if find_postmaster "$cluster" >/dev/null; then
         SOCKETS=$(sed -n 5p "$cluster/postmaster.pid")
-        # movies: the service was started by an earlier version.
+        # A cluster that an earlier version started has only the role movies.
         for role in "$SERVICE_ROLE" movies; do
             DATABASE_URL=$(conninfo "$SOCKETS" "$role" movies)
             query "$DATABASE_URL" "select" >/dev/null 2>&1 && break
@@ -748,33 +740,32 @@ reach_database() {
     fi
 }
 
-# Runs the program's command COMMAND with these arguments on DATA_DIR's database and with its key.
+# Runs COMMAND, a command of the program, with these arguments and with the database and secret key of DATA_DIR.
 run_program() {
     local status=0
     choose_data_dir
     case " $COMMAND $* " in
         ' print '* | ' completions '* | *' --help '* | *' -h '*)
-            require rust compiler openssl room
+            require rust compiler openssl disk_space
             build
             exec "$BINARY" "$COMMAND" "$@"
             ;;
     esac
     DATABASE_URL=${DATABASE_URL:-$(flag_value database-url "$@")}
     if [ -n "$DATABASE_URL" ]; then
-        require rust compiler openssl room
+        require rust compiler openssl disk_space
         export DATABASE_URL
     else
-        require rust compiler openssl postgres room
+        require rust compiler openssl postgres disk_space
         choose_users
     fi
     build
     trap 'exit 143' INT TERM HUP
     case $COMMAND in
-        migrate | import-django) reach_database make ;;
-        *) reach_database ;;
+        migrate | import-django) connect_database create ;;
+        *) connect_database ;;
     esac
-    [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || [ ! -d "$DATA_DIR" ] || keep_secret_key
-    [ "$COMMAND" != migrate ] || [ -z "${SUPERUSER_URL:-}" ] || migrate_before_15
+    [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || [ ! -d "$DATA_DIR" ] || load_secret_key
     "$BINARY" "$COMMAND" "$@" 9>&- || status=$?
     exit "$status"
 }
@@ -783,21 +774,22 @@ open_psql() {
     local status=0
     choose_data_dir
     require postgres
-    reach_database
-    # Ctrl-C is psql's own.
+    connect_database
+    # Leave Ctrl-C to psql.
     trap : INT
     "$POSTGRES/psql" -d "$DATABASE_URL" "$@" 9>&- || status=$?
     exit "$status"
 }
 
-# FILE holds either all of the older backup or all of the new one, and is its owner's alone: password hashes are in it.
+# Writes a backup to file $1, which is replaced only by a complete backup. Only its owner may read it, because it contains
+# password hashes.
 backup() {
     local file=$1
-    [ ! -d "$file" ] || die "$file is a folder: name a file in it"
+    [ ! -d "$file" ] || die "$file is a folder: give the name of a file"
     choose_data_dir
     require postgres
     trap 'exit 143' INT TERM HUP
-    reach_database
+    connect_database
     rm -f -- "$file.new"
     if ! (umask 077 && "$POSTGRES/pg_dump" --format=custom --file="$file.new" --dbname="$DATABASE_URL" 9>&-); then
         rm -f -- "$file.new"
@@ -807,62 +799,59 @@ backup() {
     say "wrote $file"
 }
 
-# Fails if the service, or anybody else, is at the database: PostgreSQL's own workers show no user.
-refuse_company() {
+# Exits if the service or any other client is connected to the database. PostgreSQL's own workers have no user name.
+require_no_sessions() {
     local others
     others=$(query "$DATABASE_URL" "select count(*) from pg_stat_activity
         where datname = current_database() and usename is not null and pid <> pg_backend_pid()") || die "nothing was changed"
     [ "$others" = 0 ] || die "the database is in use ($others sessions): stop the service first"
 }
 
-# Prints what empties the database, if there is something in it and, where it has users, if $1 says so.
-emptying() {
+# Prints the statements that empty the database, or nothing if it is empty. Exits if it has users, unless $1 is --replace.
+print_drop_statements() {
     local users=0
     [ "$(query "$DATABASE_URL" "select to_regclass('users') is not null")" = t ] || return 0
     users=$(query "$DATABASE_URL" "select count(*) from users") || return 1
     [ "$users" = 0 ] || [ "$1" = --replace ] ||
-        die "the database has $users users: './run.sh restore --replace FILE' gives them up for those in FILE"
+        die "the database has $users users: './run.sh restore --replace FILE' replaces them with those in FILE"
     echo "drop schema public cascade; create schema public;"
 }
 
-# Brings back $2, with $1 `--replace` in the place of what is there. All of it in one transaction: psql is told to
-# commit only after all of FILE was read, and at its own first error it ends. Rows come before triggers, so that the
-# kept counts are those of the backup.
+# Restores the backup $2; if $1 is --replace, it replaces the users and movies in the database. Everything happens in one
+# transaction: psql ends at the first error, and gets the `commit` only after all of the file has been read. The rows come
+# before the triggers, so that the counts of movies are those of the backup.
 restore() {
-    local replace=$1 file=$2 empty url
+    local replace=$1 file=$2 drop
     choose_data_dir
     require postgres
     choose_users
     "$POSTGRES/pg_restore" --file=- -- "$file" | grep '^COPY public.movie_counts ' >/dev/null ||
-        die "$file is not a whole backup of this service: nothing was changed"
+        die "$file is not a complete backup of this service: nothing was changed"
     trap 'exit 143' INT TERM HUP
     if [ -z "${DATABASE_URL:-}" ]; then
         prepare_data_dir
         open_cluster
     fi
-    url=$DATABASE_URL
-    if [ -n "${SUPERUSER_URL:-}" ] && is_before_15; then url=$SUPERUSER_URL; fi
-    refuse_company
-    empty=$(emptying "$replace") || exit 1
+    require_no_sessions
+    drop=$(print_drop_statements "$replace") || exit 1
     {
-        echo "begin; set client_min_messages = warning; $empty"
+        echo "begin; set client_min_messages = warning; $drop"
         "$POSTGRES/pg_restore" --no-owner --no-privileges --no-comments --file=- -- "$file" && echo "commit;"
-    } | "$POSTGRES/psql" -X -q -v ON_ERROR_STOP=1 -d "$url" >/dev/null || die "nothing was changed"
-    [ "$url" = "$DATABASE_URL" ] || query "$url" "$HAND_OVER"
-    # Statistics, and the pages that a list need not visit, are not in a backup.
+    } | "$POSTGRES/psql" -X -q -v ON_ERROR_STOP=1 -d "$DATABASE_URL" >/dev/null || die "nothing was changed"
+    # A backup contains neither the planner's statistics nor the visibility map, which index-only scans need.
     query "$DATABASE_URL" "vacuum (analyze) users, movies"
-    say "brought back $(query "$DATABASE_URL" "select count(*) || ' users, ' || coalesce(sum(movie_count), 0) || ' movies' from users")"
+    say "restored $(query "$DATABASE_URL" "select count(*) || ' users, ' || coalesce(sum(movie_count), 0) || ' movies' from users")"
 }
 
 # --- test --------------------------------------------------------------------------------------------------------------
 
-# A cluster for the time of a test or a benchmark; DATA_DIR is then a folder that goes with it.
+# Starts a cluster with the settings $1 for a test or a benchmark, in a new DATA_DIR that is deleted with it.
 start_throwaway_cluster() {
     DATA_DIR=$(mktemp -d /tmp/movies-api-test.XXXXXX)
     chmod 711 "$DATA_DIR"
     choose_users
     make_cluster "$DATA_DIR/database/cluster" movies
-    make_sockets 700
+    make_socket_folder 700
     start_cluster "$DATA_DIR/database/cluster" "max_connections = 300
 $1" || die "the database does not start: $CAUSE"
     TEST_DATABASE_URL=$(conninfo "$SOCKETS" movies postgres)
@@ -870,7 +859,7 @@ $1" || die "the database does not start: $CAUSE"
     export TEST_DATABASE_URL MOVIES_API_BINARY
 }
 
-end_throwaway_cluster() {
+remove_throwaway_cluster() {
     [ -z "${SERVER:-}" ] || kill "$SERVER" 2>/dev/null || true
     stop_cluster "$DATA_DIR/database/cluster"
     rm -rf -- "$DATA_DIR" "${SOCKETS:-$DATA_DIR}"
@@ -878,7 +867,7 @@ end_throwaway_cluster() {
 
 is_ci() { [ "${CI:-}" = true ]; }
 
-# Adds what a stage counted, and says it. A stage that counted nothing did not run, which is a failure.
+# Adds the results of a stage to the totals. A stage without passed or failed tests did not run, which is a failure.
 count_stage() {
     local name=$1 passed=${2:-0} failed=${3:-0} skipped=${4:-0}
     [ "$((passed + failed))" -gt 0 ] || failed=1
@@ -886,7 +875,7 @@ count_stage() {
     STAGES+="$(printf '%-28s %5d passed %3d failed %3d skipped' "$name" "$passed" "$failed" "$skipped")"$'\n'
 }
 
-# The sum of the numbers before word $2 in the closing lines of log $1 that match $3.
+# Prints the sum of the numbers before the word $2 in those lines of log $1 that match $3.
 sum_counts() { (grep -E "$3" "$1" | grep -oE "[0-9]+ $2" || true) | awk '{ sum += $1 } END { print sum + 0 }'; }
 
 test_rust() {
@@ -896,7 +885,7 @@ test_rust() {
         "$(($(sum_counts "$log" failed '^test result') + status))" "$(sum_counts "$log" ignored '^test result')"
 }
 
-# Makes the virtual environment $1 with the packages of $2, a file in tests/, unless it has them.
+# Creates the virtual environment $1 with the packages of tests/$2 unless it exists and is up to date.
 make_venv() {
     local venv=$1 requirements=$ROOT/tests/$2 wanted
     wanted=$(cat "$ROOT"/tests/requirements*.txt | cksum)
@@ -907,7 +896,7 @@ make_venv() {
     echo "$wanted" >"$venv/wanted"
 }
 
-# Counts a stage by the closing line of pytest's log $2, and by its exit status $3.
+# Adds the results of stage $1 from the last line of pytest's log $2 and its exit status $3.
 count_pytest() {
     local name=$1 log=$2 status=$3 failed
     tail -n 1 "$log" >"$log.end"
@@ -924,7 +913,8 @@ test_python() {
     count_pytest "pytest, own servers" "$log" "$status"
 }
 
-# Starts the service on a new database $1 of the throwaway cluster, with the settings that follow; sets SERVER and BASE.
+# Starts the service on a new database $1 of the throwaway cluster, with the following settings. Sets SERVER to its
+# process id and BASE to its URL.
 start_test_server() {
     local name=$1 log=$DATA_DIR/$1.log
     shift
@@ -948,8 +938,8 @@ stop_test_server() {
     SERVER=''
 }
 
-# The suite as a user runs it, against a service with default settings: see "Developing" in README.md. CI runs it in a new
-# virtual environment on port 8000, exactly as the README says; elsewhere that port may be in use, so any free one is taken.
+# Runs pytest as "Contributing" in README.md describes it, against a service with default settings. CI uses a new virtual
+# environment and port 8000, as the README does; outside CI that port may be in use, so the service takes a free one.
 test_service() {
     local log=$DATA_DIR/suite.log venv=$ROOT/target/service-venv port=0 status=0 movies
     if is_ci; then
@@ -974,7 +964,7 @@ test_service() {
     count_pytest "pytest, service in use" "$log" "$status"
 }
 
-# The recorded cases of the service that this one replaces.
+# Runs the requests that were recorded from the Django service.
 test_contract() {
     local visibility=$1 log=$DATA_DIR/contract.$1.log key=a-key-of-the-contract-alone-0123456789
     start_test_server "contract_$visibility" BIND=127.0.0.1:0 "SECRET_KEY=$key" BCRYPT_COST=4 "MOVIES_VISIBILITY=$visibility"
@@ -987,15 +977,15 @@ test_contract() {
 
 run_tests() {
     ! is_ci || ! (: <>/dev/tcp/127.0.0.1/8000) 2>/dev/null ||
-        die "port 8000 of 127.0.0.1 is in use, and CI runs the suite against a service on it: stop what listens there"
-    # The throwaway cluster's folder will be there.
+        die "port 8000 of 127.0.0.1 is in use, but CI tests a service on it: stop the program that listens there"
+    # Disk space is checked where the throwaway cluster will be.
     DATA_DIR=/tmp BUILD_MEGABYTES=6000
-    require rust compiler openssl postgres room python curl
+    require rust compiler openssl postgres disk_space python curl
     build
     PASSED=0 FAILED=0 SKIPPED=0 STAGES=''
     trap 'exit 143' INT TERM HUP
-    trap end_throwaway_cluster EXIT
-    # What a test writes need not outlive the machine.
+    trap remove_throwaway_cluster EXIT
+    # Test data need not survive a power failure.
     start_throwaway_cluster 'fsync = off'
     test_rust
     test_python "$@"
@@ -1003,7 +993,7 @@ run_tests() {
     test_contract own
     test_contract shared
     printf '\n%s\n%d passed, %d failed, %d skipped\n' "$STAGES" "$PASSED" "$FAILED" "$SKIPPED"
-    ! is_ci || [ "$SKIPPED" = 0 ] || die "CI has to run every test: $SKIPPED were skipped"
+    ! is_ci || [ "$SKIPPED" = 0 ] || die "CI has to run every test, but $SKIPPED were skipped"
     [ "$FAILED" = 0 ]
 }
 
@@ -1011,16 +1001,16 @@ run_tests() {
 
 run_bench() {
     DATA_DIR=/tmp
-    require rust compiler openssl postgres room wrk
+    require rust compiler openssl postgres disk_space wrk
     build
     local bench=$ROOT/target/bench
     (cd "$ROOT/tests/bench" && cargo_build --target-dir "$bench")
     case " $* " in *" --help "*) exec "$bench/release/movies-bench" "$@" ;; esac
     trap 'exit 143' INT TERM HUP
-    trap end_throwaway_cluster EXIT
-    # Nothing tidies up while a route is measured: the bench does it in between. What autovacuum does is measured too: for
-    # that the bench turns it on, with the interval that `serve` gives a cluster of its own. Checkpoints run in between,
-    # too, so full-page images, which a server spreads over minutes, would all be written within two seconds.
+    trap remove_throwaway_cluster EXIT
+    # The bench runs vacuum and checkpoints between measurements, so that none runs during one. For the measurement of
+    # autovacuum (--only decay) it turns autovacuum on, with the naptime that `serve` sets. Full-page writes are off: a
+    # server spreads them over the minutes between checkpoints, here they would all fall into the first two seconds.
     start_throwaway_cluster "shared_preload_libraries = 'pg_stat_statements'
 shared_buffers = 512MB
 min_wal_size = 2GB
@@ -1034,7 +1024,7 @@ autovacuum_naptime = 5s"
     "$bench/release/movies-bench" "$@"
 }
 
-misused() {
+usage_error() {
     usage >&2
     exit 2
 }
@@ -1054,16 +1044,16 @@ main() {
         check | completions | import-django | migrate | print | recount | token | users) run_program "$@" ;;
         psql) open_psql "$@" ;;
         backup)
-            [ "$#" = 1 ] || misused
+            [ "$#" = 1 ] || usage_error
             backup "$1"
             ;;
         restore)
             [ "${1:-}" = --replace ] || set -- '' "$@"
-            [ "$#" = 2 ] || misused
+            [ "$#" = 2 ] || usage_error
             restore "$@"
             ;;
         help) usage ;;
-        *) misused ;;
+        *) usage_error ;;
     esac
 }
 

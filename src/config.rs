@@ -1,5 +1,8 @@
-//! Every setting: its flag and variable, default, unit, bounds; in groups, since a command asks for no more than it
-//! uses. And which of them may be shown.
+//! Every setting of the service: flag, environment variable, default, unit and validation.
+//!
+//! A field's name gives the flag (`--max-connections`) and the variable (`MAX_CONNECTIONS`); its doc comment is the text of
+//! `--help`. The settings are grouped so that a command takes only those that it uses. Secrets are parsed into types whose
+//! `Debug` does not show them, and `cli::args` hides the values of variables in `--help` for every argument.
 use std::any::TypeId;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -7,134 +10,138 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{BoolValueParser, EnumValueParser, PossibleValue, TypedValueParser};
-use clap::{ArgAction, Args, Parser};
+use clap::{ArgAction, ArgMatches, Args, Parser};
 use ipnet::IpNet;
 
 use crate::api::{Origin, Visibility};
 use crate::auth::signing_key::{SigningKey, WeakKey};
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 use crate::telemetry::logging::{Format, Levels};
 
-/// What the service is set to.
+/// The settings of `serve`.
 #[derive(Debug, Parser)]
+#[allow(missing_docs)] // the groups are documented at their types
 pub struct Settings {
     /// Address and port to listen on
-    #[arg(long, env, default_value = "0.0.0.0:8000", hide_env_values = true, value_parser = parse_address)]
+    #[arg(long, env, default_value = "0.0.0.0:8000", value_parser = parse_address)]
     pub bind: SocketAddr,
 
-    /// Where the data is.
     #[command(flatten)]
     pub database: DatabaseSettings,
 
-    /// What signs tokens.
     #[command(flatten)]
     pub tokens: TokenSettings,
 
     /// Whose movies a user may read
-    #[arg(long, env, default_value = "own", hide_env_values = true, value_parser = Trimmed(EnumValueParser::<Visibility>::new()))]
+    #[arg(long, env, default_value = "own", value_parser = Trimmed(EnumValueParser::<Visibility>::new()))]
     pub movies_visibility: Visibility,
 
-    /// How hard passwords are hashed.
     #[command(flatten)]
     pub passwords: PasswordSettings,
 
-    /// Threads that handle requests, 2 to 1024
-    #[arg(long, env, default_value = "96", hide_env_values = true, value_name = "THREADS", value_parser = parse_between::<2, 1024>)]
+    /// Threads that run request handlers, 2 to 1024
+    #[arg(long, env, default_value = "96", value_name = "THREADS", value_parser = parse_number::<2, 1024>)]
     pub workers: u32,
 
-    /// Clients' connections open at once, 16 to 1000000; by default what the limit of open files leaves, up to 65536
-    #[arg(long, env, hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<16, 1_000_000>)]
+    /// Maximum number of open client connections, 16 to 1000000; the default is what the limit of open files allows, at
+    /// most 65536
+    #[arg(long, env, value_name = "CONNECTIONS", value_parser = parse_number::<16, 1_000_000>)]
     pub max_connections: Option<u32>,
 
-    /// How long a connection may be silent between requests before it is closed, in seconds, 1 to 86400; longer than a
-    /// proxy keeps its connections to this service
-    #[arg(long, env, default_value = "75", hide_env_values = true, value_name = "SECONDS", value_parser = parse_seconds_of_a_day)]
+    /// Seconds after which an idle client connection is closed, 1 to 86400; must be longer than a proxy keeps its idle
+    /// connections to this service
+    #[arg(long, env, default_value = "75", value_name = "SECONDS", value_parser = parse_idle_timeout)]
     pub idle_timeout: Duration,
 
-    /// Connections to PostgreSQL, 1 to 1000: a quarter for writes, the others for reads, at least one each; one more checks
-    /// that it answers
-    #[arg(long, env, default_value = "32", hide_env_values = true, value_name = "CONNECTIONS", value_parser = parse_between::<1, 1000>)]
+    /// Connections to PostgreSQL, 1 to 1000: a quarter for writes and the rest for reads, at least one each; one more is
+    /// used for health checks
+    #[arg(long, env, default_value = "32", value_name = "CONNECTIONS", value_parser = parse_number::<1, 1000>)]
     pub db_pool_size: u32,
 
-    /// Networks of proxies whose X-Forwarded-For, -Proto and -Host and X-Request-Id are believed, separated by commas
-    #[arg(long, env, hide_env_values = true, value_name = "NETWORKS", value_delimiter = ',', value_parser = parse_network)]
+    /// Networks of the proxies whose X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and X-Request-Id headers are
+    /// trusted, separated by commas
+    #[arg(long, env, value_name = "NETWORKS", value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// Wrong passwords that one address may send for one account before it has to wait; 0: no bound
-    #[arg(long, env, default_value = "10", hide_env_values = true, value_name = "COUNT", value_parser = parse_between::<0, 1_000_000>)]
+    /// Wrong passwords that one address may send for one account before sign-ins are throttled; 0 for no limit
+    #[arg(long, env, default_value = "10", value_name = "COUNT", value_parser = parse_number::<0, 1_000_000>)]
     pub login_failures: u32,
 
-    /// How long that wait is: until one more may be sent, in seconds
-    #[arg(long, env, default_value = "60", hide_env_values = true, value_name = "SECONDS", value_parser = parse_lifetime)]
-    pub login_wait: Duration,
+    /// Seconds until a throttled address may send one more password for the account
+    #[arg(long, env, default_value = "60", value_name = "SECONDS", value_parser = parse_duration)]
+    pub login_cooldown: Duration,
 
-    /// Wrong passwords that one address may send in an hour, whatever the accounts; 0: no bound
-    #[arg(long, env, default_value = "0", hide_env_values = true, value_name = "COUNT", value_parser = parse_between::<0, 1_000_000>)]
+    /// Wrong passwords that one address may send per hour, for all accounts together; 0 for no limit
+    #[arg(long, env, default_value = "0", value_name = "COUNT", value_parser = parse_number::<0, 1_000_000>)]
     pub login_failures_per_hour: u32,
 
-    /// Accounts that one address may make in an hour; 0: no bound
-    #[arg(long, env, default_value = "0", hide_env_values = true, value_name = "COUNT", value_parser = parse_between::<0, 1_000_000>)]
+    /// Accounts that one address may register per hour; 0 for no limit
+    #[arg(long, env, default_value = "0", value_name = "COUNT", value_parser = parse_number::<0, 1_000_000>)]
     pub registrations_per_hour: u32,
 
-    /// Other sites whose scripts may read answers (CORS), such as https://app.example.com, separated by commas
-    #[arg(long, env, hide_env_values = true, value_name = "ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
+    /// Origins whose scripts may read responses (CORS), for example https://app.example.com, separated by commas
+    #[arg(long, env, value_name = "ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
     pub cors_origins: Vec<Origin>,
 
-    /// Whether answers say where their time went, in Server-Timing
-    #[arg(long, env, default_value = "false", hide_env_values = true, value_name = "BOOL", action = ArgAction::Set, value_parser = Trimmed(BoolValueParser::new()))]
+    /// Whether responses have a Server-Timing header with the time spent in the database
+    #[arg(long, env, default_value = "false", value_name = "BOOL", action = ArgAction::Set, value_parser = Trimmed(BoolValueParser::new()))]
     pub server_timing: bool,
 
-    /// How much is logged: off, error, warn, info, debug, trace; a list sets it for single rooms of the program too, such
-    /// as info,store=debug,request=off
-    #[arg(long, env, default_value = "info", hide_env_values = true, value_name = "LEVEL", value_parser = parse_levels)]
+    /// Least severe level that is logged: off, error, warn, info, debug or trace; a list sets it for single modules too,
+    /// for example info,db=debug,request=off
+    #[arg(long, env, default_value = "info", value_name = "LEVEL", value_parser = parse_levels)]
     pub log_level: Levels,
 
-    /// How lines of the log are written
-    #[arg(long, env, default_value = "text", hide_env_values = true, value_parser = Trimmed(EnumValueParser::<Format>::new()))]
+    /// Format of log lines
+    #[arg(long, env, default_value = "text", value_parser = Trimmed(EnumValueParser::<Format>::new()))]
     pub log_format: Format,
 }
 
-/// Where the data is.
+/// The setting of every command that uses the database.
 #[derive(Args, Debug)]
 pub struct DatabaseSettings {
-    /// PostgreSQL to keep the data in: a URL or key=value pairs, as libpq takes them
-    #[arg(long, env, hide_env_values = true, value_parser = parse_database_url)]
-    pub database_url: Database,
+    /// PostgreSQL database to use: a URL or key=value pairs, as libpq accepts them
+    #[arg(long, env, value_parser = parse_database_url)]
+    pub database_url: ConnectionConfig,
 }
 
-/// What signs tokens, and how long they live.
+/// The settings of commands that issue or verify tokens.
 #[derive(Args, Debug)]
 pub struct TokenSettings {
-    /// Secret that signs the tokens; 32 bytes or more are required
-    #[arg(long, env, hide_env_values = true, value_parser = str::parse::<SigningKey>)]
+    /// Secret key that signs tokens, at least 32 bytes
+    #[arg(long, env, value_parser = str::parse::<SigningKey>)]
     pub secret_key: SigningKey,
 
-    /// Former secrets whose tokens are still accepted, separated by commas; 32 bytes or more are required of each
-    #[arg(long, env, hide_env_values = true, value_delimiter = ',', value_parser = parse_fallback)]
+    /// Previous secret keys whose tokens are still accepted, at least 32 bytes each, separated by commas
+    #[arg(long, env, value_delimiter = ',', value_parser = parse_fallback)]
     pub secret_key_fallbacks: Vec<Option<SigningKey>>,
 
-    /// How long an access token is good, in seconds
-    #[arg(long, env, default_value = "3600", hide_env_values = true, value_name = "SECONDS", value_parser = parse_lifetime)]
+    /// Lifetime of an access token in seconds
+    #[arg(long, env, default_value = "3600", value_name = "SECONDS", value_parser = parse_duration)]
     pub access_token_lifetime: Duration,
 
-    /// How long a refresh token is good, in seconds
-    #[arg(long, env, default_value = "86400", hide_env_values = true, value_name = "SECONDS", value_parser = parse_lifetime)]
+    /// Lifetime of a refresh token in seconds
+    #[arg(long, env, default_value = "86400", value_name = "SECONDS", value_parser = parse_duration)]
     pub refresh_token_lifetime: Duration,
 }
 
-/// How hard passwords are hashed.
+/// The setting of commands that hash passwords.
 #[derive(Args, Debug)]
 pub struct PasswordSettings {
-    /// Cost of a password's bcrypt hash, 4 to 31: it takes 2^cost rounds
-    #[arg(long, env, default_value = "10", hide_env_values = true, value_name = "COST", value_parser = parse_between::<4, 31>)]
+    /// bcrypt cost of password hashes, 4 to 31: hashing takes 2^cost rounds
+    #[arg(long, env, default_value = "10", value_name = "COST", value_parser = parse_number::<4, 31>)]
     pub bcrypt_cost: u32,
 }
 
-/// Whether the argument's value may be logged, printed and repeated in an error. It follows from the type: a fixed choice
-/// of words may, and the types that are listed here. Any other, such as text, an address of a database or a key, may hold
-/// a secret, so a setting of a new type is hidden until its type is added.
-pub fn is_shown(argument: &clap::Arg) -> bool {
-    let shown = [
+/// Printed in place of a value that may be a secret.
+pub const HIDDEN: &str = "(hidden)";
+
+/// Whether the argument's value may be logged, printed and repeated in an error message.
+///
+/// The value's type decides: enumerations and the types listed here are public. A value of any other type, such as text, a
+/// connection string or a key, may hold a secret, so a setting of a new type stays hidden until its type is added.
+pub fn is_public(argument: &clap::Arg) -> bool {
+    let public_types = [
         TypeId::of::<SocketAddr>(),
         TypeId::of::<u32>(),
         TypeId::of::<Duration>(),
@@ -144,11 +151,19 @@ pub fn is_shown(argument: &clap::Arg) -> bool {
         TypeId::of::<HostName>(),
     ];
     let value_type = argument.get_value_parser().type_id();
-    shown.iter().any(|shown| value_type == *shown) || !argument.get_possible_values().is_empty()
+    public_types.iter().any(|public| value_type == *public)
+        || !argument.get_possible_values().is_empty()
 }
 
-/// A name of a host: labels of letters, digits and hyphens with dots between them. It means itself in every file that
-/// `print` prints.
+/// The argument's values as they were given, separated by commas and without the white space around them.
+pub fn raw_value(matches: &ArgMatches, name: &str) -> String {
+    let values = matches.get_raw(name).into_iter().flatten();
+    let values = values.map(|value| value.to_string_lossy().trim().to_owned());
+    values.collect::<Vec<_>>().join(",")
+}
+
+/// A DNS host name: labels of letters, digits and hyphens, separated by dots (RFC 1123 2.1). It needs no quoting in any file
+/// that `print` fills in.
 #[derive(Clone, Debug)]
 pub struct HostName(pub String);
 
@@ -167,7 +182,7 @@ impl FromStr for HostName {
         };
         if text.len() > 253 || !text.split('.').all(is_label) {
             return Err(
-                "it is a name such as movies.example.com, of letters, digits, hyphens and dots"
+                "must be a host name such as movies.example.com, of letters, digits, hyphens and dots"
                     .to_owned(),
             );
         }
@@ -175,7 +190,7 @@ impl FromStr for HostName {
     }
 }
 
-/// A parser of this crate's or clap's that gets the value without the white space around it, as every setting's does.
+/// Removes the white space around a value before `P`, a parser of clap's, parses it; the parsers below do so themselves.
 #[derive(Clone)]
 struct Trimmed<P>(P);
 
@@ -197,14 +212,17 @@ impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
     }
 }
 
-/// As libpq reads it.
-pub fn parse_database_url(text: &str) -> Result<Database, String> {
+/// Parses a connection string in either form of libpq's. The error describes the mistake without repeating the value, which
+/// may hold a password.
+pub fn parse_database_url(text: &str) -> Result<ConnectionConfig, String> {
     text.trim().parse().map_err(|reason: String| {
-        format!("it is postgresql://user:password@host:port/database or key=value pairs ({reason})")
+        format!(
+            "must be postgresql://user:password@host:port/database or key=value pairs ({reason})"
+        )
     })
 }
 
-/// One of the former keys; nothing where there is nothing between two commas.
+/// Parses one entry of SECRET_KEY_FALLBACKS. An empty entry is allowed and is not a key.
 fn parse_fallback(text: &str) -> Result<Option<SigningKey>, WeakKey> {
     if text.trim().is_empty() {
         return Ok(None);
@@ -213,35 +231,37 @@ fn parse_fallback(text: &str) -> Result<Option<SigningKey>, WeakKey> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| "it is an address and a port such as 127.0.0.1:8000 or [::]:8000".to_owned())
+    text.trim().parse().map_err(|_| {
+        "must be an IP address and a port such as 127.0.0.1:8000 or [::]:8000".to_owned()
+    })
 }
 
 fn parse_levels(text: &str) -> Result<Levels, String> {
     text.trim().parse()
 }
 
-fn parse_between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
+fn parse_number<const MIN: u32, const MAX: u32>(text: &str) -> Result<u32, String> {
     match text.trim().parse() {
-        Ok(number) if (LEAST..=MOST).contains(&number) => Ok(number),
-        _ => Err(format!("it is a whole number, {LEAST} to {MOST}")),
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {MIN} to {MAX}")),
     }
 }
 
-fn parse_seconds_of_a_day(text: &str) -> Result<Duration, String> {
-    const DAY: u32 = 86_400;
-    parse_between::<1, DAY>(text)
-        .map(|seconds| Duration::from_secs(seconds.into()))
-        .map_err(|_| format!("it is a whole number of seconds, 1 to {DAY}"))
+fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
+    const DAY: u64 = 86_400;
+    parse_seconds(text, DAY)
 }
 
-fn parse_lifetime(text: &str) -> Result<Duration, String> {
-    // A century: far past any use, far below where a time in seconds could overflow.
-    const LONGEST: u64 = 100 * 365 * 86_400;
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    // Longer than any use, and far below where a time in seconds could overflow.
+    const CENTURY: u64 = 100 * 365 * 86_400;
+    parse_seconds(text, CENTURY)
+}
+
+fn parse_seconds(text: &str, max: u64) -> Result<Duration, String> {
     match text.trim().parse() {
-        Ok(seconds @ 1..=LONGEST) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("it is a whole number of seconds, 1 to {LONGEST}")),
+        Ok(seconds) if (1..=max).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("must be a whole number of seconds from 1 to {max}")),
     }
 }
 
@@ -253,5 +273,5 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     text.parse()
         .or_else(|_| text.parse().map(|address: std::net::IpAddr| address.into()))
-        .map_err(|_| "it is a list of networks such as 10.0.0.0/8,::1/128".to_owned())
+        .map_err(|_| "must be a list of networks such as 10.0.0.0/8,::1/128".to_owned())
 }

@@ -1,6 +1,6 @@
-//! movies-api keeps movies for signed-in users: a synchronous thread-pool server on PostgreSQL.
+//! REST service that stores the movies of registered users in PostgreSQL, on a synchronous thread-pool HTTP server.
 //!
-//! src/README.md describes the parts, the threads, and the way of a request through them.
+//! src/README.md describes the modules, the threads, and the path of a request through them.
 
 pub mod api;
 pub mod auth;

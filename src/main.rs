@@ -1,26 +1,25 @@
-//! The program's plot: a command from flags and environment, run to its end; and the exit codes.
+//! The program `movies-api`: parses the command line, runs the command, and sets the exit code.
 use std::process::ExitCode;
 
-use movies_api::cli;
-use movies_api::cli::command_line;
+use movies_api::cli::{self, args};
 use movies_api::telemetry::logging;
 
-/// The exit code for settings and arguments that cannot be: another try would fail in the same way.
+/// Exit code for wrong arguments and settings, with which every further attempt would fail too.
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let asked = match command_line::read(std::env::args_os().collect()) {
-        Ok(asked) => asked,
-        Err(reason) => {
-            eprintln!("movies-api: {reason}");
+    let command_line = match args::parse(std::env::args_os().collect()) {
+        Ok(command_line) => command_line,
+        Err(message) => {
+            eprintln!("movies-api: {message}");
             return ExitCode::from(BAD_USAGE);
         }
     };
     let _drain_guard = logging::DrainGuard;
-    match cli::run(asked.command, &asked.in_force, &asked.warnings) {
+    match cli::run(command_line) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::tell_end(format_args!("{error:#}"));
+            logging::report_failure(format_args!("{error:#}"));
             match error.is::<cli::BadSetting>() {
                 true => ExitCode::from(BAD_USAGE),
                 false => ExitCode::FAILURE,

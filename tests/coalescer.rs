@@ -1,4 +1,4 @@
-//! The coalescer alone: order, loss, fairness, failures, blocked groups, stalled leaders. No database.
+//! The coalescer without a database: order of batches, failures, blocked groups, stalled leaders, deadlines.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a failed one is a failed test
 
@@ -8,26 +8,26 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use movies_api::db::coalescer::{Coalescer, Failure, Input, Limits, RunError, TimedOut};
+use movies_api::db::coalescer::{BatchFailure, BatchLimits, Coalescer, Input, RunError, TimedOut};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Failed {
-    Late,
-    Bad,
+    TimedOut,
+    Invalid,
     Blocked,
-    Away,
+    Unavailable,
 }
 
 impl From<TimedOut> for Failed {
     fn from(_: TimedOut) -> Failed {
-        Failed::Late
+        Failed::TimedOut
     }
 }
 
-impl Failure for Failed {
+impl BatchFailure for Failed {
     fn may_concern_one_input(&self) -> bool {
-        matches!(self, Failed::Bad | Failed::Blocked)
+        matches!(self, Failed::Invalid | Failed::Blocked)
     }
 
     fn is_blocked(&self) -> bool {
@@ -35,7 +35,7 @@ impl Failure for Failed {
     }
 }
 
-/// An input whose group is the number itself; two equal ones do not join.
+/// An input that is a group of its own. Two equal ones may not join.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Number(u64);
 
@@ -51,18 +51,18 @@ impl Input for Number {
 
 type Outputs = Result<Vec<u64>, RunError<Failed>>;
 type Doubler = Coalescer<Number, u64, Failed>;
-/// The batches that ran.
+/// The batches in the order in which they ran.
 type Batches = Arc<Mutex<Vec<Vec<u64>>>>;
 
-const LIMITS: Limits = Limits {
+const LIMITS: BatchLimits = BatchLimits {
     max_batch: 8,
     min_batch: 1,
     max_in_flight: 1,
     stall_timeout: Duration::from_secs(10),
 };
 
-/// Submits run until then at most, and no test waits so long.
-fn later() -> Instant {
+/// A deadline that no test reaches.
+fn far_deadline() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
@@ -71,40 +71,40 @@ fn double(inputs: &[Number]) -> Outputs {
 }
 
 fn submit(coalescer: &Doubler, number: u64) -> Result<u64, Failed> {
-    coalescer.submit(Number(number), later())
+    coalescer.submit(Number(number), far_deadline())
 }
 
-/// What a run of the input 0 does: it says that it runs, and goes on once it is told to.
+/// Blocks each run of the input 0 alone: it sends on `started`, and then waits for a message on `release`.
 struct Hold {
-    entered: Sender<()>,
-    released: Mutex<Receiver<()>>,
+    started: Sender<()>,
+    release: Mutex<Receiver<()>>,
 }
 
-/// A coalescer in front of `run`, which holds a run of the input 0 alone until it is released; the batches that ran
-/// beside those; what a held run says; and what releases one.
+/// Returns a coalescer in front of `run` that holds each run of the input 0 alone; the other batches that ran; the
+/// receiver of a message for each held run that starts; and the sender that releases one.
 fn make(
-    limits: Limits,
+    limits: BatchLimits,
     run: impl Fn(&[Number]) -> Outputs + Send + Sync + 'static,
 ) -> (Doubler, Batches, Receiver<()>, Sender<()>) {
-    let (entered, has_entered) = channel();
+    let (started, has_started) = channel();
     let (release, released) = channel();
     let hold = Hold {
-        entered,
-        released: Mutex::new(released),
+        started,
+        release: Mutex::new(released),
     };
     let batches = Arc::new(Mutex::new(Vec::new()));
     let ran = Arc::clone(&batches);
     let coalescer = Coalescer::new(limits, move |inputs: &[Number], _| {
         if inputs == [Number(0)] {
-            _ = hold.entered.send(());
-            _ = hold.released.lock().unwrap().recv();
+            _ = hold.started.send(());
+            _ = hold.release.lock().unwrap().recv();
             return double(inputs);
         }
         let batch = inputs.iter().map(|Number(number)| *number).collect();
         ran.lock().unwrap().push(batch);
         run(inputs)
     });
-    (coalescer, batches, has_entered, release)
+    (coalescer, batches, has_started, release)
 }
 
 /// Polls until the condition holds.
@@ -120,14 +120,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn every_caller_gets_its_own_output_and_each_input_runs_once(
+    fn each_caller_gets_its_own_output_and_each_input_runs_once(
         callers in 1_usize..12,
         calls in 1_u64..30,
         max_batch in 1_usize..10,
         max_in_flight in 1_usize..4,
         min_batch in 1_usize..6,
     ) {
-        let limits = Limits {
+        let limits = BatchLimits {
             max_batch,
             max_in_flight,
             min_batch,
@@ -159,30 +159,30 @@ proptest! {
 }
 
 #[test]
-fn a_caller_that_is_alone_runs_a_batch_of_one() {
+fn single_caller_runs_batch_of_one() {
     let (coalescer, batches, _, _release) = make(LIMITS, double);
     assert_eq!(submit(&coalescer, 21), Ok(42));
     assert_eq!(*batches.lock().unwrap(), [[21]]);
 }
 
-/// Queues these inputs one after the other behind a held leader, releases it, and returns the results and the batches
-/// that ran.
+/// Queues these inputs in their order behind a held leader, releases it, and returns the results and the batches that
+/// ran.
 fn run_queued(
     numbers: &[u64],
     run: impl Fn(&[Number]) -> Outputs + Send + Sync + 'static,
 ) -> (Vec<Result<u64, Failed>>, Vec<Vec<u64>>) {
-    let (coalescer, batches, has_entered, release) = make(LIMITS, run);
+    let (coalescer, batches, has_started, release) = make(LIMITS, run);
     let queued = AtomicUsize::new(0);
     let results = thread::scope(|scope| {
         let (coalescer, queued) = (&coalescer, &queued);
         scope.spawn(move || submit(coalescer, 0).unwrap());
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let callers: Vec<_> = numbers
             .iter()
             .enumerate()
             .map(|(position, number)| {
                 scope.spawn(move || {
-                    // Each waits for those before it to be queued, so that the order is the test's.
+                    // Each input waits until those before it are queued, which keeps the order.
                     wait_until("queueing", || {
                         queued.load(Ordering::SeqCst) == position && coalescer.waiting() == position
                     });
@@ -203,7 +203,7 @@ fn run_queued(
 }
 
 #[test]
-fn what_queues_behind_a_run_runs_together_in_order_of_arrival() {
+fn inputs_queued_during_a_run_run_together_in_order() {
     let numbers: Vec<u64> = (1..=12).collect();
     let (results, batches) = run_queued(&numbers, double);
     assert_eq!(batches, [(1..=8).collect::<Vec<u64>>(), (9..=12).collect()]);
@@ -214,47 +214,51 @@ fn what_queues_behind_a_run_runs_together_in_order_of_arrival() {
 }
 
 #[test]
-fn an_input_that_may_not_join_waits_for_the_next_batch() {
+fn input_that_may_not_join_waits_for_next_batch() {
     let (_, batches) = run_queued(&[7, 8, 7, 9], double);
     assert_eq!(batches, [vec![7, 8, 9], vec![7]]);
 }
 
 #[test]
-fn one_bad_input_does_not_fail_its_neighbours() {
+fn invalid_input_does_not_fail_the_other_inputs_of_its_batch() {
     let (results, batches) = run_queued(&[1, 13, 3], |inputs| {
         if inputs.contains(&Number(13)) {
-            return Err(RunError::NotApplied(Failed::Bad));
+            return Err(RunError::NotApplied(Failed::Invalid));
         }
         double(inputs)
     });
-    assert_eq!(results, [Ok(2), Err(Failed::Bad), Ok(6)]);
+    assert_eq!(results, [Ok(2), Err(Failed::Invalid), Ok(6)]);
     assert_eq!(batches, [vec![1, 13, 3], vec![1], vec![13], vec![3]]);
 }
 
 #[test]
-fn a_batch_that_may_have_been_applied_is_not_run_again() {
+fn batch_that_may_have_been_applied_is_not_run_again() {
     let (results, batches) = run_queued(&[1, 13, 3], |inputs| {
         if inputs.contains(&Number(13)) {
-            return Err(RunError::MaybeApplied(Failed::Bad));
+            return Err(RunError::MaybeApplied(Failed::Invalid));
         }
         double(inputs)
     });
     assert_eq!(
         results,
-        [Err(Failed::Bad), Err(Failed::Bad), Err(Failed::Bad)]
+        [
+            Err(Failed::Invalid),
+            Err(Failed::Invalid),
+            Err(Failed::Invalid)
+        ]
     );
     assert_eq!(batches, [[1, 13, 3]]);
 }
 
 #[test]
-fn a_failure_that_concerns_all_is_given_to_all_without_another_try() {
-    let fail = |_: &[Number]| Err(RunError::NotApplied(Failed::Away));
+fn failure_of_the_whole_batch_is_not_retried() {
+    let fail = |_: &[Number]| Err(RunError::NotApplied(Failed::Unavailable));
     let (results, batches) = run_queued(&[1, 2, 3, 4, 5], fail);
-    assert_eq!(results, vec![Err(Failed::Away); 5]);
+    assert_eq!(results, vec![Err(Failed::Unavailable); 5]);
     assert_eq!(batches.len(), 1);
 }
 
-/// Runs what holds none of these numbers, which wait for a lock that they do not get.
+/// Returns a `run` for which batches with one of these numbers cannot get a lock.
 fn block(blocked: &'static [u64]) -> impl Fn(&[Number]) -> Outputs + Send + Sync {
     move |inputs| {
         if inputs.iter().any(|Number(number)| blocked.contains(number)) {
@@ -265,16 +269,16 @@ fn block(blocked: &'static [u64]) -> impl Fn(&[Number]) -> Outputs + Send + Sync
 }
 
 #[test]
-fn a_blocked_input_fails_alone_and_then_runs_apart_from_the_others() {
-    let (coalescer, batches, has_entered, release) = make(LIMITS, block(&[13]));
+fn blocked_input_fails_alone_and_then_runs_apart_from_the_others() {
+    let (coalescer, batches, has_started, release) = make(LIMITS, block(&[13]));
     assert_eq!(submit(&coalescer, 13), Err(Failed::Blocked));
     thread::scope(|scope| {
         let coalescer = &coalescer;
         scope.spawn(move || submit(coalescer, 0).unwrap());
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let others = [1, 2].map(|number| scope.spawn(move || submit(coalescer, number)));
         wait_until("two wait", || coalescer.waiting() == 2);
-        // Not queued behind the held run, and in no batch.
+        // It is neither queued behind the held run nor part of a batch.
         assert_eq!(submit(coalescer, 13), Err(Failed::Blocked));
         release.send(()).unwrap();
         for (other, output) in others.into_iter().zip([2, 4]) {
@@ -287,10 +291,10 @@ fn a_blocked_input_fails_alone_and_then_runs_apart_from_the_others() {
 }
 
 #[test]
-fn a_group_whose_lock_is_free_again_is_batched_again() {
+fn group_is_batched_again_once_its_lock_is_free() {
     let blocked = Arc::new(AtomicUsize::new(1));
     let left = Arc::clone(&blocked);
-    let (coalescer, _, has_entered, release) = make(LIMITS, move |inputs| {
+    let (coalescer, _, has_started, release) = make(LIMITS, move |inputs| {
         if left.load(Ordering::SeqCst) > 0 {
             return Err(RunError::NotApplied(Failed::Blocked));
         }
@@ -302,16 +306,16 @@ fn a_group_whose_lock_is_free_again_is_batched_again() {
     thread::scope(|scope| {
         let coalescer = &coalescer;
         scope.spawn(move || submit(coalescer, 0).unwrap());
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let caller = scope.spawn(move || submit(coalescer, 13));
-        wait_until("it waits with the others", || coalescer.waiting() == 1);
+        wait_until("one waits", || coalescer.waiting() == 1);
         release.send(()).unwrap();
         assert_eq!(caller.join().unwrap(), Ok(26));
     });
 }
 
 #[test]
-fn where_all_are_blocked_few_are_tried_one_by_one() {
+fn batch_in_which_all_are_blocked_is_not_run_one_by_one_to_its_end() {
     let (results, batches) = run_queued(&[1, 2, 3, 4, 5], block(&[1, 2, 3, 4, 5]));
     assert_eq!(results, vec![Err(Failed::Blocked); 5]);
     assert_eq!(
@@ -321,7 +325,7 @@ fn where_all_are_blocked_few_are_tried_one_by_one() {
 }
 
 #[test]
-fn two_blocked_inputs_fail_alone_and_isolate_nobody_else() {
+fn two_blocked_inputs_fail_alone_and_isolate_no_other_group() {
     let (results, batches) = run_queued(&[13, 14, 3, 4], block(&[13, 14]));
     let blocked = || Err(Failed::Blocked);
     assert_eq!(results, [blocked(), blocked(), Ok(6), Ok(8)]);
@@ -332,21 +336,21 @@ fn two_blocked_inputs_fail_alone_and_isolate_nobody_else() {
 }
 
 #[test]
-fn a_leader_that_stalls_is_passed_by_and_harms_nobody_when_it_returns() {
-    let limits = Limits {
+fn stalled_leader_delays_no_other_run_and_may_return_later() {
+    let limits = BatchLimits {
         stall_timeout: Duration::from_millis(20),
         ..LIMITS
     };
-    let (coalescer, _, has_entered, release) = make(limits, double);
+    let (coalescer, _, has_started, release) = make(limits, double);
     thread::scope(|scope| {
-        // Dropped at a failure, so that held runs end.
+        // Moved here, so that a failed assertion drops it, which ends the held runs.
         let release = release;
         let coalescer = &coalescer;
         let stalled = scope.spawn(move || submit(coalescer, 0));
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let start = Instant::now();
         assert_eq!(submit(coalescer, 4), Ok(8));
-        // A hundred times the stall timeout.
+        // The stall timeout a hundred times over.
         assert!(start.elapsed() < Duration::from_secs(2));
         release.send(()).unwrap();
         assert_eq!(stalled.join().unwrap(), Ok(0));
@@ -355,22 +359,22 @@ fn a_leader_that_stalls_is_passed_by_and_harms_nobody_when_it_returns() {
 }
 
 #[test]
-fn with_two_runs_in_flight_one_caller_does_not_wait_for_another_and_a_third_does() {
-    let limits = Limits {
+fn with_two_runs_allowed_the_second_caller_runs_at_once_and_the_third_waits() {
+    let limits = BatchLimits {
         max_in_flight: 2,
         stall_timeout: Duration::from_secs(60),
         ..LIMITS
     };
-    let (coalescer, _, has_entered, release) = make(limits, double);
+    let (coalescer, _, has_started, release) = make(limits, double);
     thread::scope(|scope| {
-        // Dropped at a failure, so that held runs end.
+        // Moved here, so that a failed assertion drops it, which ends the held runs.
         let release = release;
         let coalescer = &coalescer;
         scope.spawn(move || submit(coalescer, 0));
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         assert_eq!(submit(coalescer, 1), Ok(2));
         scope.spawn(move || submit(coalescer, 0));
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let third = scope.spawn(|| submit(coalescer, 3));
         wait_until("the third waits", || coalescer.waiting() == 1);
         release.send(()).unwrap();
@@ -380,18 +384,18 @@ fn with_two_runs_in_flight_one_caller_does_not_wait_for_another_and_a_third_does
 }
 
 #[test]
-fn callers_who_are_too_few_for_a_second_run_wait_for_one_more() {
-    let limits = Limits {
+fn second_run_waits_for_min_batch_inputs() {
+    let limits = BatchLimits {
         max_in_flight: 2,
         min_batch: 3,
         ..LIMITS
     };
-    let (coalescer, batches, has_entered, release) = make(limits, double);
+    let (coalescer, batches, has_started, release) = make(limits, double);
     thread::scope(|scope| {
         let release = release;
         let coalescer = &coalescer;
         scope.spawn(move || submit(coalescer, 0));
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let few = [1, 2].map(|number| scope.spawn(move || submit(coalescer, number)));
         wait_until("two wait", || coalescer.waiting() == 2);
         assert_eq!(submit(coalescer, 3), Ok(6));
@@ -399,7 +403,7 @@ fn callers_who_are_too_few_for_a_second_run_wait_for_one_more() {
             assert_eq!(caller.join().unwrap(), Ok(output));
         }
         assert_eq!(batches.lock().unwrap()[0].len(), 3);
-        // As few behind a run that ends are led all the same.
+        // When a run ends, fewer inputs suffice for the next.
         let last = scope.spawn(move || submit(coalescer, 4));
         wait_until("one waits", || coalescer.waiting() == 1);
         release.send(()).unwrap();
@@ -408,15 +412,15 @@ fn callers_who_are_too_few_for_a_second_run_wait_for_one_more() {
 }
 
 #[test]
-fn a_caller_whose_deadline_passes_leaves_the_queue() {
-    let (coalescer, _, has_entered, release) = make(LIMITS, double);
+fn caller_whose_deadline_passes_leaves_the_queue() {
+    let (coalescer, _, has_started, release) = make(LIMITS, double);
     thread::scope(|scope| {
         let release = release;
         let coalescer = &coalescer;
         scope.spawn(move || submit(coalescer, 0));
-        has_entered.recv().unwrap();
+        has_started.recv().unwrap();
         let soon = Instant::now() + Duration::from_millis(20);
-        assert_eq!(coalescer.submit(Number(1), soon), Err(Failed::Late));
+        assert_eq!(coalescer.submit(Number(1), soon), Err(Failed::TimedOut));
         assert!(soon.elapsed() < Duration::from_secs(2));
         assert_eq!(coalescer.waiting(), 0);
         release.send(()).unwrap();
@@ -425,7 +429,7 @@ fn a_caller_whose_deadline_passes_leaves_the_queue() {
 }
 
 #[test]
-fn a_leader_that_panics_passes_the_lead_on() {
+fn panic_of_a_leader_does_not_block_the_next_run() {
     let (coalescer, _, _, _release) = make(LIMITS, |inputs| {
         if inputs == [Number(1)] {
             std::panic::panic_any("broken")

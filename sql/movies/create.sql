@@ -9,7 +9,7 @@ with asked as materialized (
         requester.username,
         case when requester.is_active then nextval('movies_id_seq') end as id
     from unnest($1::bigint[], $2::text[], $3::text[], $4::integer[])
-        with ordinality as question (user_id, title, genre, year, place)
+        with ordinality as question (user_id, title, genre, year, ordinal)
     left join lateral (select * from users where id = question.user_id limit 1) as requester on true
 ), created as (
     insert into movies (id, title, genre, year, creator_id)
@@ -17,5 +17,5 @@ with asked as materialized (
     from asked
     where is_active
 )
-select place, is_active as user_is_active, id, username as creator
+select ordinal, is_active as user_is_active, id, username as creator
 from asked;

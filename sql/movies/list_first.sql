@@ -4,7 +4,7 @@
 -- Rests on users_id_key and movies_by_creator, which holds all that is answered.
 -- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table for a batch.
 select
-    asked.place,
+    asked.ordinal,
     requester.is_active as user_is_active,
     requester.movie_count as total,
     page.id,
@@ -12,7 +12,7 @@ select
     page.genre,
     page.year,
     requester.username as creator
-from unnest($1::bigint[], $2::bigint[]) with ordinality as asked (user_id, size, place)
+from unnest($1::bigint[], $2::bigint[]) with ordinality as asked (user_id, size, ordinal)
 left join lateral (select * from users where id = asked.user_id limit 1) as requester on true
 left join lateral (
     select movie.id, movie.title, movie.genre, movie.year
@@ -21,4 +21,4 @@ left join lateral (
     order by movie.id desc
     limit asked.size
 ) as page on true
-order by asked.place, page.id desc;
+order by asked.ordinal, page.id desc;

@@ -7,10 +7,10 @@
 with asked as materialized (
     select question.*, requester.is_active, requester.username
     from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::integer[])
-        with ordinality as question (user_id, movie_id, title, genre, year, place)
+        with ordinality as question (user_id, movie_id, title, genre, year, ordinal)
     left join lateral (select * from users where id = question.user_id limit 1) as requester on true
 ), found as (
-    select asked.place, movie.creator_id
+    select asked.ordinal, movie.creator_id
     from asked
     cross join lateral (select creator_id from movies where id = asked.movie_id limit 1) as movie
 ), changed as (
@@ -24,10 +24,10 @@ with asked as materialized (
     where movie.id = asked.movie_id
       and movie.creator_id = asked.user_id
       and asked.is_active
-    returning asked.place, movie.id, movie.title, movie.genre, movie.year
+    returning asked.ordinal, movie.id, movie.title, movie.genre, movie.year
 )
 select
-    asked.place,
+    asked.ordinal,
     asked.is_active as user_is_active,
     found.creator_id,
     changed.id,
@@ -36,5 +36,5 @@ select
     changed.year,
     asked.username as creator
 from asked
-left join found on found.place = asked.place
-left join changed on changed.place = asked.place;
+left join found on found.ordinal = asked.ordinal
+left join changed on changed.ordinal = asked.ordinal;

@@ -163,7 +163,6 @@ impl From<db::Error> for Error {
             db::Error::UnknownUser => Error::UserNotFound,
             db::Error::InactiveUser => Error::UserInactive,
             db::Error::MissingMovie => Error::MovieNotFound,
-            db::Error::ForeignMovie => Error::PermissionDenied,
             db::Error::Unavailable(_)
             | db::Error::Unconfirmed(_)
             | db::Error::Blocked(_)

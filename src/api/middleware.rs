@@ -38,8 +38,8 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
     let body_bytes = size.unwrap_or_default();
     response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
     response.headers.extend(security_headers());
-    if app.server_timing && !trace.spent.is_nothing() {
-        let spent = trace.spent.to_string();
+    if app.server_timing && !trace.timings.is_empty() {
+        let spent = trace.timings.to_string();
         response
             .headers
             .push(("Server-Timing".into(), spent.into()));
@@ -61,7 +61,7 @@ pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
         status: response.status_code,
         duration,
         body_bytes,
-        slow: (duration > SLOW).then(|| trace.spent.to_string()),
+        slow: (duration > SLOW).then(|| trace.timings.to_string()),
         fault,
     };
     line.log();

@@ -35,7 +35,7 @@ use self::movies::MovieId;
 use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Subject};
-use crate::db::{self, Access, Readiness, Store};
+use crate::db::{self, Database, Readiness, RequestDatabase};
 use crate::http::{Class, Counters};
 use crate::telemetry::metrics::Route;
 use crate::telemetry::timings;
@@ -52,7 +52,7 @@ pub enum Visibility {
 /// What handlers borrow.
 pub struct App {
     /// The database.
-    pub store: Store,
+    pub store: Database,
     /// Whether the database answers.
     pub readiness: Arc<Readiness>,
     /// Signs and checks tokens.
@@ -89,8 +89,8 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// The database, until the request's deadline.
-    fn store(&self) -> Access<'_> {
-        self.app.store.until(self.deadline)
+    fn store(&self) -> RequestDatabase<'_> {
+        self.app.store.with_deadline(self.deadline)
     }
 }
 
@@ -147,7 +147,7 @@ fn route(request: &Request, path: &str, context: &Context) -> Result<Response, E
         },
         path: decode_unreserved(path),
     };
-    let take = timings::note_route;
+    let take = timings::record_route;
     let user_id = || authenticate(request, context);
     router!(target,
         (POST)   ["/api/v1/auth/register/"]               => { take(Route::Register); auth::register(request, context) },
@@ -291,7 +291,7 @@ fn authenticate(request: &Request, context: &Context) -> Result<i64, Error> {
         Subject::Absent => Err(Error::NoIdentification),
         Subject::Nobody | Subject::Unreadable => Err(Error::UserNotFound),
         Subject::User(id) => {
-            timings::note_asker(id);
+            timings::record_user(id);
             Ok(id)
         }
     }

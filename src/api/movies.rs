@@ -10,8 +10,7 @@ use super::forwarded::find_origin;
 use super::pagination::Envelope;
 use super::query::{Query, check_field_count};
 use super::{Context, Visibility, answer_json, body};
-use crate::db::lists::{self, Filter, PageRequest, Shelf};
-use crate::db::movies::{self, Changes, NewMovie};
+use crate::db::movies::{self, Changes, Filter, Found, NewMovie, PageRequest, Scope};
 use crate::db::users;
 
 /// Kept as sent, trimmed.
@@ -72,13 +71,13 @@ pub fn list_movies(request: &Request, context: &Context, user_id: i64) -> Result
             return Err(refusal);
         }
     };
-    let shelf = match context.app.visibility {
-        Visibility::Own => Shelf::Own,
-        Visibility::Shared => Shelf::All,
+    let scope = match context.app.visibility {
+        Visibility::Own => Scope::Own,
+        Visibility::Shared => Scope::All,
     };
     let found = match filter {
-        None => lists::list(context.store(), user_id, shelf, page)?,
-        Some(filter) => lists::search(context.store(), user_id, shelf, page, &filter)?,
+        None => movies::list(context.store(), user_id, scope, page)?,
+        Some(filter) => movies::search(context.store(), user_id, scope, page, &filter)?,
     };
     let address = format!("{origin}{LIST_PATH}");
     Ok(answer_json(
@@ -126,10 +125,8 @@ pub fn read_movie(
     MovieId(id): MovieId,
 ) -> Result<Response, Error> {
     let found = movies::read(context.store(), user_id, id)?;
-    if context.app.visibility == Visibility::Own && found.creator_id != user_id {
-        return Err(Error::PermissionDenied);
-    }
-    Ok(answer_json(200, &found.movie))
+    let movie = permit(Action::Read, found, user_id, context.app.visibility)?;
+    Ok(answer_json(200, &movie))
 }
 
 /// `PUT movies/{id}/`: all fields anew.
@@ -160,15 +157,14 @@ fn change_movie(
     presence: Presence,
 ) -> Result<Response, Error> {
     match read_changes(request, presence) {
-        Ok(changes) => Ok(answer_json(
-            200,
-            &movies::update(context.store(), user_id, id, changes)?,
-        )),
+        Ok(changes) => {
+            let found = movies::update(context.store(), user_id, id, changes)?;
+            let movie = permit(Action::Change, found, user_id, context.app.visibility)?;
+            Ok(answer_json(200, &movie.ok_or(Error::MovieNotFound)?))
+        }
         Err(refusal) => {
             let found = movies::read(context.store(), user_id, id)?;
-            if found.creator_id != user_id {
-                return Err(Error::PermissionDenied);
-            }
+            permit(Action::Change, found, user_id, context.app.visibility)?;
             Err(refusal)
         }
     }
@@ -180,8 +176,36 @@ pub fn delete_movie(
     user_id: i64,
     MovieId(id): MovieId,
 ) -> Result<Response, Error> {
-    movies::delete(context.store(), user_id, id)?;
+    let found = movies::delete(context.store(), user_id, id)?;
+    let deleted = permit(Action::Change, found, user_id, context.app.visibility)?;
+    deleted.ok_or(Error::MovieNotFound)?;
     Ok(Response::empty_204())
+}
+
+/// What a request does with one movie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Read,
+    /// Replace, update or delete.
+    Change,
+}
+
+/// Returns the outcome if the user may do this with the movie, else a 403 error. This is the only place that decides it
+/// for read, update and delete. The statements for update and delete leave other users' movies as they are, so nothing
+/// has been changed where this returns an error.
+fn permit<T>(
+    action: Action,
+    found: Found<T>,
+    user_id: i64,
+    visibility: Visibility,
+) -> Result<T, Error> {
+    let is_creator = found.creator_id == user_id;
+    let may_read = action == Action::Read && visibility == Visibility::Shared;
+    if is_creator || may_read {
+        Ok(found.outcome)
+    } else {
+        Err(Error::PermissionDenied)
+    }
 }
 
 fn read_changes(request: &Request, presence: Presence) -> Result<Changes, Error> {

@@ -4,8 +4,7 @@ use utoipa::ToSchema;
 
 use super::error::Error;
 use super::query::Query;
-use crate::db::lists::{Page, PageRequest};
-use crate::db::movies::Movie;
+use crate::db::movies::{Movie, MoviePage, PageRequest};
 
 /// One page of a list, as Django REST framework's PageNumberPagination answers it.
 #[derive(Serialize, ToSchema)]
@@ -27,7 +26,7 @@ impl Envelope {
     /// # Errors
     /// 404 for a page past the end; page 1 is always there.
     pub fn new(
-        page: Page,
+        page: MoviePage,
         asked: PageRequest,
         address: &str,
         query: &Query,
@@ -60,7 +59,7 @@ mod tests {
         number: Option<i64>,
         query: &str,
     ) -> Option<(Option<String>, Option<String>)> {
-        let page = Page {
+        let page = MoviePage {
             total,
             movies: Vec::new(),
         };

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use rouille::percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use super::error::{Error, FieldErrors};
-use crate::db::lists::{Filter, PageRequest};
+use crate::db::movies::{Filter, PageRequest};
 use crate::python_text::{self, Decimal};
 
 /// Movies on a page unless the client says otherwise.

@@ -9,8 +9,8 @@ use super::body::{Fields, Value};
 use super::error::{Error, FieldErrors};
 use super::fields::{Presence, Reader};
 use crate::auth::password::Hasher;
-use crate::db::Access;
-use crate::db::users::{self, NewUser, Taken};
+use crate::db::RequestDatabase;
+use crate::db::users::{self, NewUser, TakenFields};
 
 /// The order in which a refusal names the fields.
 const REGISTER_FIELDS: [&str; 6] = [
@@ -53,7 +53,7 @@ pub struct RegisteredUser {
 /// [`Error::Fields`] with all that is wrong or taken.
 pub fn register_account(
     texts: &[(&str, &str)],
-    access: Access,
+    access: RequestDatabase,
     hasher: &Hasher,
 ) -> Result<RegisteredUser, Error> {
     create_user(judge_fields(&fields_of(texts), access)?, access, hasher)
@@ -82,7 +82,10 @@ fn fields_of(texts: &[(&str, &str)]) -> Fields {
 ///
 /// # Errors
 /// [`Error::Fields`] with all that is wrong or taken.
-pub(super) fn judge_fields(fields: &Fields, access: Access) -> Result<Registration, Error> {
+pub(super) fn judge_fields(
+    fields: &Fields,
+    access: RequestDatabase,
+) -> Result<Registration, Error> {
     let mut reader = Reader::new(fields);
     let username = reader.text(&USERNAME, Presence::Required);
     let password = reader.text(&PASSWORD, Presence::Required);
@@ -114,7 +117,7 @@ pub(super) fn judge_fields(fields: &Fields, access: Access) -> Result<Registrati
 /// [`Error::Fields`] if another took a field meanwhile.
 pub(super) fn create_user(
     asked: Registration,
-    access: Access,
+    access: RequestDatabase,
     hasher: &Hasher,
 ) -> Result<RegisteredUser, Error> {
     let user = NewUser {
@@ -138,13 +141,13 @@ pub(super) fn create_user(
 
 /// All that is wrong with a registration: bad fields and taken ones; passwords that differ only if nothing else is.
 fn refuse_registration(
-    access: Access,
+    access: RequestDatabase,
     errors: FieldErrors,
     username: Option<&str>,
     email: Option<&str>,
 ) -> Result<Error, Error> {
     let taken = match (username, email) {
-        (None, None) => Taken::default(),
+        (None, None) => TakenFields::default(),
         _ => users::find_taken(access, username, email)?,
     };
     let mut errors = add_taken(errors, taken);
@@ -154,7 +157,7 @@ fn refuse_registration(
     Ok(Error::Fields(errors))
 }
 
-fn add_taken(mut errors: FieldErrors, taken: Taken) -> FieldErrors {
+fn add_taken(mut errors: FieldErrors, taken: TakenFields) -> FieldErrors {
     if taken.username {
         errors.add(
             "username",

@@ -2,7 +2,7 @@
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{BadSetting, Output, START_DEADLINE};
+use super::common::{BadSetting, CONNECT_TIMEOUT, Output};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::config::Settings;
 use crate::db::{self, State};
@@ -22,7 +22,7 @@ struct Checked {
 pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
     let mut notes = warnings.to_vec();
-    let found = db::inspect(&settings.database.database_url, START_DEADLINE);
+    let found = db::inspect(&settings.database.database_url, CONNECT_TIMEOUT);
     let mut lines = vec!["settings    good".to_owned()];
     let (problems, database) = match found {
         Ok(state) => {

@@ -4,14 +4,14 @@ use std::io::{self, IsTerminal};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Output, START_DEADLINE};
+use super::common::{CONNECT_TIMEOUT, Output};
 use crate::config::DatabaseSettings;
-use crate::db::Database;
+use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, import};
 
 /// Imports all or nothing; fails with everything that has to be mended first.
 pub fn import_django(
-    source: &Database,
+    source: &ConnectionConfig,
     target: &DatabaseSettings,
     output: &Output,
 ) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ pub fn import_django(
         import(
             source,
             &target.database_url,
-            START_DEADLINE,
+            CONNECT_TIMEOUT,
             &mut |what, rows, total| progress.show(what, rows, total),
         )?
     };

@@ -1,7 +1,7 @@
 //! `migrate`: the database's schema brought up to date.
 use serde::Serialize;
 
-use super::{Output, START_DEADLINE};
+use super::common::{CONNECT_TIMEOUT, Output};
 use crate::config::DatabaseSettings;
 use crate::db;
 
@@ -11,7 +11,7 @@ struct Migrated {
 }
 
 pub fn migrate(database: &DatabaseSettings, output: &Output) -> anyhow::Result<()> {
-    let applied = db::migrate(&database.database_url, START_DEADLINE)?;
+    let applied = db::migrate(&database.database_url, CONNECT_TIMEOUT)?;
     let lines: Vec<_> = match applied.as_slice() {
         [] => vec!["nothing to apply".to_owned()],
         names => names.iter().map(|name| format!("{name} applied")).collect(),

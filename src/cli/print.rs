@@ -1,4 +1,4 @@
-//! `print`: the files of a deployment, with this installation's own paths and settings filled in, and no secret.
+//! `print`: prints the files of a deployment, filled in with this installation's path and settings, but without secrets.
 use std::env;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,114 +9,108 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
-use crate::config::{HostName, Settings, is_shown};
+use crate::config::{HostName, Settings, is_public, raw_value};
 use crate::http;
 
-/// What is printed, and for whom.
+/// The arguments of `print`.
 #[derive(Args, Debug)]
 pub struct Print {
-    /// What the service is set to.
     #[command(flatten)]
-    given: Given,
+    settings: PublicSettings,
 
-    /// The file
+    /// File to print
     file: File,
 
-    /// The name by which clients know the service; for the proxies
+    /// Host name by which clients reach the service; used in the proxies' files
     #[arg(long, default_value = "movies.example.com", value_parser = str::parse::<HostName>)]
     host: HostName,
 }
 
-/// The setting that the service and a proxy have to agree on.
+/// The variable on which the service and the printed proxies have to agree.
 const TRUSTED_PROXIES: &str = "TRUSTED_PROXIES";
 
-/// Its value where none is given: a proxy on the same machine.
-const PROXY_ON_SAME_MACHINE: &str = "127.0.0.1,::1";
+/// The value of [`TRUSTED_PROXIES`] in printed files if it is not set: a proxy on the same machine.
+const DEFAULT_TRUSTED_PROXIES: &str = "127.0.0.1,::1";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum File {
-    /// A unit for systemd, shut off from all that the service does not need
+    /// systemd unit of the service, in a sandbox
     Systemd,
-    /// A Containerfile, which builds an image from the source
+    /// Containerfile that builds an image from the source
     Container,
-    /// A compose.yaml: the image and a PostgreSQL
+    /// compose.yaml with the image and PostgreSQL
     Compose,
-    /// A configuration of Caddy, which gets its certificates by itself
+    /// Caddy configuration; Caddy obtains its certificates itself
     Caddy,
-    /// A configuration of nginx
+    /// nginx configuration
     Nginx,
-    /// A configuration of HAProxy
+    /// HAProxy configuration
     Haproxy,
-    /// A unit for systemd that backs the database up
+    /// systemd unit that backs up the database
     SystemdBackup,
-    /// A timer for systemd that starts that unit every night
+    /// systemd timer that starts the backup every night
     SystemdBackupTimer,
-    /// A dashboard for Grafana over the figures of /metrics
+    /// Grafana dashboard for the metrics of /metrics
     Grafana,
 }
 
-/// The settings of `serve`, of which here none has to be there.
+/// Those settings of `serve` that are not secret. None is required, since a printed file never contains the required ones.
 #[derive(Debug)]
-struct Given {
+struct PublicSettings {
     bind: SocketAddr,
     idle_timeout: Duration,
-    /// What LimitNOFILE and its likes have to leave for all connections.
-    files: u64,
-    /// Name and value of each that was set and is no secret.
-    set: Vec<(String, String)>,
+    /// The limit of open files that the service needs for its connections.
+    max_files: u64,
+    /// Variable and value of each setting that was given.
+    given: Vec<(String, String)>,
 }
 
-impl Args for Given {
+impl Args for PublicSettings {
     fn augment_args(command: clap::Command) -> clap::Command {
         Settings::augment_args(command).mut_args(|argument| argument.required(false))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Given::augment_args(command)
+        PublicSettings::augment_args(command)
     }
 }
 
-impl FromArgMatches for Given {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Given, clap::Error> {
+impl FromArgMatches for PublicSettings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<PublicSettings, clap::Error> {
         let missing = || clap::Error::new(ErrorKind::MissingRequiredArgument);
-        let settings = Settings::augment_args(clap::Command::new("settings"));
-        let shown = settings
+        let definition = Settings::augment_args(clap::Command::new("settings"));
+        let names = definition
             .get_arguments()
-            .filter(|argument| is_shown(argument));
-        let names = shown.map(|argument| argument.get_id().as_str());
-        let is_set = |name: &&str| {
+            .filter(|argument| is_public(argument))
+            .map(|argument| argument.get_id().as_str());
+        let is_given = |name: &&str| {
             let source = matches.value_source(name);
             source.is_some_and(|source| source != ValueSource::DefaultValue)
         };
-        let value_of = |name: &str| {
-            let values = matches.get_raw(name).into_iter().flatten();
-            let values = values.map(|value| value.to_string_lossy().trim().to_owned());
-            values.collect::<Vec<_>>().join(",")
-        };
         let number = |name| matches.get_one::<u32>(name).copied().map(u64::from);
-        Ok(Given {
+        Ok(PublicSettings {
             bind: *matches.get_one("bind").ok_or_else(missing)?,
             idle_timeout: *matches.get_one("idle_timeout").ok_or_else(missing)?,
-            files: http::files_for(
+            max_files: http::files_for(
                 number("max_connections"),
                 number("db_pool_size").ok_or_else(missing)?,
             ),
-            set: names
-                .filter(is_set)
-                .map(|name| (name.to_uppercase(), value_of(name)))
+            given: names
+                .filter(is_given)
+                .map(|name| (name.to_uppercase(), raw_value(matches, name)))
                 .collect(),
         })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Given::from_arg_matches(matches)?;
+        *self = PublicSettings::from_arg_matches(matches)?;
         Ok(())
     }
 }
 
-impl Given {
-    /// Where somebody on this machine reaches the service.
-    fn address(&self) -> SocketAddr {
+impl PublicSettings {
+    /// The address at which programs on this machine reach the service.
+    fn local_address(&self) -> SocketAddr {
         let ip = match self.bind.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -125,68 +119,73 @@ impl Given {
         SocketAddr::new(ip, self.bind.port())
     }
 
-    /// How long a proxy may keep an idle connection to the service: less than the service itself does.
+    /// How long a proxy may keep an idle connection to the service. Shorter than IDLE_TIMEOUT, so that the proxy never sends a
+    /// request on a connection that the service is closing.
     fn keepalive_seconds(&self) -> u64 {
         (self.idle_timeout.as_secs() * 4 / 5).max(1)
     }
 
     fn trusted_proxies(&self) -> &str {
-        let set = self.set.iter().find(|(name, _)| name == TRUSTED_PROXIES);
-        set.map_or(PROXY_ON_SAME_MACHINE, |(_, value)| value)
+        let given = self.given.iter().find(|(name, _)| name == TRUSTED_PROXIES);
+        given.map_or(DEFAULT_TRUSTED_PROXIES, |(_, value)| value)
     }
 }
 
-/// Prints the file.
-///
 /// # Errors
-/// If the program's path or a setting cannot stand in it.
-pub fn print(asked: &Print) -> anyhow::Result<()> {
-    let given = &asked.given;
-    for (name, value) in &given.set {
-        let is_printable = !value.contains(char::is_control);
-        ensure!(is_printable, "{name} holds a control character");
+/// If the file cannot contain the program's path or a setting's value.
+pub fn print(arguments: &Print) -> anyhow::Result<()> {
+    let settings = &arguments.settings;
+    for (name, value) in &settings.given {
+        ensure!(
+            !value.contains(char::is_control),
+            "{name} contains a control character, which no file can hold: remove it"
+        );
     }
-    let (template, binary, settings) = match asked.file {
+    let (template, program, environment) = match arguments.file {
         File::Systemd => (
             include_str!("print/movies-api.service"),
-            quote_path()?,
-            lines_of_unit(given),
+            quote_program_path()?,
+            unit_environment(settings),
         ),
         File::Compose => (
             include_str!("print/compose.yaml"),
             String::new(),
-            lines_of_compose(&given.set)?,
+            compose_environment(&settings.given)?,
         ),
-        File::Container => plain(include_str!("print/Containerfile")),
-        File::Caddy => plain(include_str!("print/Caddyfile")),
-        File::Nginx => plain(include_str!("print/nginx.conf")),
-        File::Haproxy => plain(include_str!("print/haproxy.cfg")),
-        File::SystemdBackup => plain(include_str!("print/movies-api-backup.service")),
-        File::SystemdBackupTimer => plain(include_str!("print/movies-api-backup.timer")),
-        File::Grafana => plain(include_str!("print/grafana.json")),
+        File::Container => template_only(include_str!("print/Containerfile")),
+        File::Caddy => template_only(include_str!("print/Caddyfile")),
+        File::Nginx => template_only(include_str!("print/nginx.conf")),
+        File::Haproxy => template_only(include_str!("print/haproxy.cfg")),
+        File::SystemdBackup => template_only(include_str!("print/movies-api-backup.service")),
+        File::SystemdBackupTimer => template_only(include_str!("print/movies-api-backup.timer")),
+        File::Grafana => template_only(include_str!("print/grafana.json")),
     };
     let values = [
-        ("@binary@", binary),
+        ("@binary@", program),
         ("@version@", env!("CARGO_PKG_VERSION").to_owned()),
         ("@rust@", env!("CARGO_PKG_RUST_VERSION").to_owned()),
-        ("@host@", asked.host.0.clone()),
-        ("@bind@", given.bind.to_string()),
-        ("@port@", given.bind.port().to_string()),
-        ("@address@", given.address().to_string()),
-        ("@proxies@", given.trusted_proxies().to_owned()),
-        ("@files@", given.files.to_string()),
-        ("@idle_timeout@", given.idle_timeout.as_secs().to_string()),
-        ("@keepalive@", given.keepalive_seconds().to_string()),
-        ("@settings@\n", settings),
+        ("@host@", arguments.host.0.clone()),
+        ("@bind@", settings.bind.to_string()),
+        ("@port@", settings.bind.port().to_string()),
+        ("@address@", settings.local_address().to_string()),
+        ("@proxies@", settings.trusted_proxies().to_owned()),
+        ("@files@", settings.max_files.to_string()),
+        (
+            "@idle_timeout@",
+            settings.idle_timeout.as_secs().to_string(),
+        ),
+        ("@keepalive@", settings.keepalive_seconds().to_string()),
+        ("@settings@\n", environment),
     ];
     Ok(io::stdout().write_all(fill(template, &values).as_bytes())?)
 }
 
-fn plain(template: &str) -> (&str, String, String) {
+/// A template without the program's path and without an environment.
+fn template_only(template: &str) -> (&str, String, String) {
     (template, String::new(), String::new())
 }
 
-/// The template with each name replaced. What a value holds is not looked at again.
+/// Replaces each name in the template by its value. Names inside values are not replaced.
 fn fill(template: &str, values: &[(&str, String)]) -> String {
     let mut text = String::new();
     let mut rest = template;
@@ -203,38 +202,40 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
     text + rest
 }
 
-/// The program's path inside the double quotes of an `ExecStart`. Of what systemd.service(5) lets one escape there, a
-/// quote and a backslash are refused by systemd 252 in the path of a program all the same.
-fn quote_path() -> anyhow::Result<String> {
-    let path = env::current_exe().context("the path of this program")?;
-    let can_stand = |path: &&str| {
+/// Quotes the program's path for the double quotes of an `ExecStart`. systemd.service(5) documents escapes for quotes and
+/// backslashes, but systemd 252 rejects both in the path of a program.
+fn quote_program_path() -> anyhow::Result<String> {
+    let path = env::current_exe().context("the path of this program cannot be determined")?;
+    let is_allowed = |path: &&str| {
         !path.contains(|letter: char| letter.is_control() || matches!(letter, '"' | '\'' | '\\'))
     };
-    let quoted = path.to_str().filter(can_stand);
-    let quoted = quoted.with_context(|| {
+    let allowed = path.to_str().filter(is_allowed).with_context(|| {
         format!(
-            "the program's path {path:?} holds what a unit cannot: put it into /usr/local/bin, say"
+            "the program's path {path:?} contains a character that a systemd unit cannot: move it, for example to /usr/local/bin"
         )
     })?;
-    Ok(quoted.replace('%', "%%"))
+    Ok(allowed.replace('%', "%%"))
 }
 
-/// As systemd.exec(5) quotes them; a `%` would begin a specifier.
-fn lines_of_unit(given: &Given) -> String {
+/// The settings as `Environment=` lines of a systemd unit, quoted by systemd.exec(5). A `%` would begin a specifier.
+fn unit_environment(settings: &PublicSettings) -> String {
     let quote = |value: &str| {
         let value = value.replace('\\', "\\\\").replace('"', "\\\"");
         value.replace('%', "%%")
     };
     let line = |(name, value): (&str, &str)| format!("Environment=\"{name}={}\"\n", quote(value));
-    let proxies = (TRUSTED_PROXIES, given.trusted_proxies());
-    let others = given.set.iter().filter(|(name, _)| name != TRUSTED_PROXIES);
+    let given = settings.given.iter();
+    let others = given.filter(|(name, _)| name != TRUSTED_PROXIES);
     let others = others.map(|(name, value)| (name.as_str(), value.as_str()));
+    let proxies = (TRUSTED_PROXIES, settings.trusted_proxies());
     others.chain([proxies]).map(line).collect()
 }
 
-/// As YAML takes them from JSON; a `$` would begin a variable. The image itself says where it listens.
-fn lines_of_compose(set: &[(String, String)]) -> serde_json::Result<String> {
-    set.iter()
+/// The settings as entries of a YAML mapping, quoted as JSON strings, which YAML 1.2 includes. A `$` would begin a variable of
+/// Compose. BIND is left out, since the image sets it.
+fn compose_environment(given: &[(String, String)]) -> serde_json::Result<String> {
+    given
+        .iter()
         .filter(|(name, _)| name != "BIND")
         .map(|(name, value)| {
             let value = serde_json::to_string(&value.replace('$', "$$"))?;

@@ -2,7 +2,7 @@
 use anyhow::{bail, ensure};
 use serde::Serialize;
 
-use super::{Output, START_DEADLINE};
+use super::common::{CONNECT_TIMEOUT, Output};
 use crate::config::DatabaseSettings;
 use crate::db;
 use crate::db::counts::{self, Counts};
@@ -20,15 +20,15 @@ struct Recounted {
 /// Corrects what is wrong; with `is_check` changes nothing, and fails if something is wrong.
 pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> anyhow::Result<()> {
     let database = &database.database_url;
-    let state = db::inspect(database, START_DEADLINE)?;
+    let state = db::inspect(database, CONNECT_TIMEOUT)?;
     ensure!(
         state.pending.is_empty() && state.unknown.is_empty() && state.changed.is_empty(),
         "the schema is not this version's: `check` lists what it lacks, `migrate` brings it up to date"
     );
     let counts = if is_check {
-        counts::check(database, START_DEADLINE)?
+        counts::check(database, CONNECT_TIMEOUT)?
     } else {
-        counts::recount(database, START_DEADLINE)?
+        counts::recount(database, CONNECT_TIMEOUT)?
     };
     let are_right = counts.are_right();
     let lines = describe(&counts, is_check);

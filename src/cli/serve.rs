@@ -1,4 +1,5 @@
-//! `serve`: the database (migrated), the server, until a signal ends it.
+//! `serve`: migrates the database and runs the HTTP server until a signal stops it.
+use std::io;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -10,71 +11,113 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use super::{BadSetting, START_DEADLINE, make_keys};
+use super::args::EffectiveSetting;
+use super::common::{BadSetting, CONNECT_TIMEOUT};
+use super::token::make_keys;
 use crate::api::{self, App};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{Cost, Hasher};
 use crate::auth::throttle::Throttle;
-use crate::cli::command_line::InForce;
 use crate::config::Settings;
-use crate::db::{self, MAX_BATCH, Options, Store, Timeouts};
+use crate::db::{self, Database, MAX_BATCH, Options, Timeouts};
 use crate::http::{self, ClassLimits, Limits, Server, Stopper};
 use crate::telemetry::logging;
 
-/// Heavy requests have this part of the pool's connections at the most, so that all others soon find one: a fourth.
-/// Measured on two cores, eight searches at once are answered faster than sixteen, and than four.
+/// Heavy requests may use one in this many connections of the pool at once, so that other requests soon find a free one.
+/// Measured on two cores with a pool of 32: eight searches at once complete faster than sixteen, and than four.
 const HEAVY_SHARE: u32 = 4;
 
-/// Serves until SIGTERM or SIGINT; a second one ends the process at once.
-pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT. A second signal ends the process at once.
+pub fn serve(
+    settings: Settings,
+    effective_settings: &[EffectiveSetting],
+    warnings: &[String],
+) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
-    logging::start(settings.log_level.clone(), settings.log_format).context("the log")?;
+    logging::start(settings.log_level.clone(), settings.log_format)
+        .context("the log cannot be started")?;
     log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));
-    for setting in in_force {
+    for setting in effective_settings {
         log::info!("{}={} ({})", setting.name, setting.value, setting.source);
     }
     for warning in warnings {
         log::warn!("{warning}");
     }
-    // A second signal ends the process at once; the first one is told to the server once there is one.
-    let stop = Arc::new(AtomicBool::new(false));
+    // Set once the server listens. Until then nothing has to be drained.
+    let shutdown_handle: Arc<OnceLock<Stopper>> = Arc::default();
+    stop_on_signal(Arc::clone(&shutdown_handle))?;
+    let limits = make_limits(&settings)?;
+    let app = Arc::new(open_app(&settings, MAX_BATCH)?);
+    let visibility = settings.movies_visibility;
+    let handler_app = Arc::clone(&app);
+    let server = Server::bind(
+        settings.bind,
+        limits,
+        move |request| api::classify(request, visibility),
+        move |request, deadline| api::handle(request, &handler_app, deadline),
+    )
+    .with_context(|| format!("BIND={} cannot be listened on", settings.bind))?;
+    let origins = settings.cors_origins.clone();
+    server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
+    app.counters.get_or_init(|| server.counters());
+    drop(app);
+    log::info!("listening on http://{}", server.local_address());
+    shutdown_handle.get_or_init(|| server.stopper());
+    server.run().context("the server failed")?;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Starts the thread that stops the server at the first SIGTERM or SIGINT.
+fn stop_on_signal(shutdown_handle: Arc<OnceLock<Stopper>>) -> io::Result<()> {
+    // The signal handler itself ends the process at the second signal, even if every thread is stuck.
+    let is_stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-        flag::register(signal, Arc::clone(&stop))?;
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&is_stopping))?;
+        flag::register(signal, Arc::clone(&is_stopping))?;
     }
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let stopper: Arc<OnceLock<Stopper>> = Arc::default();
-    let told = Arc::clone(&stopper);
+    let stop_at_first = move || {
+        if signals.forever().next().is_none() {
+            return;
+        }
+        log::info!("stopping");
+        match shutdown_handle.get() {
+            Some(handle) => handle.stop(),
+            // The process still waits for its database, or for another instance's migrations.
+            None => process::exit(0),
+        }
+    };
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || {
-            if signals.forever().next().is_none() {
-                return;
-            }
-            log::info!("stopping");
-            match told.get() {
-                Some(stopper) => stopper.stop(),
-                // It waits for its database, or for another instance's migrations: nothing has to be finished.
-                None => process::exit(0),
-            }
-        })?;
-    let workers = usize::try_from(settings.workers)?;
-    let fitting = http::raise_limit(settings.db_pool_size.into())?;
+        .spawn(stop_at_first)?;
+    Ok(())
+}
+
+/// The server's limits for these settings, with warnings for settings that do not fit together. Raises the process's limit
+/// of open files.
+fn make_limits(settings: &Settings) -> anyhow::Result<Limits> {
+    let allowed = http::raise_limit(settings.db_pool_size.into())
+        .context("the limit of open files cannot be raised")?;
     let connections = match settings.max_connections {
-        Some(wanted) => usize::try_from(wanted)?,
-        None => fitting,
+        Some(max_connections) => usize::try_from(max_connections)?,
+        None => allowed,
     };
-    if connections > fitting {
-        log::warn!("MAX_CONNECTIONS={connections}, but the limit of open files leaves {fitting}");
+    if connections > allowed {
+        log::warn!(
+            "MAX_CONNECTIONS={connections} exceeds the {allowed} connections that the limit of open files allows: \
+             raise the limit (LimitNOFILE, ulimit -n) or lower MAX_CONNECTIONS"
+        );
     }
     if settings.db_pool_size >= settings.workers {
         log::warn!(
-            "DB_POOL_SIZE is not below WORKERS: a database that hangs can hold every worker"
+            "DB_POOL_SIZE={} is not less than WORKERS={}: a database that does not respond can block every worker",
+            settings.db_pool_size,
+            settings.workers
         );
     }
-    let app = Arc::new(open_app(&settings, MAX_BATCH)?);
-    let defaults = Limits::for_workers(workers);
-    let limits = Limits {
+    let defaults = Limits::for_workers(usize::try_from(settings.workers)?);
+    Ok(Limits {
         heavy: ClassLimits {
             max_in_flight: usize::try_from(settings.db_pool_size / HEAVY_SHARE)?.max(1),
             ..defaults.heavy
@@ -82,36 +125,19 @@ pub fn serve(settings: Settings, in_force: &[InForce], warnings: &[String]) -> a
         connections,
         idle_deadline: settings.idle_timeout,
         ..defaults
-    };
-    let visibility = settings.movies_visibility;
-    let handled = Arc::clone(&app);
-    let server = Server::bind(
-        settings.bind,
-        limits,
-        move |request| api::classify(request, visibility),
-        move |request, deadline| api::handle(request, &handled, deadline),
-    )
-    .with_context(|| format!("listening on {}", settings.bind))?;
-    let origins = settings.cors_origins.clone();
-    server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
-    app.counters.get_or_init(|| server.counters());
-    drop(app);
-    log::info!("listening on http://{}", server.local_address());
-    stopper.get_or_init(|| server.stopper());
-    server.run().context("serving")?;
-    log::info!("stopped");
-    Ok(())
+    })
 }
 
-/// What the handlers share, with the database reached and migrated. A statement answers at most so many requests.
+/// Migrates and opens the database, and makes the state that all handlers share. At most `max_batch` requests are combined
+/// into one statement.
 ///
 /// # Errors
-/// If the database does not answer in time or refuses, or the system gives no randomness.
+/// If the database cannot be reached in time or rejects the migrations, or the system has no randomness.
 pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
     let database = settings.database.database_url.clone();
-    db::migrate(&database, START_DEADLINE)?;
-    let store = Store::open(Options {
-        database,
+    db::migrate(&database, CONNECT_TIMEOUT)?;
+    let store = Database::open(Options {
+        connection: database,
         pool_size: settings.db_pool_size,
         timeouts: Timeouts {
             checkout: Duration::from_secs(3),
@@ -126,12 +152,12 @@ pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
         keys: make_keys(&settings.tokens),
         hasher: Hasher::new(Cost {
             rounds_log2: settings.passwords.bcrypt_cost,
-            // Some workers are left for readers however many sign in at once.
+            // An eighth of the workers stays free for other requests, however many sign-ins wait for a core.
             waiting_limit: usize::try_from(settings.workers)? * 7 / 8,
         }),
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies.clone(),
-        account_failures: Throttle::new(settings.login_failures, settings.login_wait),
+        account_failures: Throttle::new(settings.login_failures, settings.login_cooldown),
         address_failures: Throttle::each_hour(settings.login_failures_per_hour),
         registrations: Throttle::each_hour(settings.registrations_per_hour),
         request_ids: AtomicU64::new(getrandom::u64()?),

@@ -1,28 +1,38 @@
-//! `token`: a user's tokens without a password, signed as a sign-in's.
+//! `token`: issues tokens for a user without their password.
 use serde::Serialize;
 
-use super::{Output, find_user, make_keys, open_store};
+use super::common::{Output, find_user, open_database};
+use crate::auth::token::Keys;
 use crate::config::{DatabaseSettings, TokenSettings};
 
 #[derive(Serialize)]
-struct Issued {
+struct TokenPair {
     refresh: String,
     access: String,
 }
 
-/// Prints an access token of the user; as JSON also a refresh token.
+/// Prints an access token for the user; with `--json` a refresh token too, as a sign-in returns them.
 pub fn print(
     username: &str,
     database: DatabaseSettings,
     tokens: &TokenSettings,
     output: &Output,
 ) -> anyhow::Result<()> {
-    let user = find_user(&open_store(database)?, username)?;
+    let user = find_user(&open_database(database)?, username)?;
     anyhow::ensure!(
         user.is_active,
-        "{username:?} is deactivated, and a token would be refused"
+        "{username:?} is deactivated, so its tokens would be rejected: activate the user first"
     );
     let (refresh, access) = make_keys(tokens).issue_pair(user.id)?;
     let line = access.clone();
-    output.print(&Issued { refresh, access }, &[line])
+    output.print(&TokenPair { refresh, access }, &[line])
+}
+
+pub fn make_keys(settings: &TokenSettings) -> Keys {
+    Keys::new(
+        &settings.secret_key,
+        settings.secret_key_fallbacks.iter().flatten(),
+        settings.access_token_lifetime,
+        settings.refresh_token_lifetime,
+    )
 }

@@ -1,4 +1,4 @@
-//! `users`: who there is, and what operators change of them. It is in force at once, on a service that runs too.
+//! `users`: lists, creates, changes and deletes users. A running service applies a change to its next request.
 use std::io::{self, BufRead, IsTerminal};
 use std::time::Instant;
 
@@ -7,57 +7,53 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
-use super::{BadSetting, Output, find_user, now, open_store};
+use super::common::{BadSetting, Output, find_user, open_database, with_deadline};
 use crate::api::registration::{judge_password, register_account};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{Cost, HASH_TIMEOUT, Hasher};
 use crate::config::{DatabaseSettings, PasswordSettings};
-use crate::db::users::{self, Listed};
+use crate::db::users::{self, UserSummary};
 
-/// What is done with users.
+/// An operation on users.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)] // the flattened groups are documented at their types
 pub enum Users {
     /// List all users
     List {
-        /// The database.
         #[command(flatten)]
         database: DatabaseSettings,
-        /// How the answer looks.
         #[command(flatten)]
         output: Output,
     },
-    /// Make a user, by the rules of a registration; the password is read from the terminal or from standard input
+    /// Create a user by the rules of a registration, with a password read from the terminal or from standard input
     Create(NewUser),
-    /// Let a user sign in no longer; their tokens are refused from now on
-    Deactivate(Named),
-    /// Let a user sign in again
-    Activate(Named),
-    /// Delete a user and all their movies; asked on a terminal whether that is meant
+    /// Prevent a user from signing in, and reject the user's tokens from now on
+    Deactivate(ExistingUser),
+    /// Allow a deactivated user to sign in again
+    Activate(ExistingUser),
+    /// Delete a user with all their movies, after confirmation on the terminal
     Delete {
-        /// Whom.
         #[command(flatten)]
-        user: Named,
-        /// Do not ask; needed where standard input is no terminal
+        user: ExistingUser,
+        /// Delete without confirmation; required if standard input is not a terminal
         #[arg(long)]
         yes: bool,
     },
-    /// Give a user another password, read from the terminal or from standard input
+    /// Set a new password for a user, read from the terminal or from standard input
     SetPassword {
-        /// Whose.
         #[command(flatten)]
-        user: Named,
-        /// How it is hashed.
+        user: ExistingUser,
         #[command(flatten)]
         passwords: PasswordSettings,
     },
 }
 
-/// A user to be made.
+/// The arguments of `users create`.
 #[derive(Args, Debug)]
 pub struct NewUser {
-    /// The name to sign in with
+    /// Name to sign in with
     username: String,
-    /// E-mail address, nobody else's
+    /// E-mail address, which no other user may have
     #[arg(long)]
     email: String,
     /// First name
@@ -74,10 +70,10 @@ pub struct NewUser {
     output: Output,
 }
 
-/// A user who is there.
+/// The arguments of operations on one existing user.
 #[derive(Args, Debug)]
-pub struct Named {
-    /// The user's name
+pub struct ExistingUser {
+    /// Name of the user
     username: String,
     #[command(flatten)]
     database: DatabaseSettings,
@@ -85,27 +81,26 @@ pub struct Named {
     output: Output,
 }
 
-/// A user after a change.
+/// The result of a change.
 #[derive(Serialize)]
-struct Changed<'a> {
+struct ChangedUser<'a> {
     id: i64,
     username: &'a str,
     is_active: bool,
 }
 
-/// A user who is no longer there.
+/// The result of a deletion.
 #[derive(Serialize)]
-struct Deleted<'a> {
+struct DeletedUser<'a> {
     id: i64,
     username: &'a str,
     movie_count: i64,
 }
 
-/// Does it.
 pub fn run(action: Users) -> anyhow::Result<()> {
     match action {
         Users::List { database, output } => {
-            let listed = users::list(now(&open_store(database)?))?;
+            let listed = users::list(with_deadline(&open_database(database)?))?;
             output.print(&listed, &make_table(&listed))
         }
         Users::Create(user) => create(user),
@@ -118,7 +113,7 @@ pub fn run(action: Users) -> anyhow::Result<()> {
 
 fn create(user: NewUser) -> anyhow::Result<()> {
     let hasher = make_hasher(&user.passwords)?;
-    let store = open_store(user.database)?;
+    let database = open_database(user.database)?;
     let fields = [
         ("username", user.username.as_str()),
         ("email", &user.email),
@@ -128,18 +123,22 @@ fn create(user: NewUser) -> anyhow::Result<()> {
     let password = read_password()?;
     let password = password.expose_secret();
     let passwords = [("password", password), ("password2", password)];
-    let made = register_account(&[&fields[..], &passwords].concat(), now(&store), &hasher)?;
-    let line = format!("user {} made: {}", made.id, user.username.trim());
-    user.output.print(&made, &[line])
+    let created = register_account(
+        &[&fields[..], &passwords].concat(),
+        with_deadline(&database),
+        &hasher,
+    )?;
+    let line = format!("user {} created: {}", created.id, user.username.trim());
+    user.output.print(&created, &[line])
 }
 
-fn set_active(user: Named, is_active: bool) -> anyhow::Result<()> {
-    let store = open_store(user.database)?;
-    let found = find_user(&store, &user.username)?;
-    users::set_active(now(&store), found.id, is_active)?;
-    let word = if is_active { "may" } else { "may not" };
-    let line = format!("{} {word} sign in", user.username);
-    let changed = Changed {
+fn set_active(user: ExistingUser, is_active: bool) -> anyhow::Result<()> {
+    let database = open_database(user.database)?;
+    let found = find_user(&database, &user.username)?;
+    users::set_active(with_deadline(&database), found.id, is_active)?;
+    let state = if is_active { "active" } else { "deactivated" };
+    let line = format!("{} is {state}", user.username);
+    let changed = ChangedUser {
         id: found.id,
         username: &user.username,
         is_active,
@@ -147,19 +146,19 @@ fn set_active(user: Named, is_active: bool) -> anyhow::Result<()> {
     user.output.print(&changed, &[line])
 }
 
-fn delete(user: Named, is_confirmed: bool) -> anyhow::Result<()> {
-    let store = open_store(user.database)?;
-    let found = find_user(&store, &user.username)?;
+fn delete(user: ExistingUser, is_confirmed: bool) -> anyhow::Result<()> {
+    let database = open_database(user.database)?;
+    let found = find_user(&database, &user.username)?;
     if !is_confirmed {
         confirm(&format!(
             "Delete the user {:?} and all their movies? [y/N] ",
             user.username
         ))?;
     }
-    let movie_count = users::delete(now(&store), found.id)?;
-    let movie_count = movie_count.context("the user was deleted by somebody else meanwhile")?;
+    let movie_count = users::delete(with_deadline(&database), found.id)?;
+    let movie_count = movie_count.context("the user was deleted in the meantime")?;
     let line = format!("{} and {movie_count} movies deleted", user.username);
-    let deleted = Deleted {
+    let deleted = DeletedUser {
         id: found.id,
         username: &user.username,
         movie_count,
@@ -167,29 +166,33 @@ fn delete(user: Named, is_confirmed: bool) -> anyhow::Result<()> {
     user.output.print(&deleted, &[line])
 }
 
-/// Fails unless the question is answered with `y` or `yes` on a terminal.
+/// # Errors
+/// Unless standard input is a terminal and the answer to the question is `y` or `yes`.
 fn confirm(question: &str) -> anyhow::Result<()> {
     ensure!(
         io::stdin().is_terminal(),
-        "nothing was deleted: where no terminal can be asked, give --yes"
+        "nothing was deleted: standard input is not a terminal, so the flag --yes is required"
     );
     eprint!("{question}");
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     let answer = answer.trim().to_lowercase();
-    ensure!(answer == "y" || answer == "yes", "nothing was deleted");
+    ensure!(
+        answer == "y" || answer == "yes",
+        "nothing was deleted: the answer was not y or yes"
+    );
     Ok(())
 }
 
-fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()> {
+fn set_password(user: ExistingUser, passwords: &PasswordSettings) -> anyhow::Result<()> {
     let hasher = make_hasher(passwords)?;
-    let store = open_store(user.database)?;
-    let found = find_user(&store, &user.username)?;
+    let database = open_database(user.database)?;
+    let found = find_user(&database, &user.username)?;
     let password = judge_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
-    users::set_password_hash(now(&store), found.id, &hash, None)?;
+    users::set_password_hash(with_deadline(&database), found.id, &hash, None)?;
     let line = format!("{} has a new password", user.username);
-    let changed = Changed {
+    let changed = ChangedUser {
         id: found.id,
         username: &user.username,
         is_active: found.is_active,
@@ -197,33 +200,38 @@ fn set_password(user: Named, passwords: &PasswordSettings) -> anyhow::Result<()>
     user.output.print(&changed, &[line])
 }
 
-/// Typed twice without being shown, or the first line of a standard input that is no terminal.
+/// Reads a password from the terminal, twice and without echo, or from the first line of a standard input that is not a
+/// terminal.
 fn read_password() -> anyhow::Result<SecretString> {
     if io::stdin().is_terminal() {
         let password = rpassword::prompt_password("Password: ")?;
-        let again = rpassword::prompt_password("Password once more: ")?;
-        ensure!(password == again, "the two passwords differ");
+        let again = rpassword::prompt_password("Password again: ")?;
+        ensure!(
+            password == again,
+            "the two passwords differ: enter the same password twice"
+        );
         return Ok(password.into());
     }
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
-    read.context("the password on standard input")?;
+    read.context("the password cannot be read from standard input")?;
     Ok(line.trim_end_matches(['\r', '\n']).into())
 }
 
-/// Fails where the service, with the same settings, would not start: a hash of such a cost could not be verified in time.
+/// # Errors
+/// If a sign-in could not verify a hash of this cost in time; `serve` rejects the same setting.
 fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
     check_cost(settings.bcrypt_cost).map_err(BadSetting)?;
     Ok(Hasher::new(Cost {
         rounds_log2: settings.bcrypt_cost,
-        // One at a time waits for nobody.
+        // This process hashes one password, which never waits for another.
         waiting_limit: 0,
     }))
 }
 
-/// Columns as wide as their widest cell. What a terminal would act on is escaped.
-fn make_table(users: &[Listed]) -> Vec<String> {
-    let head = ["ID", "USERNAME", "EMAIL", "ACTIVE", "JOINED", "MOVIES"].map(str::to_owned);
+/// Aligns the users in columns. Control characters are escaped, since a terminal would act on them.
+fn make_table(users: &[UserSummary]) -> Vec<String> {
+    let header = ["ID", "USERNAME", "EMAIL", "ACTIVE", "JOINED", "MOVIES"].map(str::to_owned);
     let rows = users.iter().map(|user| {
         [
             user.id.to_string(),
@@ -234,7 +242,7 @@ fn make_table(users: &[Listed]) -> Vec<String> {
             user.movie_count.to_string(),
         ]
     });
-    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let rows: Vec<_> = std::iter::once(header).chain(rows).collect();
     let mut widths = [0; 6];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,74 +1,88 @@
-//! Combines concurrent calls into one: callers that submit an input while a run is in flight share the next run.
+//! Combines concurrent calls into one: the inputs that callers submit while a run is in flight share the next run.
 //!
-//! A caller puts its input into the queue. If no run stands in the way, it becomes the leader: it takes what is queued,
-//! runs it, hands every waiter its output and passes the lead on. A caller that is alone runs a batch of one and waits
-//! for nobody. Knows no SQL and no pool, and has no threads of its own.
+//! A caller appends its input to the queue. If another run may start, the caller becomes its leader: it takes the queued
+//! inputs as one batch, runs it, gives each waiter its output, and makes the longest waiter the next leader. A caller
+//! that is alone runs a batch of one without waiting. Decodes nothing, knows no SQL and no pool, and has no threads of its
+//! own: everything runs on the callers' threads.
 //!
-//! An input that cannot get a lock fails alone: the batch that it blocked is run again input by input, and inputs of its
-//! group are run apart from all others until one of them succeeds or [`ISOLATION`] has passed.
+//! A waiter's slot goes through these states:
+//!
+//! ```text
+//! Pending --(a leader ran its batch)--> Done
+//!    |                                   ^
+//!    +--(a run ended)--> Lead --(runs)---+
+//! ```
+//!
+//! An input that cannot get a lock fails alone: a batch that is blocked is run again input by input, and the inputs of a
+//! blocked group are run apart from all others until one of them succeeds or [`ISOLATION`] has passed.
+//!
+//! Locks: the queue's, and one for each slot. No thread holds a slot's lock while it takes another lock; `run` is called
+//! without any.
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::telemetry::timings::{self, Spent};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-/// How long inputs of a group that could not get a lock are run apart.
+use crate::telemetry::timings::{self, Timings};
+
+/// How long the inputs of a group that could not get a lock are run apart.
 const ISOLATION: Duration = Duration::from_secs(2);
 
-/// Runs of isolated inputs at once; a further isolated input fails at once.
+/// The number of isolated inputs that may run at the same time. A further one fails at once.
 const MAX_ISOLATED_RUNS: usize = 1;
 
-/// Groups that may prove to be blocked while a batch is run input by input. Then the rest is run as one batch: where that
-/// is blocked, too, what it waits for is no single row.
+/// If so many groups prove to be blocked while a batch is run input by input, the rest is run as one batch: then the lock
+/// is probably not one of single rows, and further inputs would only wait for it in turn.
 const MAX_BLOCKED_GROUPS: usize = 2;
 
-/// A caller with less time than this does not become the leader: a run that it gives up is lost for the whole batch. More
-/// than a write waits for a lock, so that such a wait ends by the server's answer.
+/// A caller with less time left does not become the leader, since a run that misses its deadline is lost for the whole
+/// batch. Longer than the lock timeout of writes, so that a leader receives the server's error.
 const MIN_LEAD_TIME: Duration = Duration::from_millis(1500);
 
-/// The limits of a batch and of what runs at once.
+/// The limits of a batch, and of runs at the same time.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Inputs in one batch, at least 1; with 1 every caller runs its own.
+pub struct BatchLimits {
+    /// The maximum number of inputs of a batch, at least 1. With 1 each caller runs its own input.
     pub max_batch: usize,
-    /// Inputs that are worth a run beside one that is in flight, at least 1; fewer wait for its end.
+    /// The number of inputs that justify a run beside another one in flight, at least 1. Fewer inputs wait for its end.
     pub min_batch: usize,
-    /// Runs in flight at once, at least 1.
+    /// The maximum number of runs in flight, at least 1.
     pub max_in_flight: usize,
-    /// How long a run may be in flight until the next one no longer waits for it.
+    /// How long a run may take until it no longer counts as in flight, so that the next one does not wait for it.
     pub stall_timeout: Duration,
 }
 
 /// What a caller submits.
 pub trait Input: Send + 'static {
-    /// Inputs of one group may wait for the same lock.
+    /// Returns the group. Inputs of the same group may wait for the same lock.
     fn group(&self) -> i64;
 
-    /// Whether one run can take both.
+    /// Whether one run can take both inputs.
     fn may_join(&self, _other: &Self) -> bool {
         true
     }
 }
 
-/// The caller's deadline passed. Its input may have been used, or be used later.
+/// The caller's deadline passed. Its input may have been run, or be run later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimedOut;
 
-/// How a run fails.
-pub trait Failure: Clone + From<TimedOut> {
-    /// Whether one input alone may be the cause, so that the others are worth another try without it.
+/// What the coalescer needs to know of the error of a run.
+pub trait BatchFailure: Clone + From<TimedOut> {
+    /// Whether a single input may be the cause, so that the others may succeed without it.
     fn may_concern_one_input(&self) -> bool;
 
-    /// Whether a lock was not to be had in time.
+    /// Whether the run could not get a lock in time.
     fn is_blocked(&self) -> bool;
 }
 
-/// A failed run, and whether it may be repeated.
+/// The error of a run, with whether the run may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RunError<F> {
     /// No input was applied.
     NotApplied(F),
-    /// All inputs may have been applied, or be applied later: nothing is run again.
+    /// All inputs may have been applied, or be applied later. Nothing is run again.
     MaybeApplied(F),
 }
 
@@ -80,19 +94,20 @@ impl<F> RunError<F> {
     }
 }
 
-/// One output for each input, in their order, by the given deadline. All inputs are applied or none.
+/// Returns one output for each input, in their order, by the given deadline. It applies all inputs or none.
 type Run<I, O, F> = dyn Fn(&[I], Instant) -> Result<Vec<O>, RunError<F>> + Send + Sync;
 
 /// A queue of inputs in front of the function that runs them.
 pub struct Coalescer<I, O, F> {
-    limits: Limits,
+    limits: BatchLimits,
     run: Box<Run<I, O, F>>,
-    state: Mutex<State<I, Result<O, F>>>,
+    queue: Mutex<Queue<I, Result<O, F>>>,
 }
 
-struct State<I, R> {
+/// Read and written by all callers, under the lock of [`Coalescer::queue`].
+struct Queue<I, R> {
     waiting: VecDeque<Waiter<I, R>>,
-    /// Runs in flight with their numbers and starts, without those that stalled.
+    /// The number and the start of each run in flight. Runs that stalled are no longer in it.
     in_flight: Vec<(u64, Instant)>,
     next_number: u64,
     /// Groups that could not get a lock, and until when each is isolated.
@@ -100,9 +115,9 @@ struct State<I, R> {
     isolated_runs: usize,
 }
 
-impl<I, R> State<I, R> {
-    /// The number of a new run of so many inputs, if one may start.
-    fn start_run(&mut self, inputs: usize, limits: &Limits) -> Option<u64> {
+impl<I, R> Queue<I, R> {
+    /// Returns the number of a new run with this many inputs, or `None` if it may not start now.
+    fn start_run(&mut self, inputs: usize, limits: &BatchLimits) -> Option<u64> {
         self.in_flight
             .retain(|(_, start)| start.elapsed() < limits.stall_timeout);
         let is_alone = self.in_flight.is_empty();
@@ -133,32 +148,32 @@ impl<I, R> State<I, R> {
     }
 }
 
-/// An input, and where its caller waits for the result.
+/// An input, and the slot at which its caller waits.
 type Waiter<I, R> = (I, Arc<Slot<I, R>>);
 
 struct Slot<I, R> {
-    outcome: Mutex<Outcome<I, R>>,
+    state: Mutex<SlotState<I, R>>,
     changed: Condvar,
 }
 
-enum Outcome<I, R> {
+enum SlotState<I, R> {
     Pending,
-    /// The caller is to lead the run of this number, whose first input is its own.
+    /// The caller must lead the run of this number. The first input of its batch is the caller's own.
     Lead(u64, I),
-    /// The result, and the time that its run took.
-    Done(R, Spent),
+    /// The result, and the time spent on its run.
+    Done(R, Timings),
 }
 
-impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
-    /// An empty queue in front of `run`.
+impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
+    /// Creates an empty queue in front of `run`.
     pub fn new(
-        limits: Limits,
+        limits: BatchLimits,
         run: impl Fn(&[I], Instant) -> Result<Vec<O>, RunError<F>> + Send + Sync + 'static,
     ) -> Coalescer<I, O, F> {
         Coalescer {
             limits,
             run: Box::new(run),
-            state: Mutex::new(State {
+            queue: Mutex::new(Queue {
                 waiting: VecDeque::new(),
                 in_flight: Vec::new(),
                 next_number: 0,
@@ -168,60 +183,60 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         }
     }
 
-    /// Returns the output for this input.
+    /// Waits for the output of this input, alone or in a batch.
     ///
     /// # Errors
-    /// The input's own failure, its run's, or [`TimedOut`] at the deadline.
+    /// The error of the input or of its run, or [`TimedOut`] at the deadline.
     pub fn submit(&self, input: I, deadline: Instant) -> Result<O, F> {
         if self.limits.max_batch == 1 {
             return self
                 .run_one(&[input], deadline)
                 .map_err(RunError::into_failure);
         }
-        let mut state = lock(&self.state);
-        if state.is_blocked(input.group()) {
-            return self.run_isolated(state, &[input], deadline);
+        let mut queue = self.queue.lock();
+        if queue.is_blocked(input.group()) {
+            return self.run_isolated(queue, &[input], deadline);
         }
         let slot = Arc::new(Slot {
-            outcome: Mutex::new(Outcome::Pending),
+            state: Mutex::new(SlotState::Pending),
             changed: Condvar::new(),
         });
-        let inputs = state.waiting.len() + 1;
-        match state.start_run(inputs, &self.limits) {
-            Some(number) => self.lead(number, (input, Arc::clone(&slot)), state, deadline),
+        let inputs = queue.waiting.len() + 1;
+        match queue.start_run(inputs, &self.limits) {
+            Some(number) => self.lead(number, (input, Arc::clone(&slot)), queue, deadline),
             None => {
-                state.waiting.push_back((input, Arc::clone(&slot)));
-                drop(state);
+                queue.waiting.push_back((input, Arc::clone(&slot)));
+                drop(queue);
             }
         }
         loop {
-            let outcome = slot.wait(deadline.min(Instant::now() + self.limits.stall_timeout));
+            let state = slot.wait(deadline.min(Instant::now() + self.limits.stall_timeout));
             let now = Instant::now();
-            match outcome {
-                Outcome::Done(result, spent) => {
-                    timings::add(spent);
+            match state {
+                SlotState::Done(result, timings) => {
+                    timings::add(timings);
                     return result;
                 }
-                Outcome::Lead(number, _) if deadline < now + MIN_LEAD_TIME => {
+                SlotState::Lead(number, _) if deadline < now + MIN_LEAD_TIME => {
                     drop(LeaderGuard {
                         coalescer: self,
                         number,
                     });
                     return Err(TimedOut.into());
                 }
-                Outcome::Lead(number, input) => {
+                SlotState::Lead(number, input) => {
                     let first = (input, Arc::clone(&slot));
-                    self.lead(number, first, lock(&self.state), deadline);
+                    self.lead(number, first, self.queue.lock(), deadline);
                 }
-                Outcome::Pending if now >= deadline => return self.leave(&slot),
-                Outcome::Pending => self.lead_past_stalled(&slot, deadline),
+                SlotState::Pending if now >= deadline => return self.leave(&slot),
+                SlotState::Pending => self.lead_past_stalled(&slot, deadline),
             }
         }
     }
 
-    /// How many inputs wait for the next run.
+    /// Returns how many inputs wait for the next run.
     pub fn waiting(&self) -> usize {
-        lock(&self.state).waiting.len()
+        self.queue.lock().waiting.len()
     }
 
     fn run_one(&self, input: &[I], deadline: Instant) -> Result<O, RunError<F>> {
@@ -231,134 +246,134 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
             .ok_or_else(|| RunError::MaybeApplied(TimedOut.into()))
     }
 
-    /// Runs one input of a blocked group, beside the batches of the others.
+    /// Runs one input of a blocked group while the batches of other groups go on.
     fn run_isolated(
         &self,
-        mut state: MutexGuard<State<I, Result<O, F>>>,
+        mut queue: MutexGuard<Queue<I, Result<O, F>>>,
         input: &[I],
         deadline: Instant,
     ) -> Result<O, F> {
-        if state.isolated_runs >= MAX_ISOLATED_RUNS {
+        if queue.isolated_runs >= MAX_ISOLATED_RUNS {
             return Err(TimedOut.into());
         }
-        state.isolated_runs += 1;
-        drop(state);
+        queue.isolated_runs += 1;
+        drop(queue);
         let isolated = IsolatedRun(self);
         let result = self
             .run_one(input, deadline)
             .map_err(RunError::into_failure);
-        self.note_lock(input, &result);
+        self.record_lock(input, &result);
         drop(isolated);
         result
     }
 
-    /// Isolates the group of an input that could not get a lock; ends the isolation of one that could.
-    fn note_lock(&self, input: &[I], result: &Result<O, F>) {
+    /// Isolates the groups of inputs that could not get a lock; ends the isolation of those that could.
+    fn record_lock(&self, input: &[I], result: &Result<O, F>) {
         for input in input {
             match result {
                 Err(failure) if failure.is_blocked() => {
-                    lock(&self.state).set_blocked(input.group(), true);
+                    self.queue.lock().set_blocked(input.group(), true);
                 }
-                Ok(_) => lock(&self.state).set_blocked(input.group(), false),
+                Ok(_) => self.queue.lock().set_blocked(input.group(), false),
                 Err(_) => {}
             }
         }
     }
 
-    /// Gives up waiting. A result or a lead that was handed over at the last moment is not lost.
+    /// Stops waiting at the deadline. Still returns a result, or passes on a lead, that came at the last moment.
     fn leave(&self, slot: &Arc<Slot<I, Result<O, F>>>) -> Result<O, F> {
-        let mut state = lock(&self.state);
-        state
+        let mut queue = self.queue.lock();
+        queue
             .waiting
             .retain(|(_, waiting)| !Arc::ptr_eq(waiting, slot));
-        drop(state);
+        drop(queue);
         match slot.take() {
-            Outcome::Done(result, spent) => {
-                timings::add(spent);
+            SlotState::Done(result, timings) => {
+                timings::add(timings);
                 result
             }
-            Outcome::Lead(number, _) => {
+            SlotState::Lead(number, _) => {
                 drop(LeaderGuard {
                     coalescer: self,
                     number,
                 });
                 Err(TimedOut.into())
             }
-            Outcome::Pending => Err(TimedOut.into()),
+            SlotState::Pending => Err(TimedOut.into()),
         }
     }
 
-    /// Leads if this caller is still queued and the run before it has stalled.
+    /// Becomes the leader if this caller is still queued and the run before it has stalled.
     fn lead_past_stalled(&self, slot: &Arc<Slot<I, Result<O, F>>>, deadline: Instant) {
         if deadline < Instant::now() + MIN_LEAD_TIME {
             return;
         }
-        let mut state = lock(&self.state);
-        let position = state
+        let mut queue = self.queue.lock();
+        let position = queue
             .waiting
             .iter()
             .position(|(_, waiting)| Arc::ptr_eq(waiting, slot));
-        let inputs = state.waiting.len();
+        let inputs = queue.waiting.len();
         if let Some(position) = position
-            && let Some(number) = state.start_run(inputs, &self.limits)
-            && let Some(first) = state.waiting.remove(position)
+            && let Some(number) = queue.start_run(inputs, &self.limits)
+            && let Some(first) = queue.waiting.remove(position)
         {
-            self.lead(number, first, state, deadline);
+            self.lead(number, first, queue, deadline);
         }
     }
 
-    /// Runs one batch of this caller's input and of what is queued, then passes the lead on to the longest waiting.
+    /// Runs one batch of this caller's input and the queued inputs, then makes the longest waiter the next leader.
     fn lead(
         &self,
         number: u64,
         (input, slot): Waiter<I, Result<O, F>>,
-        mut state: MutexGuard<State<I, Result<O, F>>>,
+        mut queue: MutexGuard<Queue<I, Result<O, F>>>,
         deadline: Instant,
     ) {
         let mut inputs = vec![input];
         let mut slots = vec![slot];
-        let mut left = VecDeque::new();
-        for (input, slot) in state.waiting.drain(..) {
+        let mut rest = VecDeque::new();
+        for (input, slot) in queue.waiting.drain(..) {
             let may_join = |taken: &I| taken.may_join(&input);
             if inputs.len() < self.limits.max_batch && inputs.iter().all(may_join) {
                 inputs.push(input);
                 slots.push(slot);
             } else {
-                left.push_back((input, slot));
+                rest.push_back((input, slot));
             }
         }
-        state.waiting = left;
-        // If `run` panics, dropping this still passes the lead on; the waiters of its batch time out.
+        queue.waiting = rest;
+        // Dropped also if `run` panics, so that there is a next leader; the waiters of this batch then time out.
         let guard = LeaderGuard {
             coalescer: self,
             number,
         };
-        drop(state);
-        let (outputs, spent) = timings::measure(|| (self.run)(&inputs, deadline));
-        // The next batch starts while the outputs of this one are handed out.
+        drop(queue);
+        let (outputs, timings) = timings::measure(|| (self.run)(&inputs, deadline));
+        // The next batch starts while the waiters of this one get their outputs.
         drop(guard);
         match outputs {
-            Ok(outputs) => hand_out(&slots, outputs, spent),
+            Ok(outputs) => distribute(&slots, outputs, timings),
             Err(RunError::NotApplied(failure))
                 if failure.may_concern_one_input() && inputs.len() > 1 =>
             {
-                self.run_apart(inputs, slots, &failure, deadline);
+                self.run_separately(inputs, slots, &failure, deadline);
             }
             Err(error) => {
                 if let RunError::NotApplied(failure) = &error {
-                    self.note_lock(&inputs, &Err(failure.clone()));
+                    self.record_lock(&inputs, &Err(failure.clone()));
                 }
                 let failure = error.into_failure();
                 for slot in &slots {
-                    slot.put(Outcome::Done(Err(failure.clone()), spent));
+                    slot.set(SlotState::Done(Err(failure.clone()), timings));
                 }
             }
         }
     }
 
-    /// Runs the inputs of a batch that was not applied one by one, or in a smaller batch. None that may have been applied
-    /// is run again.
-    fn run_apart(
+    /// Runs the inputs of a batch that was not applied one by one, and the rest of them as one batch once
+    /// [`MAX_BLOCKED_GROUPS`] are blocked.
+    fn run_separately(
         &self,
         inputs: Vec<I>,
         slots: Vec<Arc<Slot<I, Result<O, F>>>>,
@@ -370,7 +385,7 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
         for (input, slot) in inputs.into_iter().zip(slots) {
             let group = input.group();
             if blocked.contains(&group) || deadline < Instant::now() + MIN_LEAD_TIME {
-                slot.put(Outcome::Done(Err(failure.clone()), Spent::default()));
+                slot.set(SlotState::Done(Err(failure.clone()), Timings::default()));
             } else if blocked.len() >= MAX_BLOCKED_GROUPS {
                 rest.push(input);
                 rest_slots.push(slot);
@@ -380,36 +395,36 @@ impl<I: Input, O, F: Failure> Coalescer<I, O, F> {
                     self.run_one(&input, deadline)
                         .map_err(RunError::into_failure)
                 };
-                let (result, spent) = timings::measure(run);
-                self.note_lock(&input, &result);
+                let (result, timings) = timings::measure(run);
+                self.record_lock(&input, &result);
                 if matches!(&result, Err(failure) if failure.is_blocked()) {
                     blocked.push(group);
                 }
-                slot.put(Outcome::Done(result, spent));
+                slot.set(SlotState::Done(result, timings));
             }
         }
         if rest.is_empty() {
             return;
         }
-        let (outputs, spent) = timings::measure(|| (self.run)(&rest, deadline));
+        let (outputs, timings) = timings::measure(|| (self.run)(&rest, deadline));
         let failure = match outputs {
-            Ok(outputs) => return hand_out(&rest_slots, outputs, spent),
+            Ok(outputs) => return distribute(&rest_slots, outputs, timings),
             Err(error) => error.into_failure(),
         };
         for slot in rest_slots {
-            slot.put(Outcome::Done(Err(failure.clone()), spent));
+            slot.set(SlotState::Done(Err(failure.clone()), timings));
         }
     }
 }
 
 /// Gives each waiter its output.
-fn hand_out<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, spent: Spent) {
+fn distribute<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, timings: Timings) {
     for (slot, output) in slots.iter().zip(outputs) {
-        slot.put(Outcome::Done(Ok(output), spent));
+        slot.set(SlotState::Done(Ok(output), timings));
     }
 }
 
-/// The lead of one run; dropping it passes the lead on.
+/// The lead of one run. Dropping it ends the run and makes the longest waiter the next leader.
 struct LeaderGuard<'a, I, O, F> {
     coalescer: &'a Coalescer<I, O, F>,
     number: u64,
@@ -417,59 +432,51 @@ struct LeaderGuard<'a, I, O, F> {
 
 impl<I, O, F> Drop for LeaderGuard<'_, I, O, F> {
     fn drop(&mut self) {
-        let mut state = lock(&self.coalescer.state);
-        let before = state.in_flight.len();
-        state.in_flight.retain(|(number, _)| *number != self.number);
-        if state.in_flight.len() == before {
-            // It had stalled, and another run has its place.
+        let mut queue = self.coalescer.queue.lock();
+        let before = queue.in_flight.len();
+        queue.in_flight.retain(|(number, _)| *number != self.number);
+        if queue.in_flight.len() == before {
+            // The run had stalled, and others have been started since.
             return;
         }
-        // Started here, so that a caller that comes before the new leader wakes does not lead in its place.
-        let inputs = state.waiting.len();
+        // Started here and not by the new leader, so that no other caller can lead before it wakes.
+        let inputs = queue.waiting.len();
         if inputs > 0
-            && let Some(number) = state.start_run(inputs, &self.coalescer.limits)
-            && let Some((input, slot)) = state.waiting.pop_front()
+            && let Some(number) = queue.start_run(inputs, &self.coalescer.limits)
+            && let Some((input, slot)) = queue.waiting.pop_front()
         {
-            slot.put(Outcome::Lead(number, input));
+            slot.set(SlotState::Lead(number, input));
         }
     }
 }
 
-/// An isolated run that is counted while it lives.
+/// Counts an isolated run until it is dropped.
 struct IsolatedRun<'a, I, O, F>(&'a Coalescer<I, O, F>);
 
 impl<I, O, F> Drop for IsolatedRun<'_, I, O, F> {
     fn drop(&mut self) {
-        lock(&self.0.state).isolated_runs -= 1;
+        self.0.queue.lock().isolated_runs -= 1;
     }
 }
 
 impl<I, R> Slot<I, R> {
-    fn put(&self, outcome: Outcome<I, R>) {
-        *lock(&self.outcome) = outcome;
+    fn set(&self, state: SlotState<I, R>) {
+        *self.state.lock() = state;
         self.changed.notify_one();
     }
 
-    /// What was put, or `Pending` when the time is over.
-    fn wait(&self, until: Instant) -> Outcome<I, R> {
-        let mut outcome = lock(&self.outcome);
-        while matches!(*outcome, Outcome::Pending) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+    /// Waits for another state than `Pending`, and takes it. Returns `Pending` at the deadline.
+    fn wait(&self, deadline: Instant) -> SlotState<I, R> {
+        let mut state = self.state.lock();
+        while matches!(*state, SlotState::Pending) {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
-            let woken = self.changed.wait_timeout(outcome, left);
-            outcome = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        std::mem::replace(&mut *outcome, Outcome::Pending)
+        std::mem::replace(&mut *state, SlotState::Pending)
     }
 
-    fn take(&self) -> Outcome<I, R> {
-        std::mem::replace(&mut *lock(&self.outcome), Outcome::Pending)
+    fn take(&self) -> SlotState<I, R> {
+        std::mem::replace(&mut *self.state.lock(), SlotState::Pending)
     }
-}
-
-/// What is behind these locks is whole between any two statements, so one that a panic poisoned is still good.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

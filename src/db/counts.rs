@@ -5,7 +5,7 @@ use std::time::Duration;
 use postgres::Transaction;
 use serde::Serialize;
 
-use super::database::Database;
+use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
 use super::movies::get;
 use super::schema::{begin, connect_within, within};
@@ -55,14 +55,14 @@ const RECOUNT_TIMEOUT: Duration = Duration::from_secs(180);
 ///
 /// # Errors
 /// If the database does not answer, or fails.
-pub fn check(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
+pub fn check(database: &ConnectionConfig, start_deadline: Duration) -> Result<Counts, Error> {
     let database = database.clone();
     within(RECOUNT_TIMEOUT, Kind::Read, move || {
         check_now(&database, start_deadline)
     })
 }
 
-fn check_now(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
+fn check_now(database: &ConnectionConfig, start_deadline: Duration) -> Result<Counts, Error> {
     let mut client = connect_within(database, start_deadline)?;
     let mut transaction = begin(&mut client, &BEGIN_CHECKING)?;
     find_wrong(&mut transaction)
@@ -73,14 +73,14 @@ fn check_now(database: &Database, start_deadline: Duration) -> Result<Counts, Er
 /// # Errors
 /// If the database does not answer, or fails; if a transaction that writes movies does not end within the lock's
 /// timeout. Nothing was changed then.
-pub fn recount(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
+pub fn recount(database: &ConnectionConfig, start_deadline: Duration) -> Result<Counts, Error> {
     let database = database.clone();
     within(RECOUNT_TIMEOUT, Kind::Write, move || {
         recount_now(&database, start_deadline)
     })
 }
 
-fn recount_now(database: &Database, start_deadline: Duration) -> Result<Counts, Error> {
+fn recount_now(database: &ConnectionConfig, start_deadline: Duration) -> Result<Counts, Error> {
     let mut client = connect_within(database, start_deadline)?;
     let mut transaction = begin(&mut client, &BEGIN_RECOUNTING)?;
     let found = find_wrong(&mut transaction)?;

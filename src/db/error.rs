@@ -1,58 +1,56 @@
-//! What the database could not or would not do, and which of the client's errors means what.
+//! Database errors, and which of the client library's errors is which.
 use super::Sql;
-use super::coalescer::{Failure, TimedOut};
+use super::coalescer::{BatchFailure, TimedOut};
 
-/// What the database could not or would not do.
+/// Why the database did not do what was requested.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The user who asks does not exist.
-    #[error("the user who asks does not exist")]
+    /// The requesting user does not exist.
+    #[error("the user does not exist")]
     UnknownUser,
-    /// The user who asks was deactivated.
-    #[error("the user who asks is inactive")]
+    /// The requesting user is deactivated.
+    #[error("the user is inactive")]
     InactiveUser,
     /// No movie has this id.
     #[error("no movie has this id")]
     MissingMovie,
-    /// The movie is another's, and only its creator may do this.
-    #[error("the movie is another's")]
-    ForeignMovie,
-    /// A constraint of the schema, given by its name, refused the write.
+    /// The write violates a constraint of the schema, given by its name.
     #[error("constraint {0}")]
     Conflict(String),
-    /// The database undid the statement for reasons of its own, such as a deadlock.
+    /// The database rolled the statement back for a reason of its own, such as a deadlock.
     #[error("statement rolled back: {0}")]
     RolledBack(String),
-    /// Another transaction held a lock for too long; nothing was changed.
+    /// Another transaction held a lock for longer than the lock timeout. Nothing was changed.
     #[error("lock not available: {0}")]
     Blocked(String),
-    /// The database was sent a change and did not answer in time; the same request may succeed later.
+    /// The database did not respond to a write in time, or the connection was lost. The write may have been applied; the
+    /// same request may succeed later.
     #[error("database unavailable: {0}; the change may have been stored")]
     Unconfirmed(String),
-    /// The database is away, too busy, or took too long; the same request may succeed later.
+    /// The database cannot be reached, is overloaded, or did not respond in time. The same request may succeed later.
     #[error("database unavailable: {0}")]
     Unavailable(String),
-    /// The schema is not the one that this program needs.
+    /// The schema does not fit this version of the program.
     #[error("{0}")]
     Schema(String),
-    /// A fault of ours.
+    /// A mistake in this program, or a schema that was changed by hand.
     #[error("statement {statement}: {reason}")]
     Fault {
-        /// The statement's name.
+        /// The statement's name, see sql/.
         statement: &'static str,
-        /// The database's or the client's own words.
+        /// The message of the server, the client library, or of the decoding here.
         reason: String,
     },
 }
 
 impl Error {
-    /// Whether the database is to blame, and not what was asked of it.
+    /// Whether the database is unavailable, whatever the statement.
     pub fn is_outage(&self) -> bool {
         matches!(self, Error::Unavailable(_) | Error::Unconfirmed(_))
     }
 }
 
-impl Failure for Error {
+impl BatchFailure for Error {
     fn may_concern_one_input(&self) -> bool {
         matches!(
             self,
@@ -67,19 +65,19 @@ impl Failure for Error {
 
 impl From<TimedOut> for Error {
     fn from(_: TimedOut) -> Error {
-        Error::Unavailable("no answer in time".to_owned())
+        Error::Unavailable("no response in time".to_owned())
     }
 }
 
-/// An error of the client as one of ours, by its SQLSTATE where the server gave one.
+/// Converts an error of the client library, by its SQLSTATE if the server sent one.
 pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
-    if let Some(refusal) = error.as_db_error() {
-        let code = refusal.code().code();
-        return match (refusal.constraint(), code.get(..2)) {
+    if let Some(server_error) = error.as_db_error() {
+        let code = server_error.code().code();
+        return match (server_error.constraint(), code.get(..2)) {
             (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
             (_, Some("40")) => Error::RolledBack(describe(error)),
             // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
-            // 57 shut down or cancelled by a deadline, 58 system error
+            // 57 shutdown or statement timeout, 58 system error
             (_, Some("08" | "28" | "3D" | "53" | "57" | "58")) => {
                 Error::Unavailable(describe(error))
             }
@@ -97,12 +95,16 @@ pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
     }
 }
 
-/// The error with its cause, which the client's own text leaves out. Of the server's words its details are left out: they
-/// quote rows, and a row may hold a password's hash.
+/// Returns the error's text with its cause, which the client library's own text omits. Of a server's error the detail is
+/// omitted: it quotes rows, and a row may contain a password hash.
 pub fn describe(error: &postgres::Error) -> String {
-    if let Some(refusal) = error.as_db_error() {
-        let code = refusal.code().code();
-        return format!("{}: {} ({code})", refusal.severity(), refusal.message());
+    if let Some(server_error) = error.as_db_error() {
+        let code = server_error.code().code();
+        return format!(
+            "{}: {} ({code})",
+            server_error.severity(),
+            server_error.message()
+        );
     }
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),

@@ -1,37 +1,36 @@
-//! Runs statements: chooses the session, waits with a deadline, decides what is repeated after a failure.
-//!
-//! Reads and writes have pools of their own, so that writes that hang leave reads their sessions. The sessions for writes
-//! wait for locks a short time only ([`Timeouts::lock`]).
+//! Runs statements: checks a session out of the right pool, waits with a deadline, decides what is run again after a
+//! failure, and what the failure means for the other sessions.
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use postgres::Row;
 
-use super::database::Database;
+use super::connect::ConnectionConfig;
 use super::error::Error;
-use super::outage::OutageLog;
-use super::pool::{Manager, PoolState, SessionPool};
-use super::session::{AbandonedCount, Cause, Effect, Failure, Parameters, Session};
+use super::pool::{PoolState, SessionManager, SessionPool};
+use super::session::{AbandonedCount, Cause, Effect, Parameters, Session, StatementFailure};
 use super::write_limit::{MAX_STALLED, WriteLimit};
 use super::{Kind, Sql, Timeouts};
 
-/// How much longer than the server's own statement_timeout a statement is waited for.
+/// How much longer than the server's own statement_timeout the result of a statement is waited for.
 pub const GRACE: Duration = Duration::from_millis(500);
 
-/// A statement with less time left than this is not sent: it would only cost its session.
-const MIN_TIME: Duration = Duration::from_millis(100);
+/// A statement whose caller has less time left is not sent: missing the deadline would cost its session.
+const MIN_STATEMENT_TIME: Duration = Duration::from_millis(100);
 
-/// A server that has answered no statement for this long, while one was waited for, is frozen.
-const FROZEN_AFTER: Duration = Duration::from_secs(3);
+/// A server counts as frozen if a statement has waited for this long and no other statement has returned meanwhile.
+const FROZEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Of DB_POOL_SIZE the part that writes have: a quarter, at least one. Batches need one for each kind of write.
+/// Writes have one of so many parts of DB_POOL_SIZE, at least one session. Each kind of write runs one batch at a time.
 const WRITE_SHARE: u32 = 4;
 
-/// How often the sessions for writes are opened anew while the server takes no writes.
+/// While the server rejects writes, the sessions for writes are replaced this often at most: a replacement may be on
+/// another server.
 const READ_ONLY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The two pools, and what is known of the server behind them.
+/// The two pools, and what is known of the server behind them. All threads share one.
 pub struct Executor {
     reads: SessionPool,
     writes: SessionPool,
@@ -40,80 +39,86 @@ pub struct Executor {
     abandoned_writes: AbandonedCount,
     timeouts: Timeouts,
     started: Instant,
-    /// When the server last answered anything, in milliseconds since `started`.
-    last_answer: AtomicU64,
+    /// When the server last responded to anything, in milliseconds since `started`.
+    last_response: AtomicU64,
     read_outages: OutageLog,
     write_outages: OutageLog,
 }
 
 impl Executor {
-    /// Fills the pools in the background: `pool_size` sessions in all, at least one of each kind.
-    pub fn new(database: &Database, pool_size: u32, timeouts: Timeouts) -> Executor {
-        let writers = (pool_size / WRITE_SHARE).max(1);
-        let readers = pool_size.saturating_sub(writers).max(1);
-        let settings = format!(
+    /// Opens `pool_size` sessions in the background, at least one of each kind.
+    pub fn new(connection: &ConnectionConfig, pool_size: u32, timeouts: Timeouts) -> Executor {
+        let write_size = (pool_size / WRITE_SHARE).max(1);
+        let read_size = pool_size.saturating_sub(write_size).max(1);
+        let read_settings = format!(
             "-c statement_timeout={} -c plan_cache_mode=force_generic_plan",
             timeouts.statement.as_millis()
         );
-        let write_settings = format!("{settings} -c lock_timeout={}", timeouts.lock.as_millis());
-        let (abandoned_reads, abandoned_writes): (AbandonedCount, AbandonedCount) =
-            Default::default();
-        let pool = |settings, size: u32, abandoned: &AbandonedCount, max_abandoned| {
-            let database = database.clone();
-            let manager = Manager::new(database, settings, Arc::clone(abandoned), max_abandoned);
+        let lock_timeout = timeouts.lock.as_millis();
+        let write_settings = format!("{read_settings} -c lock_timeout={lock_timeout}");
+        let (abandoned_reads, abandoned_writes) = <(AbandonedCount, AbandonedCount)>::default();
+        let pool = |settings: &str, size: u32, abandoned: &AbandonedCount, max_abandoned| {
+            let connector = connection.connector(settings);
+            let manager = SessionManager::new(connector, Arc::clone(abandoned), max_abandoned);
             SessionPool::new(manager, size, timeouts.checkout)
         };
-        // All sessions may hang in one frozen server while others are opened elsewhere. The pools count apart, so that
-        // writes that hang cost reads nothing.
+        // All sessions of a pool may hang in a frozen server while as many are opened on another. The pools are counted
+        // separately, so that hanging writes cost reads nothing.
         let twice = |size| {
             usize::try_from(size)
                 .unwrap_or(usize::MAX)
                 .saturating_mul(2)
         };
+        let max_abandoned_writes = twice(write_size) + 2 * MAX_STALLED;
         Executor {
-            reads: pool(settings, readers, &abandoned_reads, twice(readers)),
+            reads: pool(
+                &read_settings,
+                read_size,
+                &abandoned_reads,
+                twice(read_size),
+            ),
             writes: pool(
-                write_settings,
-                writers,
+                &write_settings,
+                write_size,
                 &abandoned_writes,
-                twice(writers) + 2 * MAX_STALLED,
+                max_abandoned_writes,
             ),
             write_limit: Arc::default(),
             abandoned_reads,
             abandoned_writes,
             timeouts,
             started: Instant::now(),
-            last_answer: AtomicU64::new(0),
+            last_response: AtomicU64::new(0),
             read_outages: OutageLog::new("reads"),
             write_outages: OutageLog::new("writes"),
         }
     }
 
-    /// The rows of the statement, waited for until the deadline.
+    /// Runs the statement, and returns its rows by the deadline.
     ///
     /// # Errors
-    /// The failure, and whether the statement may have been applied all the same.
+    /// The failure, with whether the statement may have been applied all the same.
     pub fn run(
         &self,
         sql: Sql,
         parameters: &Parameters,
         deadline: Instant,
-    ) -> Result<Vec<Row>, Failure> {
-        let rows = self.try_run(sql, parameters, deadline);
+    ) -> Result<Vec<Row>, StatementFailure> {
+        let rows = self.run_with_retries(sql, parameters, deadline);
         let outages = match sql.kind {
             Kind::Read => &self.read_outages,
             Kind::Write => &self.write_outages,
         };
-        outages.note(rows.as_ref().err().map(|failure| &failure.error));
+        outages.record(rows.as_ref().err().map(|failure| &failure.error));
         rows
     }
 
-    fn try_run(
+    fn run_with_retries(
         &self,
         sql: Sql,
         parameters: &Parameters,
         deadline: Instant,
-    ) -> Result<Vec<Row>, Failure> {
+    ) -> Result<Vec<Row>, StatementFailure> {
         let deadline = deadline.min(Instant::now() + self.timeouts.statement + GRACE);
         let pool = match sql.kind {
             Kind::Read => &self.reads,
@@ -124,29 +129,32 @@ impl Executor {
         let mut may_repeat = true;
         loop {
             if sql.kind == Kind::Write {
-                self.write_limit.check().map_err(Failure::not_sent)?;
+                self.write_limit
+                    .check()
+                    .map_err(StatementFailure::not_sent)?;
             }
-            let mut session = pool.check_out(deadline).map_err(Failure::not_sent)?;
-            if deadline.saturating_duration_since(Instant::now()) < MIN_TIME {
-                let error = Error::Unavailable("the request's time is over".to_owned());
-                return Err(Failure::not_sent(error));
+            let session = pool.check_out(deadline);
+            let mut session = session.map_err(StatementFailure::not_sent)?;
+            if deadline.saturating_duration_since(Instant::now()) < MIN_STATEMENT_TIME {
+                let error = Error::Unavailable("the request has no time left".to_owned());
+                return Err(StatementFailure::not_sent(error));
             }
             let running = (sql.kind == Kind::Write).then(|| self.write_limit.start());
             let sent = Instant::now();
             let failure = match session.query(sql, parameters, running, deadline) {
                 Ok(rows) => {
-                    self.note_answer();
+                    self.record_response();
                     return Ok(rows);
                 }
                 Err(failure) => failure,
             };
-            self.note_failure(&failure, &mut session, sent);
-            let is_condemned = !session.is_open();
-            // Given back before another is taken.
+            self.record_failure(&failure, &mut session, sent);
+            let is_replaced = !session.is_usable();
+            // Returns it to the pool before another is checked out.
             drop(session);
             match (failure.cause, failure.effect) {
                 (Cause::EndedIdle, _) if idle_ends_left > 0 => idle_ends_left -= 1,
-                (Cause::ReadOnly, _) if may_repeat && is_condemned => may_repeat = false,
+                (Cause::ReadOnly, _) if may_repeat && is_replaced => may_repeat = false,
                 (Cause::Lost, Effect::NotApplied) if may_repeat => may_repeat = false,
                 (Cause::Lost, Effect::MaybeApplied) if may_repeat && sql.kind == Kind::Read => {
                     may_repeat = false;
@@ -156,43 +164,43 @@ impl Executor {
         }
     }
 
-    /// Draws the conclusions of a failure for the other sessions.
-    fn note_failure(&self, failure: &Failure, session: &mut Session, sent: Instant) {
+    /// Replaces the sessions that this failure says are of no use.
+    fn record_failure(&self, failure: &StatementFailure, session: &mut Session, sent: Instant) {
         match failure.cause {
-            Cause::Statement => self.note_answer(),
+            Cause::Statement => self.record_response(),
             Cause::EndedIdle => {}
             Cause::ReadOnly => {
-                self.note_answer();
-                // A session that was just opened says so of the only server there is.
+                self.record_response();
+                // If a session that was just opened is read-only, no server takes writes now.
                 if session.opened().elapsed() > READ_ONLY_INTERVAL {
-                    self.writes.distrust();
-                    session.condemn();
+                    self.writes.invalidate_sessions();
+                    session.mark_unusable();
                 }
             }
             Cause::Lost => {
-                self.reads.distrust();
-                self.writes.distrust();
+                self.reads.invalidate_sessions();
+                self.writes.invalidate_sessions();
             }
-            Cause::Hung => self.note_silence(sent),
+            Cause::Hung => self.record_timeout(sent),
         }
     }
 
-    /// Notes that a statement sent then has had no answer. If none at all came since, for long enough, the server is
-    /// frozen: no session that is open now is used again, and the writes that hang there no longer count.
-    pub fn note_silence(&self, sent: Instant) {
-        let is_frozen = sent.elapsed() >= FROZEN_AFTER
-            && self.last_answer.load(Ordering::Relaxed) <= self.to_millis(sent);
+    /// Records that a statement sent at this time has timed out. If the server is frozen, replaces all sessions and no
+    /// longer counts the writes that hang there.
+    pub fn record_timeout(&self, sent: Instant) {
+        let is_frozen = sent.elapsed() >= FROZEN_TIMEOUT
+            && self.last_response.load(Ordering::Relaxed) <= self.to_millis(sent);
         if is_frozen {
-            log::warn!("the database server does not answer: its connections are given up");
-            self.reads.distrust();
-            self.writes.distrust();
-            self.write_limit.forget();
+            log::warn!("the database server does not respond: all connections to it are replaced");
+            self.reads.invalidate_sessions();
+            self.writes.invalidate_sessions();
+            self.write_limit.clear();
         }
     }
 
-    /// Notes that the server answers.
-    pub fn note_answer(&self) {
-        self.last_answer
+    /// Records that the server has responded to a statement.
+    pub fn record_response(&self) {
+        self.last_response
             .store(self.to_millis(Instant::now()), Ordering::Relaxed);
     }
 
@@ -201,7 +209,6 @@ impl Executor {
         u64::try_from(millis).unwrap_or(u64::MAX)
     }
 
-    /// The two pools together.
     pub fn pool_state(&self) -> PoolState {
         let (reads, writes) = (self.reads.state(), self.writes.state());
         PoolState {
@@ -211,12 +218,10 @@ impl Executor {
         }
     }
 
-    /// Writes that the server has not answered for too long.
     pub fn stalled_writes(&self) -> usize {
         self.write_limit.stalled()
     }
 
-    /// Sessions whose statement nobody waits for any longer.
     pub fn abandoned_sessions(&self) -> usize {
         let counts = [&self.abandoned_reads, &self.abandoned_writes];
         counts
@@ -225,8 +230,49 @@ impl Executor {
             .sum()
     }
 
-    /// The count to give to a session of one's own that reads.
-    pub fn abandoned_count(&self) -> &AbandonedCount {
+    /// Returns the count for a session outside the pools that only reads.
+    pub fn abandoned_reads(&self) -> &AbandonedCount {
         &self.abandoned_reads
+    }
+}
+
+/// An outage is over once no statement has failed for this long.
+const OUTAGE_END: Duration = Duration::from_secs(10);
+
+/// Logs outages of reads, or of writes: a line when statements begin to fail because the database is unavailable, and one
+/// when they have succeeded again for a while.
+struct OutageLog {
+    /// "reads" or "writes".
+    class: &'static str,
+    is_outage: AtomicBool,
+    last_failure: Mutex<Instant>,
+}
+
+impl OutageLog {
+    fn new(class: &'static str) -> OutageLog {
+        OutageLog {
+            class,
+            is_outage: AtomicBool::new(false),
+            last_failure: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Records the end of a statement. Takes the lock only in an outage.
+    fn record(&self, error: Option<&Error>) {
+        match error {
+            Some(error) if error.is_outage() => {
+                *self.last_failure.lock() = Instant::now();
+                if !self.is_outage.swap(true, Ordering::Relaxed) {
+                    log::warn!("{}: {error}", self.class);
+                }
+            }
+            _ if self.is_outage.load(Ordering::Relaxed) => {
+                let is_over = self.last_failure.lock().elapsed() > OUTAGE_END;
+                if is_over && self.is_outage.swap(false, Ordering::Relaxed) {
+                    log::info!("{}: the database is available again", self.class);
+                }
+            }
+            _ => {}
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use postgres::{Row, Transaction};
 use serde::Serialize;
 
-use super::database::Database;
+use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
 use super::movies::get;
 use super::schema::{begin, check_schema, connect_within};
@@ -84,8 +84,8 @@ pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
 /// # Errors
 /// If one of the two databases does not answer, or fails.
 pub fn import(
-    source: &Database,
-    target: &Database,
+    source: &ConnectionConfig,
+    target: &ConnectionConfig,
     start_deadline: Duration,
     progress: Progress,
 ) -> Result<Imported, Error> {

@@ -1,20 +1,46 @@
-//! The database: sessions, statements and their deadlines, migrations at start, error classes. The only module, with its
-//! two neighbours, that names SQL files or PostgreSQL's types.
-mod address;
+//! PostgreSQL: connections, statements and their deadlines, migrations. The only module that names SQL files or types of
+//! the crate `postgres`; it returns plain structs and [`Error`].
+//!
+//! A statement passes through these parts:
+//!
+//! ```text
+//! request's thread: movies.rs, users.rs -> coalescer.rs -> executor.rs -> pool.rs -> session.rs (its own thread) -> server
+//! ```
+//!
+//! - **Connections.** [`ConnectionConfig`] (connect.rs, url.rs) tries the servers of DATABASE_URL in turn. Each attempt has
+//!   a deadline and a thread of its own, since the client library bounds only the TCP connection.
+//! - **Session threads.** The synchronous client has no deadlines either. So each connection belongs to a thread
+//!   (session.rs), and a caller waits for its result until the caller's deadline. Past that the session is abandoned:
+//!   the caller gets an error, the thread closes the connection once the server answers.
+//! - **Pools.** Reads and writes have separate pools of sessions (pool.rs), so that writes which hang leave the reads
+//!   their sessions. Writes have a quarter of DB_POOL_SIZE, at least one session.
+//! - **Deadlines.** Every wait of a request ends at the request's deadline ([`RequestDatabase`]): for its batch, for a
+//!   free session (at most [`Timeouts::checkout`], 200 ms while no server can be reached), and for the result of a
+//!   statement (at most [`Timeouts::statement`], which the server enforces, and half a second more).
+//! - **Coalescers.** Requests that need the same statement at the same time share one run of it (coalescer.rs,
+//!   movies.rs). Reads and first pages may have two runs in flight, the second with at least 8 inputs; each kind of write
+//!   has one, since two could wait for each other's rows. One run takes at most [`MAX_BATCH`] inputs.
+//! - **Retries.** The executor runs a statement again if it was certainly not applied and another session may succeed:
+//!   the session had ended while it was idle, the server had become read-only, or the connection was lost before the
+//!   statement was sent. A read is also run again, once, if the connection was lost later; a write is not, since it may
+//!   have been applied ([`Error::Unconfirmed`]). The coalescer runs the inputs of a batch that was rolled back one by one,
+//!   so that one input's failure does not fail the others.
+//! - **A server that hangs.** A write that has run for a second no longer delays the next; while five such writes run,
+//!   further writes are refused (write_limit.rs). If the server answers nothing at all for three seconds, all open
+//!   sessions are replaced: new ones are opened, on the next server if there are several. The background check
+//!   (readiness.rs) notices this without requests, and answers `/readyz`.
 pub mod coalescer;
-mod connection_string;
+mod connect;
 pub mod counts;
-mod database;
 mod error;
 mod executor;
 pub mod import;
-pub mod lists;
 pub mod movies;
-mod outage;
 mod pool;
 mod readiness;
 mod schema;
 mod session;
+mod url;
 pub mod users;
 mod write_limit;
 
@@ -24,39 +50,176 @@ use std::time::{Duration, Instant};
 use postgres::Row;
 use postgres::types::Type;
 
-use self::coalescer::RunError;
-pub use self::database::Database;
+use self::coalescer::{BatchLimits, RunError};
+pub use self::connect::ConnectionConfig;
 pub use self::error::Error;
 use self::executor::Executor;
-use self::lists::FirstPages;
-use self::movies::{Creations, MovieInputs, Updates};
+use self::movies::MovieCoalescers;
 pub use self::pool::PoolState;
 pub use self::readiness::Readiness;
 pub use self::schema::{State, check_schema, inspect, migrate};
-use self::session::{Effect, Failure, Parameters};
+use self::session::{Effect, Parameters, StatementFailure};
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
-/// What a statement does.
+/// The most inputs of one batch that are worth it: larger ones gain nothing, and take noticeably longer.
+pub const MAX_BATCH: usize = 64;
+
+/// The inputs that justify a second run of a read in flight. Measured with 32 clients: without a minimum, and so with
+/// smaller batches, first pages were a tenth slower and reads a twentieth.
+const MIN_READ_BATCH: usize = 8;
+
+/// The connection, the size of the pools, and the time limits.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The servers, the user, the password and the database.
+    pub connection: ConnectionConfig,
+    /// The maximum number of sessions: a quarter for writes, the rest for reads, at least one of each.
+    pub pool_size: u32,
+    /// How long each step may take.
+    pub timeouts: Timeouts,
+    /// The maximum number of inputs of one batch; with 1 each request runs a statement of its own.
+    pub max_batch: usize,
+}
+
+/// The time limits of one statement.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// The wait for a free session.
+    pub checkout: Duration,
+    /// The run of a statement, enforced by the server (`statement_timeout`).
+    pub statement: Duration,
+    /// The wait of a write for a lock, enforced by the server (`lock_timeout`).
+    pub lock: Duration,
+}
+
+/// The pools of sessions, and the coalescers in front of them. All threads share one.
+pub struct Database {
+    executor: Arc<Executor>,
+    connection: ConnectionConfig,
+    max_batch_wait: Duration,
+    coalescers: MovieCoalescers,
+}
+
+impl Database {
+    /// Opens the sessions in the background. The schema must be up to date ([`migrate`]).
+    pub fn open(options: Options) -> Database {
+        let executor = Arc::new(Executor::new(
+            &options.connection,
+            options.pool_size,
+            options.timeouts,
+        ));
+        let write_limits = BatchLimits {
+            max_batch: options.max_batch,
+            min_batch: 1,
+            max_in_flight: 1,
+            stall_timeout: write_limit::STALL_TIMEOUT,
+        };
+        // While the server runs one batch, the next is sent and the rows of the last are decoded.
+        let read_limits = BatchLimits {
+            max_in_flight: 2,
+            min_batch: MIN_READ_BATCH,
+            ..write_limits
+        };
+        Database {
+            coalescers: MovieCoalescers::new(read_limits, write_limits, &executor),
+            max_batch_wait: options.timeouts.statement + executor::GRACE,
+            connection: options.connection,
+            executor,
+        }
+    }
+
+    /// Starts the thread that checks the database from now on, twice a second.
+    ///
+    /// # Errors
+    /// If the system refuses another thread.
+    pub fn start_checks(&self) -> std::io::Result<Arc<Readiness>> {
+        readiness::start_checks(&self.connection, &self.executor)
+    }
+
+    /// Returns the view for a request whose waits end at the deadline.
+    pub fn with_deadline(&self, deadline: Instant) -> RequestDatabase<'_> {
+        RequestDatabase {
+            database: self,
+            deadline,
+        }
+    }
+
+    /// Returns the state of both pools together.
+    pub fn pool_state(&self) -> PoolState {
+        self.executor.pool_state()
+    }
+
+    /// Returns how many writes the server has not answered for more than a second.
+    pub fn stalled_writes(&self) -> usize {
+        self.executor.stalled_writes()
+    }
+
+    /// Returns how many sessions still wait for the server though their callers no longer do.
+    pub fn abandoned_sessions(&self) -> usize {
+        self.executor.abandoned_sessions()
+    }
+}
+
+/// The database as one request uses it: every wait ends at the request's deadline.
+#[derive(Clone, Copy)]
+pub struct RequestDatabase<'a> {
+    database: &'a Database,
+    deadline: Instant,
+}
+
+impl<'a> RequestDatabase<'a> {
+    /// Returns when the request's time is over.
+    pub fn deadline(self) -> Instant {
+        self.deadline
+    }
+
+    fn coalescers(self) -> &'a MovieCoalescers {
+        &self.database.coalescers
+    }
+
+    /// Runs a statement for this request alone.
+    fn run(self, sql: Sql, parameters: &Parameters) -> Result<Vec<Row>, Error> {
+        let rows = self.database.executor.run(sql, parameters, self.deadline);
+        rows.map_err(|failure| failure.error)
+    }
+
+    /// Returns until when the request waits for a batch.
+    fn batch_deadline(self) -> Instant {
+        let latest = Instant::now() + self.database.max_batch_wait;
+        self.deadline.min(latest)
+    }
+}
+
+/// Which pool a statement uses, and whether it may be run again after a lost connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It changes nothing.
     Read,
-    /// It changes something.
     Write,
 }
 
-/// One statement: its name in the log, and its text, compiled in from the file of that name.
+/// A statement, compiled in from a file in sql/.
 #[derive(Clone, Copy)]
 struct Sql {
+    /// The file's path in sql/ without the extension. It names the statement in logs and metrics.
     name: &'static str,
     text: &'static str,
-    /// Its parameters' types.
     types: &'static [Type],
     kind: Kind,
 }
 
-/// The statement in `sql/NAME.sql`, with the types of its parameters; `write` before the name if it changes something.
+impl Sql {
+    /// Returns the error for a failure that only a mistake in this program or its schema explains.
+    fn fault(&self, reason: impl ToString) -> Error {
+        Error::Fault {
+            statement: self.name,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Includes the statement in `sql/NAME.sql`, with the types of its parameters. `write` before the name marks one that
+/// changes rows.
 macro_rules! sql {
     (write $name:literal, [$($type:ident),*]) => {
         $crate::db::sql!(@ Write, $name, [$($type),*])
@@ -75,152 +238,10 @@ macro_rules! sql {
 }
 use sql;
 
-/// Where the database is and how long it is waited for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Address, user, password and database.
-    pub database: Database,
-    /// Sessions at most: a quarter for writes, the others for reads, at least one each.
-    pub pool_size: u32,
-    /// How long each thing is waited for.
-    pub timeouts: Timeouts,
-    /// Inputs that one statement takes at most; with 1 each request has a statement of its own.
-    pub max_batch: usize,
-}
-
-/// How long each thing is waited for.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// A free session.
-    pub checkout: Duration,
-    /// A statement.
-    pub statement: Duration,
-    /// A lock that a write needs.
-    pub lock: Duration,
-}
-
-/// The sessions, and the queues in front of the statements that take many inputs.
-pub struct Store {
-    executor: Arc<Executor>,
-    database: Database,
-    max_wait: Duration,
-    reads: MovieInputs,
-    deletions: MovieInputs,
-    updates: Updates,
-    creations: Creations,
-    first_pages: FirstPages,
-}
-
-/// The store for one request: every wait ends at the request's deadline.
-#[derive(Clone, Copy)]
-pub struct Access<'a> {
-    store: &'a Store,
-    deadline: Instant,
-}
-
-/// Inputs in one batch. Past this the gain is gone, and a batch takes long enough to be felt.
-pub const MAX_BATCH: usize = 64;
-
-/// Reads that are worth a batch beside one in flight. Measured with 32 clients: against any number, and so smaller
-/// batches, eight gave a tenth more first pages and a twentieth more reads.
-const MIN_READ_BATCH: usize = 8;
-
-impl Store {
-    /// Opens sessions in the background; the schema is expected to be there.
-    pub fn open(options: Options) -> Store {
-        let executor = Arc::new(Executor::new(
-            &options.database,
-            options.pool_size,
-            options.timeouts,
-        ));
-        let limits = coalescer::Limits {
-            max_batch: options.max_batch,
-            min_batch: 1,
-            max_in_flight: 1,
-            stall_timeout: write_limit::STALL_TIMEOUT,
-        };
-        // While the database answers one batch of reads, the next is sent and the last one is handed out. Writes take
-        // turns: two batches could wait for each other's rows.
-        let read_limits = coalescer::Limits {
-            max_in_flight: 2,
-            min_batch: MIN_READ_BATCH,
-            ..limits
-        };
-        Store {
-            reads: movies::coalesce_reads(read_limits, &executor),
-            deletions: movies::coalesce_deletions(limits, &executor),
-            updates: movies::coalesce_updates(limits, &executor),
-            creations: movies::coalesce_creations(limits, &executor),
-            first_pages: lists::coalesce_first_pages(read_limits, &executor),
-            max_wait: options.timeouts.statement + executor::GRACE,
-            database: options.database,
-            executor,
-        }
-    }
-
-    /// Checks the database in the background from now on.
-    ///
-    /// # Errors
-    /// If the system has no threads left.
-    pub fn start_checks(&self) -> std::io::Result<Arc<Readiness>> {
-        readiness::start_checks(&self.database, &self.executor)
-    }
-
-    /// The store for one who waits until the deadline.
-    pub fn until(&self, deadline: Instant) -> Access<'_> {
-        Access {
-            store: self,
-            deadline,
-        }
-    }
-
-    /// How many sessions there are, and how many of them are free.
-    pub fn pool_state(&self) -> PoolState {
-        self.executor.pool_state()
-    }
-
-    /// Writes that the server has not answered for more than a second.
-    pub fn stalled_writes(&self) -> usize {
-        self.executor.stalled_writes()
-    }
-
-    /// Sessions whose statement nobody waits for any longer.
-    pub fn abandoned_sessions(&self) -> usize {
-        self.executor.abandoned_sessions()
-    }
-}
-
-impl Access<'_> {
-    /// When the request's time is over.
-    pub fn deadline(self) -> Instant {
-        self.deadline
-    }
-
-    /// The rows of a statement of this request's own.
-    fn run(self, sql: Sql, parameters: &Parameters) -> Result<Vec<Row>, Error> {
-        let rows = self.store.executor.run(sql, parameters, self.deadline);
-        rows.map_err(|failure| failure.error)
-    }
-
-    /// Until when a batch is waited for.
-    fn batch_deadline(self) -> Instant {
-        self.deadline.min(Instant::now() + self.store.max_wait)
-    }
-}
-
-impl Sql {
-    fn fault(&self, reason: impl ToString) -> Error {
-        Error::Fault {
-            statement: self.name,
-            reason: reason.to_string(),
-        }
-    }
-}
-
-/// The rows for one input of a batch. They are decoded by the caller that submitted it, so that the leader is soon free.
+/// The rows for one input of a batch. The caller that submitted the input decodes them, so that the leader is soon free.
 type Rows = Vec<Row>;
 
-/// Runs the statement for so many inputs. Its column `place` counts them from 1.
+/// Runs a statement for a batch of inputs, and returns the rows of each.
 fn run_batch(
     executor: &Executor,
     sql: Sql,
@@ -230,33 +251,30 @@ fn run_batch(
 ) -> Result<Vec<Rows>, RunError<Error>> {
     let rows = executor.run(sql, parameters, deadline)?;
     metrics::count_batch(sql.name, inputs);
-    timings::note_batch(inputs);
-    // The statement was applied: from here on a failure repeats nothing.
+    timings::record_batch_size(inputs);
+    // The statement was applied: after a failure from here on it must not run again.
     rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
 }
 
+/// Distributes the rows to their inputs. The column `ordinal` is the input's position in the batch, from 1.
 fn rows_by_ordinal(rows: Vec<Row>, inputs: usize, sql: Sql) -> Result<Vec<Rows>, Error> {
     let mut outputs: Vec<Rows> = (0..inputs).map(|_| Rows::new()).collect();
     for row in rows {
-        let ordinal: i64 = movies::get(&row, "place", &sql)?;
+        let ordinal: i64 = movies::get(&row, "ordinal", &sql)?;
         let index = usize::try_from(ordinal - 1).ok();
         let output = index.and_then(|index| outputs.get_mut(index));
         output
-            .ok_or_else(|| sql.fault("a row belongs to no input"))?
+            .ok_or_else(|| sql.fault(format!("a row has the ordinal {ordinal}, of {inputs}")))?
             .push(row);
     }
     Ok(outputs)
 }
 
-impl From<Failure> for RunError<Error> {
-    fn from(failure: Failure) -> RunError<Error> {
+impl From<StatementFailure> for RunError<Error> {
+    fn from(failure: StatementFailure) -> RunError<Error> {
         match failure.effect {
             Effect::NotApplied => RunError::NotApplied(failure.error),
             Effect::MaybeApplied => RunError::MaybeApplied(failure.error),
         }
     }
-}
-
-fn only_row<'a>(rows: &'a Rows, sql: &Sql) -> Result<&'a Row, Error> {
-    rows.first().ok_or_else(|| sql.fault("an input has no row"))
 }

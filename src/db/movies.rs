@@ -1,5 +1,14 @@
-//! What the database knows of single movies: one function per statement, each answered in batches. Every statement
-//! first answers who asks.
+//! Movies: one function for each file of sql/movies. Each statement also returns whether the requesting user exists and
+//! is active, so that a request needs no second statement for it.
+//!
+//! Create, read, update, delete and the first page of a user's own list each have a [`Coalescer`], which runs the
+//! statement for several requests at once; the request's own thread decodes its rows. Other pages and searches differ
+//! too much in cost to share a statement: each is run for its request alone.
+//!
+//! Does not decide who may see or change a movie: `update` and `delete` leave a movie of another user as it is, and all
+//! three functions that take a movie's id return its creator ([`Found`]).
+use std::cmp::Reverse;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use postgres::Row;
@@ -7,10 +16,10 @@ use postgres::types::FromSql;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::coalescer::{Coalescer, Input, Limits};
+use super::coalescer::{BatchLimits, Coalescer, Input};
 use super::executor::Executor;
 use super::session::{Parameters, parameters};
-use super::{Access, Error, Rows, Sql, only_row, run_batch, sql};
+use super::{Error, RequestDatabase, Rows, Sql, run_batch, sql};
 
 const CREATE: Sql = sql!(
     write "movies/create",
@@ -22,8 +31,19 @@ const UPDATE: Sql = sql!(
     [INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
 const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY]);
+const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
+const LIST_OWN: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
+const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
+const SEARCH_OWN: Sql = sql!(
+    "movies/search_shelf",
+    [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
+);
+const SEARCH_ALL: Sql = sql!(
+    "movies/search_all",
+    [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
+);
 
-/// A movie as clients see it, its fields in the order of the answer.
+/// A movie as clients see it. The order of the fields is that of the JSON object.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Movie {
     /// From 1.
@@ -43,15 +63,15 @@ pub struct Movie {
     pub creator: String,
 }
 
-/// A movie and whose it is.
-pub struct Found {
-    /// The movie.
-    pub movie: Movie,
-    /// The creator's id.
+/// What a statement did with a movie that exists, and who created the movie.
+pub struct Found<T> {
+    /// The id of the movie's creator.
     pub creator_id: i64,
+    /// What the statement returned or did.
+    pub outcome: T,
 }
 
-/// A movie to be made; every field was judged before.
+/// A movie to create, with validated fields.
 #[derive(Clone)]
 pub struct NewMovie {
     /// At most 100 code points.
@@ -62,7 +82,7 @@ pub struct NewMovie {
     pub year: i32,
 }
 
-/// What is to change in a movie; `None` leaves a field as it is.
+/// The new values of a movie's fields; a field that is `None` keeps its value.
 #[derive(Default)]
 pub struct Changes {
     /// At most 100 code points.
@@ -73,38 +93,115 @@ pub struct Changes {
     pub year: Option<i32>,
 }
 
-/// A user's id and a movie's.
-pub(super) type MovieInputs = Coalescer<(i64, i64), Rows, Error>;
-/// A user's id and a new movie.
-pub(super) type Creations = Coalescer<(i64, NewMovie), Rows, Error>;
-/// A user's id, a movie's, and what is to change in it.
-pub(super) type Updates = Coalescer<(i64, i64, Changes), Rows, Error>;
+/// Whose movies a list contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The requesting user's.
+    Own,
+    /// All users'.
+    All,
+}
 
-/// Writes about movies of one user wait for the same rows: the movies, and the user's count of them.
+/// The number and size of the requested page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// From 1; `None` is the last page.
+    pub number: Option<i64>,
+    /// Movies on a page, from 1.
+    pub size: i64,
+}
+
+/// One page of a list, newest movie first.
+#[derive(Debug)]
+pub struct MoviePage {
+    /// The number of movies in the whole list.
+    pub total: i64,
+    /// The movies on this page; empty past the end of the list.
+    pub movies: Vec<Movie>,
+}
+
+/// Which movies a search returns. A text matches where it is contained; case is ignored as PostgreSQL's `upper()` does.
+pub struct Filter {
+    /// Text in the title; empty matches every title.
+    pub title: String,
+    /// Text in the genre; empty matches every genre.
+    pub genre: String,
+    /// Text in the creator's username; empty matches every creator.
+    pub creator: String,
+    /// The years that match; an empty range matches none.
+    pub years: RangeInclusive<i64>,
+}
+
+/// The coalescers of the statements in this file that take several inputs.
+pub(super) struct MovieCoalescers {
+    reads: Coalescer<(i64, i64), Rows, Error>,
+    first_pages: Coalescer<(i64, i64), Rows, Error>,
+    creations: Coalescer<(i64, NewMovie), Rows, Error>,
+    updates: Coalescer<(i64, i64, Changes), Rows, Error>,
+    deletions: Coalescer<(i64, i64), Rows, Error>,
+}
+
+impl MovieCoalescers {
+    pub fn new(
+        read_limits: BatchLimits,
+        write_limits: BatchLimits,
+        executor: &Arc<Executor>,
+    ) -> MovieCoalescers {
+        MovieCoalescers {
+            reads: coalesce_pairs(READ, read_limits, executor),
+            first_pages: coalesce_pairs(LIST_FIRST, read_limits, executor),
+            creations: coalesce_creations(write_limits, executor),
+            updates: coalesce_updates(write_limits, executor),
+            deletions: coalesce_pairs(DELETE, write_limits, executor),
+        }
+    }
+}
+
+/// A user's id with a movie's id (read, delete) or with a page size (first page). Writes of one user wait for the same
+/// rows, which are the movies and the user's count of them: so the user is the group.
 impl Input for (i64, i64) {
     fn group(&self) -> i64 {
         self.0
     }
 }
 
+/// A user's id and the movie to create.
 impl Input for (i64, NewMovie) {
     fn group(&self) -> i64 {
         self.0
     }
 }
 
+/// A user's id, a movie's id and the changes.
 impl Input for (i64, i64, Changes) {
     fn group(&self) -> i64 {
         self.0
     }
 
-    /// The statement takes one change of a movie only.
+    /// One UPDATE statement changes a row once, so it can take only one change of each movie.
     fn may_join(&self, other: &Self) -> bool {
         self.1 != other.1
     }
 }
 
-pub(super) fn coalesce_creations(limits: Limits, executor: &Arc<Executor>) -> Creations {
+/// For statements whose parameters are two arrays of numbers.
+fn coalesce_pairs(
+    sql: Sql,
+    limits: BatchLimits,
+    executor: &Arc<Executor>,
+) -> Coalescer<(i64, i64), Rows, Error> {
+    let executor = Arc::clone(executor);
+    Coalescer::new(limits, move |inputs: &[(i64, i64)], deadline| {
+        let (first, second): (Vec<i64>, Vec<i64>) = inputs.iter().copied().unzip();
+        let parameters: Parameters = parameters![first, second];
+        run_batch(&executor, sql, &parameters, inputs.len(), deadline)
+    })
+}
+
+fn coalesce_creations(
+    limits: BatchLimits,
+    executor: &Arc<Executor>,
+) -> Coalescer<(i64, NewMovie), Rows, Error> {
     let executor = Arc::clone(executor);
     Coalescer::new(limits, move |inputs: &[(i64, NewMovie)], deadline| {
         let users: Vec<i64> = inputs.iter().map(|(user, _)| *user).collect();
@@ -117,7 +214,10 @@ pub(super) fn coalesce_creations(limits: Limits, executor: &Arc<Executor>) -> Cr
     })
 }
 
-pub(super) fn coalesce_updates(limits: Limits, executor: &Arc<Executor>) -> Updates {
+fn coalesce_updates(
+    limits: BatchLimits,
+    executor: &Arc<Executor>,
+) -> Coalescer<(i64, i64, Changes), Rows, Error> {
     let executor = Arc::clone(executor);
     Coalescer::new(limits, move |inputs: &[(i64, i64, Changes)], deadline| {
         let users: Vec<i64> = inputs.iter().map(|(user, _, _)| *user).collect();
@@ -131,31 +231,16 @@ pub(super) fn coalesce_updates(limits: Limits, executor: &Arc<Executor>) -> Upda
     })
 }
 
-pub(super) fn coalesce_deletions(limits: Limits, executor: &Arc<Executor>) -> MovieInputs {
-    coalesce_pairs(DELETE, limits, executor)
-}
-
-pub(super) fn coalesce_reads(limits: Limits, executor: &Arc<Executor>) -> MovieInputs {
-    coalesce_pairs(READ, limits, executor)
-}
-
-/// For a statement whose parameters are two arrays of numbers.
-pub(super) fn coalesce_pairs(sql: Sql, limits: Limits, executor: &Arc<Executor>) -> MovieInputs {
-    let executor = Arc::clone(executor);
-    Coalescer::new(limits, move |inputs: &[(i64, i64)], deadline| {
-        let (first, second): (Vec<i64>, Vec<i64>) = inputs.iter().copied().unzip();
-        let parameters: Parameters = parameters![first, second];
-        run_batch(&executor, sql, &parameters, inputs.len(), deadline)
-    })
-}
-
-/// Makes a movie of the user who asks.
-pub fn create(access: Access, user_id: i64, movie: NewMovie) -> Result<Movie, Error> {
+/// Creates a movie of the requesting user.
+///
+/// # Errors
+/// [`Error::UnknownUser`] or [`Error::InactiveUser`] if the user may make no requests; another if the database fails.
+pub fn create(database: RequestDatabase, user_id: i64, movie: NewMovie) -> Result<Movie, Error> {
     let input = (user_id, movie.clone());
-    let creations = &access.store.creations;
-    match creations.submit(input, access.batch_deadline()) {
+    let creations = &database.coalescers().creations;
+    match creations.submit(input, database.batch_deadline()) {
         Ok(rows) => decode_created(&rows, movie),
-        // The user was deleted between the statement's look and its write.
+        // The user was deleted after the statement had found them.
         Err(Error::Conflict(constraint)) if constraint == "movies_creator_exists" => {
             Err(Error::UnknownUser)
         }
@@ -164,8 +249,8 @@ pub fn create(access: Access, user_id: i64, movie: NewMovie) -> Result<Movie, Er
 }
 
 fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
-    let row = only_row(rows, &CREATE)?;
-    admit(row, &CREATE)?;
+    let row = first_row(rows, &CREATE)?;
+    check_requester(row, &CREATE)?;
     Ok(Movie {
         id: get(row, "id", &CREATE)?,
         title: movie.title,
@@ -175,46 +260,168 @@ fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
     })
 }
 
-/// The movie with this id, whoever made it.
-pub fn read(access: Access, user_id: i64, id: i64) -> Result<Found, Error> {
-    let reads = &access.store.reads;
-    let rows = reads.submit((user_id, id), access.batch_deadline())?;
-    let row = only_row(&rows, &READ)?;
-    admit(row, &READ)?;
-    let movie = decode(row).map_err(|error| READ.fault(error))?;
-    Ok(Found {
-        movie: movie.ok_or(Error::MissingMovie)?,
-        creator_id: get(row, "creator_id", &READ)?,
+/// Returns the movie with this id, whoever created it.
+///
+/// # Errors
+/// [`Error::MissingMovie`] if there is none; as [`create`] otherwise.
+pub fn read(database: RequestDatabase, user_id: i64, id: i64) -> Result<Found<Movie>, Error> {
+    let reads = &database.coalescers().reads;
+    let rows = reads.submit((user_id, id), database.batch_deadline())?;
+    decode_found(&rows, &READ, |row| {
+        decode_movie(row, &READ)?.ok_or(Error::MissingMovie)
     })
 }
 
-/// Changes a movie of the user who asks; gives it as it is now.
-pub fn update(access: Access, user_id: i64, id: i64, changes: Changes) -> Result<Movie, Error> {
-    let updates = &access.store.updates;
-    let rows = updates.submit((user_id, id, changes), access.batch_deadline())?;
-    let row = only_row(&rows, &UPDATE)?;
-    admit_owner(row, user_id, &UPDATE)?;
-    // One that another request deleted meanwhile is missing too.
-    let movie = decode(row).map_err(|error| UPDATE.fault(error))?;
-    movie.ok_or(Error::MissingMovie)
+/// Changes a movie if the requesting user created it. The outcome is the changed movie, or `None` if another user
+/// created it or another request deleted it at the same time.
+///
+/// # Errors
+/// As [`read`].
+pub fn update(
+    database: RequestDatabase,
+    user_id: i64,
+    id: i64,
+    changes: Changes,
+) -> Result<Found<Option<Movie>>, Error> {
+    let updates = &database.coalescers().updates;
+    let rows = updates.submit((user_id, id, changes), database.batch_deadline())?;
+    decode_found(&rows, &UPDATE, |row| decode_movie(row, &UPDATE))
 }
 
-/// Deletes a movie of the user who asks. Of several at once, one succeeds.
-pub fn delete(access: Access, user_id: i64, id: i64) -> Result<(), Error> {
-    let deletions = &access.store.deletions;
-    let rows = deletions.submit((user_id, id), access.batch_deadline())?;
-    let row = only_row(&rows, &DELETE)?;
-    admit_owner(row, user_id, &DELETE)?;
-    let deleted: Option<i64> = get(row, "id", &DELETE)?;
-    deleted.map(|_| ()).ok_or(Error::MissingMovie)
+/// Deletes a movie if the requesting user created it. The outcome is `None` if another user created it or another
+/// request deleted it at the same time.
+///
+/// # Errors
+/// As [`read`].
+pub fn delete(
+    database: RequestDatabase,
+    user_id: i64,
+    id: i64,
+) -> Result<Found<Option<()>>, Error> {
+    let deletions = &database.coalescers().deletions;
+    let rows = deletions.submit((user_id, id), database.batch_deadline())?;
+    decode_found(&rows, &DELETE, |row| {
+        let deleted: Option<i64> = get(row, "id", &DELETE)?;
+        Ok(deleted.map(|_| ()))
+    })
 }
 
-pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, Error> {
-    row.try_get(column).map_err(|error| sql.fault(error))
+/// Returns one page of a list.
+///
+/// # Errors
+/// As [`create`].
+pub fn list(
+    database: RequestDatabase,
+    user_id: i64,
+    scope: Scope,
+    page: PageRequest,
+) -> Result<MoviePage, Error> {
+    let sql = match (scope, page.number) {
+        (Scope::Own, Some(1)) => {
+            let first_pages = &database.coalescers().first_pages;
+            let rows = first_pages.submit((user_id, page.size), database.batch_deadline())?;
+            return decode_page(&rows, &LIST_FIRST);
+        }
+        (Scope::Own, _) => LIST_OWN,
+        (Scope::All, _) => LIST_ALL,
+    };
+    let parameters: Parameters = parameters![user_id, page.number, page.size];
+    decode_page(&database.run(sql, &parameters)?, &sql)
 }
 
-/// Refuses on behalf of one who is not there or not active.
-pub(super) fn admit(row: &Row, sql: &Sql) -> Result<(), Error> {
+/// Returns one page of the movies of a list that match the filter.
+///
+/// # Errors
+/// As [`create`].
+pub fn search(
+    database: RequestDatabase,
+    user_id: i64,
+    scope: Scope,
+    page: PageRequest,
+    filter: &Filter,
+) -> Result<MoviePage, Error> {
+    let sql = match scope {
+        Scope::Own => SEARCH_OWN,
+        Scope::All => SEARCH_ALL,
+    };
+    let parameters: Parameters = parameters![
+        user_id,
+        page.number,
+        page.size,
+        contains_pattern(&filter.title),
+        contains_pattern(&filter.genre),
+        contains_pattern(&filter.creator),
+        *filter.years.start(),
+        *filter.years.end(),
+    ];
+    let rows = database.run(sql, &parameters)?;
+    if rows.is_empty() {
+        return Err(Error::UnknownUser);
+    }
+    let mut page = decode_page(&rows, &sql)?;
+    // The statements return a page's rows in any order.
+    page.movies.sort_by_key(|movie| Reverse(movie.id));
+    Ok(page)
+}
+
+/// Returns the LIKE pattern that matches texts which contain this one. LIKE's special characters match themselves.
+fn contains_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    if !text.is_empty() {
+        pattern.push('%');
+    }
+    pattern
+}
+
+/// Decodes the row of one movie: whether the user may make requests, whether the movie exists, then the outcome.
+fn decode_found<T>(
+    rows: &Rows,
+    sql: &Sql,
+    decode_outcome: impl FnOnce(&Row) -> Result<T, Error>,
+) -> Result<Found<T>, Error> {
+    let row = first_row(rows, sql)?;
+    check_requester(row, sql)?;
+    let creator_id: Option<i64> = get(row, "creator_id", sql)?;
+    Ok(Found {
+        creator_id: creator_id.ok_or(Error::MissingMovie)?,
+        outcome: decode_outcome(row)?,
+    })
+}
+
+/// The first row is present even if the page is empty: it holds the total, and nulls in place of a movie.
+fn decode_page(rows: &[Row], sql: &Sql) -> Result<MoviePage, Error> {
+    let first = first_row(rows, sql)?;
+    check_requester(first, sql)?;
+    let total = get(first, "total", sql)?;
+    let mut movies = Vec::with_capacity(rows.len());
+    for row in rows {
+        movies.extend(decode_movie(row, sql)?);
+    }
+    Ok(MoviePage { total, movies })
+}
+
+/// Returns the movie in a row, or `None` if its columns are null.
+fn decode_movie(row: &Row, sql: &Sql) -> Result<Option<Movie>, Error> {
+    let Some(id) = get(row, "id", sql)? else {
+        return Ok(None);
+    };
+    Ok(Some(Movie {
+        id,
+        title: get(row, "title", sql)?,
+        genre: get(row, "genre", sql)?,
+        year: get(row, "year", sql)?,
+        creator: get(row, "creator", sql)?,
+    }))
+}
+
+fn check_requester(row: &Row, sql: &Sql) -> Result<(), Error> {
     match get(row, "user_is_active", sql)? {
         None => Err(Error::UnknownUser),
         Some(false) => Err(Error::InactiveUser),
@@ -222,26 +429,21 @@ pub(super) fn admit(row: &Row, sql: &Sql) -> Result<(), Error> {
     }
 }
 
-/// Refuses whoever may not change the movie, in the order of judgement: who asks, whether it is there, whose it is.
-fn admit_owner(row: &Row, user_id: i64, sql: &Sql) -> Result<(), Error> {
-    admit(row, sql)?;
-    match get::<Option<i64>>(row, "creator_id", sql)? {
-        None => Err(Error::MissingMovie),
-        Some(creator_id) if creator_id != user_id => Err(Error::ForeignMovie),
-        Some(_) => Ok(()),
-    }
+pub(super) fn first_row<'a>(rows: &'a [Row], sql: &Sql) -> Result<&'a Row, Error> {
+    rows.first().ok_or_else(|| sql.fault("it returned no row"))
 }
 
-/// The movie in a row, if its columns are not null.
-pub(super) fn decode(row: &Row) -> Result<Option<Movie>, postgres::Error> {
-    let Some(id) = row.try_get("id")? else {
-        return Ok(None);
-    };
-    Ok(Some(Movie {
-        id,
-        title: row.try_get("title")?,
-        genre: row.try_get("genre")?,
-        year: row.try_get("year")?,
-        creator: row.try_get("creator")?,
-    }))
+pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, Error> {
+    row.try_get(column).map_err(|error| sql.fault(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contains_pattern_escapes_special_characters_of_like() {
+        assert_eq!(contains_pattern(r"100%_\é"), r"%100\%\_\\é%");
+        assert_eq!(contains_pattern(""), "%");
+    }
 }

@@ -1,176 +1,169 @@
-//! A pool of sessions: r2d2 keeps them, this decides which of them may still be used.
+//! A pool of sessions of one kind. `r2d2` keeps them and opens new ones; [`SessionManager`] says how one is opened and
+//! whether it may be used again.
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use r2d2::event::{CheckoutEvent, TimeoutEvent};
 use r2d2::{HandleEvent, ManageConnection, Pool, PooledConnection};
 
-use super::database::{Database, Unreachable};
+use super::connect::{ConnectError, Connector};
 use super::error::Error;
 use super::session::{AbandonedCount, Session};
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
-/// How long a request waits for a session while none can be opened: the database is away, and the pool keeps trying.
-const AWAY_TIMEOUT: Duration = Duration::from_millis(200);
+/// The checkout timeout while the last attempt to open a session has failed. The pool keeps trying in the background.
+const UNREACHABLE_CHECKOUT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Opens sessions.
-pub struct Manager {
-    database: Database,
-    settings: String,
-    /// Whether the last attempt to open one succeeded.
+/// Opens the sessions of a pool, in r2d2's background threads.
+pub struct SessionManager {
+    connector: Connector,
+    /// Whether the last attempt to open a session succeeded.
     is_reachable: Arc<AtomicBool>,
-    has_told_pooler: AtomicBool,
+    has_logged_pooler: AtomicBool,
     abandoned: AbandonedCount,
     max_abandoned: usize,
 }
 
-impl Manager {
-    /// Opens sessions on this database with these settings in the form of the server's command line. None is opened
-    /// while `max_abandoned` are counted in `abandoned`.
+impl SessionManager {
+    /// Opens no session while `abandoned` is at least `max_abandoned`: each holds a thread here and a process there.
     pub fn new(
-        database: Database,
-        settings: String,
+        connector: Connector,
         abandoned: AbandonedCount,
         max_abandoned: usize,
-    ) -> Manager {
-        Manager {
-            database,
-            settings,
+    ) -> SessionManager {
+        SessionManager {
+            connector,
             is_reachable: Arc::new(AtomicBool::new(true)),
-            has_told_pooler: AtomicBool::new(false),
+            has_logged_pooler: AtomicBool::new(false),
             abandoned,
             max_abandoned,
         }
     }
 }
 
-impl ManageConnection for Manager {
+impl ManageConnection for SessionManager {
     type Connection = Session;
-    type Error = Unreachable;
+    type Error = ConnectError;
 
-    fn connect(&self) -> Result<Session, Unreachable> {
-        let opened = if self.abandoned.load(Ordering::Relaxed) < self.max_abandoned {
-            self.database.connect(&self.settings)
+    fn connect(&self) -> Result<Session, ConnectError> {
+        let client = if self.abandoned.load(Ordering::Relaxed) < self.max_abandoned {
+            self.connector.connect()
         } else {
-            Err(Unreachable::for_now(
-                "too many sessions wait for a server without an answer",
+            Err(ConnectError::temporary(
+                "too many sessions wait for a server that does not respond",
             ))
         };
-        self.is_reachable.store(opened.is_ok(), Ordering::Relaxed);
-        let opened = opened?;
-        if !opened.keeps_state && !self.has_told_pooler.swap(true, Ordering::Relaxed) {
+        self.is_reachable.store(client.is_ok(), Ordering::Relaxed);
+        let client = client?;
+        if !client.keeps_state && !self.has_logged_pooler.swap(true, Ordering::Relaxed) {
             log::info!(
-                "the database is behind a pooler that keeps nothing between transactions: statements are not \
-                 prepared, and what bounds them are the role's own statement_timeout and lock_timeout"
+                "the database is behind a pooler that keeps no state between transactions: statements are not \
+                 prepared, and only the role's own statement_timeout and lock_timeout limit them"
             );
         }
-        Session::start(opened, &self.abandoned)
+        Session::start(client, &self.abandoned)
     }
 
-    /// Not asked: whether a session has ended is noticed when it is used.
-    fn is_valid(&self, _: &mut Session) -> Result<(), Unreachable> {
+    /// Never called, since the pool does not test sessions at checkout: a session notices its end when it is used.
+    fn is_valid(&self, _: &mut Session) -> Result<(), ConnectError> {
         Ok(())
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        !session.is_open()
+        !session.is_usable()
     }
 }
 
-/// Counts how long sessions were waited for; called by the thread that waited.
+/// Records the time that threads wait for sessions. r2d2 calls it on the waiting thread.
 #[derive(Debug)]
-struct Waits;
+struct CheckoutRecorder;
 
-impl HandleEvent for Waits {
+impl HandleEvent for CheckoutRecorder {
     fn handle_checkout(&self, event: CheckoutEvent) {
         metrics::count_checkout(event.duration());
-        timings::note_pool(event.duration());
+        timings::record_pool_wait(event.duration());
     }
 
     fn handle_timeout(&self, event: TimeoutEvent) {
         metrics::count_checkout_timeout();
-        timings::note_pool(event.timeout());
+        timings::record_pool_wait(event.timeout());
     }
 }
 
-/// Sessions of one kind.
+/// The sessions for reads, or those for writes.
 pub struct SessionPool {
-    pool: Pool<Manager>,
+    pool: Pool<SessionManager>,
     is_reachable: Arc<AtomicBool>,
     checkout_timeout: Duration,
-    /// Sessions that were opened before are closed instead of used.
-    trusted_since: Mutex<Instant>,
+    /// Sessions that were opened before this are closed at checkout. Locked for the time of a copy.
+    valid_since: Mutex<Instant>,
 }
 
-/// The pool's sessions at a moment.
+/// The number of sessions at a moment.
 #[derive(Clone, Copy, Default)]
 pub struct PoolState {
-    /// At most.
+    /// The maximum.
     pub size: u32,
-    /// Open ones.
+    /// Open sessions, in use or not.
     pub open: u32,
-    /// Open ones that nobody uses.
+    /// Open sessions that are not in use.
     pub idle: u32,
 }
 
 impl SessionPool {
-    /// A pool of at most `size` sessions, which are opened in the background.
-    pub fn new(manager: Manager, size: u32, checkout_timeout: Duration) -> SessionPool {
+    /// Creates a pool that opens `size` sessions in the background.
+    pub fn new(manager: SessionManager, size: u32, checkout_timeout: Duration) -> SessionPool {
         let is_reachable = Arc::clone(&manager.is_reachable);
         SessionPool {
             pool: Pool::builder()
                 .max_size(size)
                 .connection_timeout(checkout_timeout)
-                // Asking first would double the round trips.
+                // A test at checkout would double the round trips.
                 .test_on_check_out(false)
                 .error_handler(Box::new(r2d2::NopErrorHandler))
-                .event_handler(Box::new(Waits))
+                .event_handler(Box::new(CheckoutRecorder))
                 .build_unchecked(manager),
             is_reachable,
             checkout_timeout,
-            trusted_since: Mutex::new(Instant::now()),
+            valid_since: Mutex::new(Instant::now()),
         }
     }
 
-    /// A session that may be used.
+    /// Waits for a free session.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if none is free by the deadline, or within the checkout timeout.
-    pub fn check_out(&self, deadline: Instant) -> Result<PooledConnection<Manager>, Error> {
+    pub fn check_out(&self, deadline: Instant) -> Result<PooledConnection<SessionManager>, Error> {
         let deadline = deadline.min(Instant::now() + self.checkout_timeout);
         loop {
             let mut left = deadline.saturating_duration_since(Instant::now());
             if !self.is_reachable.load(Ordering::Relaxed) {
-                left = left.min(AWAY_TIMEOUT);
+                left = left.min(UNREACHABLE_CHECKOUT_TIMEOUT);
             }
             let session = self.pool.get_timeout(left);
             let mut session = session.map_err(|error| Error::Unavailable(error.to_string()))?;
-            if session.opened() >= self.trusted_since() {
+            if session.opened() >= *self.valid_since.lock() {
                 return Ok(session);
             }
-            // Dropped, it is closed, and the pool opens another.
-            session.condemn();
+            // The pool closes it when it is dropped, and opens another.
+            session.mark_unusable();
         }
     }
 
-    /// No session that is open now is used again.
-    pub fn distrust(&self) {
-        *self.lock() = Instant::now();
+    /// Closes every session that is open now, at its next checkout.
+    pub fn invalidate_sessions(&self) {
+        *self.valid_since.lock() = Instant::now();
     }
 
-    /// Since when sessions are trusted.
-    pub fn trusted_since(&self) -> Instant {
-        *self.lock()
-    }
-
-    /// How many sessions there are at most. Takes no lock.
+    /// Returns the maximum number of sessions. Takes no lock.
     pub fn size(&self) -> u32 {
         self.pool.max_size()
     }
 
-    /// How many sessions there are, and how many of them are free.
+    /// Returns the current number of sessions. Takes r2d2's lock.
     pub fn state(&self) -> PoolState {
         let state = self.pool.state();
         PoolState {
@@ -178,11 +171,5 @@ impl SessionPool {
             open: state.connections,
             idle: state.idle_connections,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Instant> {
-        self.trusted_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,12 @@
-//! The background check of the database, from which readiness is answered without waiting. It also notices a server that
-//! takes statements and answers none.
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+//! The background check of the database: a thread of its own runs a statement twice a second, so that readiness is known
+//! without waiting, and a server that takes statements and returns none is noticed without requests.
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::database::Database;
+use parking_lot::Mutex;
+
+use super::connect::{ConnectionConfig, Connector};
 use super::executor::Executor;
 use super::session::{Cause, Parameters, Session, parameters};
 use super::{Sql, sql};
@@ -14,7 +16,7 @@ const READY: Sql = sql!("probes/ready", []);
 /// From the end of one check to the start of the next.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a check waits for its answer.
+/// How long a check waits for the result: somewhat longer than the server's own limit in [`SETTINGS`].
 const TIMEOUT: Duration = Duration::from_millis(3100);
 
 /// The session's settings, in the form of the server's command line.
@@ -23,61 +25,53 @@ const SETTINGS: &str = "-c statement_timeout=3000";
 /// An older success no longer counts.
 const MAX_AGE: Duration = Duration::from_secs(2);
 
-/// What the last checks found.
+/// The result of the last checks. The thread of the checks writes it, handlers read it.
 pub struct Readiness {
     last_success: Mutex<Option<Instant>>,
 }
 
 impl Readiness {
-    /// Whether the database answered the last check, or the one before if that is under way.
+    /// Whether the last check succeeded; while a check is running, the one before it.
     pub fn is_ready(&self) -> bool {
-        let last_success = *self
-            .last_success
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let last_success = *self.last_success.lock();
         last_success.is_some_and(|instant| instant.elapsed() < MAX_AGE)
     }
 
     fn set(&self, last_success: Option<Instant>) {
-        *self
-            .last_success
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = last_success;
+        *self.last_success.lock() = last_success;
     }
 }
 
-/// Checks the database, on a session of its own, in a thread that ends with the executor.
+/// Starts the thread, which ends when the executor is dropped.
 ///
 /// # Errors
-/// If the system has no threads left.
+/// If the system refuses another thread.
 pub fn start_checks(
-    database: &Database,
+    connection: &ConnectionConfig,
     executor: &Arc<Executor>,
 ) -> std::io::Result<Arc<Readiness>> {
-    // Whoever starts the checks has just reached the database.
+    // The database is available when this is called: the schema was just checked.
     let readiness = Arc::new(Readiness {
         last_success: Mutex::new(Some(Instant::now())),
     });
-    let (database, executor, found) = (
-        database.clone(),
-        Arc::downgrade(executor),
-        Arc::clone(&readiness),
-    );
+    let result = Arc::clone(&readiness);
+    let connector = connection.connector(SETTINGS);
+    let executor = Arc::downgrade(executor);
     thread::Builder::new()
         .name("readiness".to_owned())
         .spawn(move || {
             let mut session = None;
-            while check(&database, &executor, &mut session, &found).is_some() {
+            while check(&connector, &executor, &mut session, &result).is_some() {
                 thread::sleep(INTERVAL);
             }
         })?;
     Ok(readiness)
 }
 
-/// One check; `None` once there is nothing to check for. If its session turns out to have ended, it is made once more on
-/// another.
+/// Runs one check. If its session turns out to have ended, tries once more on another. Returns `None` once the executor
+/// is gone.
 fn check(
-    database: &Database,
+    connector: &Connector,
     executor: &Weak<Executor>,
     session: &mut Option<Session>,
     readiness: &Readiness,
@@ -85,18 +79,17 @@ fn check(
     let executor = executor.upgrade()?;
     for _ in 0..2 {
         if session.is_none() {
-            // A connection attempt has a deadline of its own.
-            let opened = database.connect(SETTINGS);
-            *session = opened
-                .and_then(|opened| Session::start(opened, executor.abandoned_count()))
+            let client = connector.connect();
+            *session = client
+                .and_then(|client| Session::start(client, executor.abandoned_reads()))
                 .ok();
         }
         let Some(open) = session else { break };
         let sent = Instant::now();
-        let none: Parameters = parameters![];
-        let cause = match open.query(READY, &none, None, sent + TIMEOUT) {
+        let no_parameters: Parameters = parameters![];
+        let cause = match open.query(READY, &no_parameters, None, sent + TIMEOUT) {
             Ok(_) => {
-                executor.note_answer();
+                executor.record_response();
                 readiness.set(Some(Instant::now()));
                 return Some(());
             }
@@ -104,7 +97,7 @@ fn check(
         };
         *session = None;
         if cause == Cause::Hung {
-            executor.note_silence(sent);
+            executor.record_timeout(sent);
         }
         if !matches!(cause, Cause::EndedIdle | Cause::Lost) {
             break;

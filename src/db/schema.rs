@@ -12,7 +12,7 @@ use postgres::{Client, Row, Transaction};
 use serde::Serialize;
 
 use super::error::{classify, describe};
-use super::{Database, Error, Kind, Sql, sql};
+use super::{ConnectionConfig, Error, Kind, Sql, sql};
 
 mod migrations {
     refinery::embed_migrations!("sql/migrations");
@@ -40,7 +40,7 @@ const MIGRATE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// # Errors
 /// [`Error::Schema`] if the database has [`State::problems`], or a migration fails; another if the database does not
 /// answer in time or refuses this user.
-pub fn migrate(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
+pub fn migrate(database: &ConnectionConfig, start_timeout: Duration) -> Result<Vec<String>, Error> {
     let database = database.clone();
     within(MIGRATE_TIMEOUT, Kind::Write, move || {
         migrate_now(&database, start_timeout)
@@ -67,7 +67,7 @@ pub(super) fn within<T: Send + 'static>(
     })
 }
 
-fn migrate_now(database: &Database, start_timeout: Duration) -> Result<Vec<String>, Error> {
+fn migrate_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Vec<String>, Error> {
     let mut client = connect_within(database, start_timeout)?;
     let mut holder = connect_within(database, start_timeout)?;
     let mut lock = holder
@@ -281,7 +281,7 @@ impl State {
 ///
 /// # Errors
 /// If the database does not answer in time or refuses this user.
-pub fn inspect(database: &Database, start_timeout: Duration) -> Result<State, Error> {
+pub fn inspect(database: &ConnectionConfig, start_timeout: Duration) -> Result<State, Error> {
     let database = database.clone();
     let timeout = start_timeout + INSPECT_TIMEOUT;
     within(timeout, Kind::Read, move || {
@@ -293,7 +293,7 @@ pub fn inspect(database: &Database, start_timeout: Duration) -> Result<State, Er
 ///
 /// # Errors
 /// [`Error::Schema`] if it is not; as [`inspect`] else.
-pub fn check_schema(database: &Database, start_timeout: Duration) -> Result<(), Error> {
+pub fn check_schema(database: &ConnectionConfig, start_timeout: Duration) -> Result<(), Error> {
     let state = inspect(database, start_timeout)?;
     let problems = state.schema_problems();
     if !problems.is_empty() {
@@ -308,7 +308,7 @@ pub fn check_schema(database: &Database, start_timeout: Duration) -> Result<(), 
     Ok(())
 }
 
-fn inspect_now(database: &Database, start_timeout: Duration) -> Result<State, Error> {
+fn inspect_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<State, Error> {
     read_state(&mut connect_within(database, start_timeout)?)
 }
 
@@ -441,13 +441,16 @@ const UNLIMITED: &str =
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
 
 /// A connection, however often it has to be tried for until then.
-pub fn connect_within(database: &Database, start_deadline: Duration) -> Result<Client, Error> {
+pub fn connect_within(
+    database: &ConnectionConfig,
+    start_deadline: Duration,
+) -> Result<Client, Error> {
     let deadline = Instant::now() + start_deadline;
     loop {
         match database.connect(UNLIMITED) {
             Ok(session) => return Ok(session.client),
             // A server that is starting, or not there yet, may come; a refusal of this user will stay.
-            Err(error) if Instant::now() < deadline && !error.is_refusal => {
+            Err(error) if Instant::now() < deadline && !error.is_permanent => {
                 std::thread::sleep(Duration::from_millis(200));
             }
             Err(error) => return Err(Error::Unavailable(error.to_string())),

@@ -1,9 +1,12 @@
-//! One database session. A thread of its own owns the client and runs one statement at a time; callers wait for each with
-//! a deadline, which the synchronous client does not have.
+//! A session: one connection, and the thread that owns its client and runs one statement at a time.
 //!
-//! A session whose statement passes the caller's deadline is abandoned: the caller goes on without it, and its thread
-//! waits until the statement returns, then closes the connection. No cancel request is sent: it would end a commit's wait
-//! for its synchronous standby, and so make visible what is not replicated.
+//! The synchronous client has no deadlines, so callers hand each statement to the session's thread and wait for the result
+//! until their own deadline. A session whose statement misses the deadline is *abandoned*: the caller gets an error, and
+//! the thread waits until the statement returns and then closes the connection. No cancel request is sent, since it would
+//! end a commit's wait for its synchronous standby, and so make visible what is not replicated.
+//!
+//! Threads: the caller that checked the session out of its pool sends a `Job`, the session's thread sends the
+//! `JobResult` back. The thread ends when the [`Session`] is dropped and no statement is running.
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,24 +17,23 @@ use std::time::{Duration, Instant};
 use postgres::error::{DbError, Severity, SqlState};
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
-use postgres::{Client, Row, Statement};
+use postgres::{Row, Statement};
 
-use super::database::{Opened, Unreachable};
+use super::connect::{ConnectError, ConnectedClient};
 use super::error::{Error, classify};
 use super::write_limit::RunningWrite;
 use super::{Kind, Sql};
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
-/// A session that was idle for longer is looked at before it is used: what the server sent meanwhile, such as the end of
-/// the session, is read.
-const IDLE: Duration = Duration::from_millis(10);
+/// A session that was idle for longer first reads what the server sent meanwhile, such as the end of the session.
+const MAX_UNCHECKED_IDLE: Duration = Duration::from_millis(10);
 
 /// A statement's parameters. They are owned and shared, since a statement may outlive its caller's wait, and may be run
 /// again.
 pub type Parameters = Arc<[Box<dyn ToSql + Sync + Send>]>;
 
-/// The parameters in this order, as [`Parameters`].
+/// Makes [`Parameters`] of these values, in their order.
 macro_rules! parameters {
     ($($value:expr),* $(,)?) => {
         ::std::sync::Arc::new([$(
@@ -44,33 +46,30 @@ pub(super) use parameters;
 /// The caller's side of a session.
 pub struct Session {
     jobs: SyncSender<Job>,
-    answers: Receiver<Answer>,
-    abandoned: Arc<Abandoned>,
+    results: Receiver<JobResult>,
+    abandonment: Arc<Abandonment>,
     opened: Instant,
-    is_open: bool,
+    is_usable: bool,
 }
 
 struct Job {
     sql: Sql,
     parameters: Parameters,
-    /// Held until the statement returns, whether its caller still waits or not.
+    /// Held until the statement returns, even if its caller no longer waits.
     _running: Option<RunningWrite>,
 }
 
-struct Answer {
-    rows: Result<Vec<Row>, Failure>,
+struct JobResult {
+    rows: Result<Vec<Row>, StatementFailure>,
     duration: Duration,
-    is_open: bool,
+    is_usable: bool,
 }
 
-/// Why a statement gave no rows.
+/// Why a statement returned no rows.
 #[derive(Debug)]
-pub struct Failure {
-    /// The failure as callers see it.
+pub struct StatementFailure {
     pub error: Error,
-    /// What happened to the statement.
     pub effect: Effect,
-    /// What the failure says about the session.
     pub cause: Cause,
 }
 
@@ -83,33 +82,33 @@ pub enum Effect {
     MaybeApplied,
 }
 
-/// What a failure says about the session.
+/// What a failure says about the session and the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Nothing: it was the statement's own.
+    /// Nothing: the statement itself failed.
     Statement,
     /// The session had ended while it was idle.
     EndedIdle,
-    /// The server takes no writes.
+    /// The server rejects writes.
     ReadOnly,
     /// The connection was lost.
     Lost,
-    /// The server did not answer in time.
+    /// The server did not respond in time.
     Hung,
 }
 
-impl Failure {
-    /// A failure before anything was sent.
-    pub fn not_sent(error: Error) -> Failure {
-        Failure {
+impl StatementFailure {
+    /// A failure before the statement was sent.
+    pub fn not_sent(error: Error) -> StatementFailure {
+        StatementFailure {
             error,
             effect: Effect::NotApplied,
             cause: Cause::Statement,
         }
     }
 
-    fn ended_idle() -> Failure {
-        Failure {
+    fn ended_idle() -> StatementFailure {
+        StatementFailure {
             error: Error::Unavailable("the server ended an idle session".to_owned()),
             effect: Effect::NotApplied,
             cause: Cause::EndedIdle,
@@ -117,16 +116,16 @@ impl Failure {
     }
 }
 
-/// How many sessions are abandoned now.
+/// The number of sessions that are abandoned now.
 pub type AbandonedCount = Arc<AtomicUsize>;
 
-/// Whether one session is abandoned; counted until its thread ends.
-struct Abandoned {
+/// Whether one session is abandoned. The caller sets it, the session's thread clears the count when it ends.
+struct Abandonment {
     is_abandoned: AtomicBool,
     count: AbandonedCount,
 }
 
-impl Abandoned {
+impl Abandonment {
     fn set(&self) {
         if !self.is_abandoned.swap(true, Ordering::AcqRel) {
             self.count.fetch_add(1, Ordering::Relaxed);
@@ -134,12 +133,12 @@ impl Abandoned {
     }
 }
 
-/// Ends with the session's thread.
-struct ThreadGuard(Arc<Abandoned>);
+/// Dropped at the end of the session's thread.
+struct ThreadGuard(Arc<Abandonment>);
 
 impl Drop for ThreadGuard {
     fn drop(&mut self) {
-        // A session that is abandoned from here on has nothing left to wait for.
+        // Marked in either case, so that a caller which abandons the session from here on does not count it.
         if self.0.is_abandoned.swap(true, Ordering::AcqRel) {
             self.0.count.fetch_sub(1, Ordering::Relaxed);
         }
@@ -147,96 +146,98 @@ impl Drop for ThreadGuard {
 }
 
 impl Session {
-    /// A session on this connection. `count` counts it if it is abandoned.
+    /// Starts the thread for this client. While the session is abandoned, `abandoned_count` includes it.
     ///
     /// # Errors
-    /// If the system has no threads left.
-    pub fn start(opened: Opened, count: &AbandonedCount) -> Result<Session, Unreachable> {
-        let (jobs, taken_jobs) = sync_channel::<Job>(1);
-        let (given_answers, answers) = sync_channel(1);
-        let abandoned = Arc::new(Abandoned {
+    /// If the system refuses another thread.
+    pub fn start(
+        client: ConnectedClient,
+        abandoned_count: &AbandonedCount,
+    ) -> Result<Session, ConnectError> {
+        let (jobs, incoming_jobs) = sync_channel::<Job>(1);
+        let (outgoing_results, results) = sync_channel(1);
+        let abandonment = Arc::new(Abandonment {
             is_abandoned: AtomicBool::new(false),
-            count: Arc::clone(count),
+            count: Arc::clone(abandoned_count),
         });
-        let guard = ThreadGuard(Arc::clone(&abandoned));
+        let guard = ThreadGuard(Arc::clone(&abandonment));
         let thread = thread::Builder::new().name("session".to_owned());
         let started = thread.spawn(move || {
             let _guard = guard;
-            let mut connection = Connection::new(opened);
+            let mut client = SessionClient::new(client);
             // Ends when the caller's side is dropped.
-            for job in taken_jobs {
-                let answer = connection.run(&job);
-                // The write is over before its caller learns of it.
+            for job in incoming_jobs {
+                let result = client.run(&job);
+                // A write no longer counts as running when its caller receives the result.
                 drop(job);
-                if given_answers.send(answer).is_err() {
+                if outgoing_results.send(result).is_err() {
                     break;
                 }
             }
         });
-        started.map_err(Unreachable::for_now)?;
+        started.map_err(ConnectError::temporary)?;
         Ok(Session {
             jobs,
-            answers,
-            abandoned,
+            results,
+            abandonment,
             opened: Instant::now(),
-            is_open: true,
+            is_usable: true,
         })
     }
 
-    /// When the session was opened.
     pub fn opened(&self) -> Instant {
         self.opened
     }
 
-    /// Whether it may be used again.
-    pub fn is_open(&self) -> bool {
-        self.is_open
+    /// Whether another statement may be run. If not, the pool closes the session.
+    pub fn is_usable(&self) -> bool {
+        self.is_usable
     }
 
-    /// Whatever comes of it, it is not used again.
-    pub fn condemn(&mut self) {
-        self.is_open = false;
+    /// Lets the pool close the session once it is given back.
+    pub fn mark_unusable(&mut self) {
+        self.is_usable = false;
     }
 
-    /// The rows of the statement, waited for until the deadline; then the session is abandoned. `running` is held until
-    /// the statement returns.
+    /// Runs the statement. If it has not returned by the deadline, the session is abandoned. `running` is held until the
+    /// statement returns.
     pub fn query(
         &mut self,
         sql: Sql,
         parameters: &Parameters,
         running: Option<RunningWrite>,
         deadline: Instant,
-    ) -> Result<Vec<Row>, Failure> {
+    ) -> Result<Vec<Row>, StatementFailure> {
         let job = Job {
             sql,
             parameters: Arc::clone(parameters),
             _running: running,
         };
         if self.jobs.try_send(job).is_err() {
-            self.is_open = false;
-            return Err(Failure::ended_idle());
+            self.is_usable = false;
+            return Err(StatementFailure::ended_idle());
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.answers.recv_timeout(left) {
-            Ok(answer) => {
-                self.is_open &= answer.is_open;
-                metrics::count_statement(sql.name, answer.duration);
-                timings::note_statement(sql.name, answer.duration);
-                answer.rows
+        match self.results.recv_timeout(left) {
+            Ok(result) => {
+                self.is_usable &= result.is_usable;
+                metrics::count_statement(sql.name, result.duration);
+                timings::record_statement(sql.name, result.duration);
+                result.rows
             }
             Err(end) => {
-                self.is_open = false;
+                self.is_usable = false;
                 metrics::count_statement(sql.name, left);
-                timings::note_statement(sql.name, left);
+                timings::record_statement(sql.name, left);
                 let cause = match end {
                     RecvTimeoutError::Timeout => {
-                        self.abandoned.set();
+                        self.abandonment.set();
                         Cause::Hung
                     }
                     RecvTimeoutError::Disconnected => Cause::Lost,
                 };
-                let reason = "no answer in time".to_owned();
-                Err(Failure {
+                let reason = "no response in time".to_owned();
+                Err(StatementFailure {
                     error: match sql.kind {
                         Kind::Read => Error::Unavailable(reason),
                         Kind::Write => Error::Unconfirmed(reason),
@@ -249,103 +250,99 @@ impl Session {
     }
 }
 
-/// The thread's side: the client and the statements that were prepared on it.
-struct Connection {
-    client: Client,
-    /// Whether a prepared statement is still there for the next job.
-    keeps_state: bool,
+/// The thread's side of a session: the client and the statements prepared on it.
+struct SessionClient {
+    connected: ConnectedClient,
     prepared: HashMap<&'static str, Statement>,
     last_used: Instant,
 }
 
-impl Connection {
-    fn new(opened: Opened) -> Connection {
-        Connection {
-            client: opened.client,
-            keeps_state: opened.keeps_state,
+impl SessionClient {
+    fn new(connected: ConnectedClient) -> SessionClient {
+        SessionClient {
+            connected,
             prepared: HashMap::new(),
             last_used: Instant::now(),
         }
     }
 
-    fn run(&mut self, job: &Job) -> Answer {
+    fn run(&mut self, job: &Job) -> JobResult {
         let start = Instant::now();
-        let rows = if start.duration_since(self.last_used) > IDLE && self.has_ended() {
-            Err(Failure::ended_idle())
+        let was_idle = start.duration_since(self.last_used) > MAX_UNCHECKED_IDLE;
+        let rows = if was_idle && self.has_ended() {
+            Err(StatementFailure::ended_idle())
         } else {
             self.query(&job.sql, &job.parameters)
         };
         self.last_used = Instant::now();
-        let is_open = match &rows {
+        let is_usable = match &rows {
             Ok(_) => true,
             Err(failure) => {
-                let is_answer = matches!(failure.cause, Cause::Statement | Cause::ReadOnly);
-                is_answer && !self.client.is_closed()
+                let has_responded = matches!(failure.cause, Cause::Statement | Cause::ReadOnly);
+                has_responded && !self.connected.has_broken()
             }
         };
-        Answer {
+        JobResult {
             rows,
             duration: self.last_used.duration_since(start),
-            is_open,
+            is_usable,
         }
     }
 
-    /// Whether the server ended the session. What it sent is read; nothing is asked.
+    /// Whether the server has ended the session. Reads what the server sent, without a round trip.
     fn has_ended(&mut self) -> bool {
-        // The timeout, though zero, lets the client's event loop turn once: without it a message that has arrived
-        // is not seen.
-        let next = self
-            .client
-            .notifications()
-            .timeout_iter(Duration::ZERO)
-            .next();
-        next.is_err() || self.client.is_closed()
+        // The timeout, though zero, lets the client's event loop run once: without that a message that has arrived is
+        // not seen.
+        let client = &mut self.connected.client;
+        let received = client.notifications().timeout_iter(Duration::ZERO).next();
+        received.is_err() || self.connected.has_broken()
     }
 
-    fn query(&mut self, sql: &Sql, parameters: &Parameters) -> Result<Vec<Row>, Failure> {
+    fn query(&mut self, sql: &Sql, parameters: &Parameters) -> Result<Vec<Row>, StatementFailure> {
         let values: Vec<&(dyn ToSql + Sync)> = parameters
             .iter()
             .map(|value| value.as_ref() as &(dyn ToSql + Sync))
             .collect();
-        if !self.keeps_state {
+        if !self.connected.keeps_state {
             let typed: Vec<_> = values.into_iter().zip(sql.types.iter().cloned()).collect();
-            let rows = self.client.query_typed(sql.text, &typed);
-            return rows.map_err(|error| judge(sql, &error, true));
+            let rows = self.connected.client.query_typed(sql.text, &typed);
+            return rows.map_err(|error| classify_failure(sql, &error, true));
         }
         match self.query_prepared(sql, &values) {
-            Err((error, _)) if needs_preparing_again(&error) => {
+            Err((error, _)) if must_prepare_again(&error) => {
                 self.prepared.remove(sql.name);
                 self.query_prepared(sql, &values)
             }
             result => result,
         }
-        .map_err(|(error, was_sent)| judge(sql, &error, was_sent))
+        .map_err(|(error, was_sent)| classify_failure(sql, &error, was_sent))
     }
 
-    /// On failure also whether the statement, not only its preparation, was sent.
+    /// An error comes with whether the statement itself was sent, and not only its preparation.
     fn query_prepared(
         &mut self,
         sql: &Sql,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, (postgres::Error, bool)> {
+        let client = &mut self.connected.client;
         let statement = match self.prepared.get(sql.name) {
             Some(statement) => statement.clone(),
             None => {
-                let prepared = self.client.prepare_typed(sql.text, sql.types);
+                let prepared = client.prepare_typed(sql.text, sql.types);
                 let statement = prepared.map_err(|error| (error, false))?;
                 self.prepared.insert(sql.name, statement.clone());
                 statement
             }
         };
-        self.client
+        client
             .query(&statement, values)
             .map_err(|error| (error, true))
     }
 }
 
-/// Whether the statement did not run since what was prepared is gone, or returns other columns than it did: `alter table`
-/// changed them (0A000, "cached plan must not change result type"), or `deallocate` or a pooler dropped it (26000).
-fn needs_preparing_again(error: &postgres::Error) -> bool {
+/// Whether the prepared statement was not run because it no longer fits: `alter table` changed the type of its result
+/// (0A000, "cached plan must not change result type"), or `deallocate` or a pooler removed it (26000).
+fn must_prepare_again(error: &postgres::Error) -> bool {
     const CODES: [SqlState; 2] = [
         SqlState::FEATURE_NOT_SUPPORTED,
         SqlState::INVALID_SQL_STATEMENT_NAME,
@@ -354,18 +351,19 @@ fn needs_preparing_again(error: &postgres::Error) -> bool {
         && error.code().is_some_and(|code| CODES.contains(code))
 }
 
-/// What a failure says about the statement and the session.
+/// Tells from an error whether the statement may have been applied, and what happened to the session.
 ///
-/// An ERROR of the server ends the statement's transaction, which is its own: nothing was applied. So does the end of an
-/// idle session, since no statement ran in it. Of any other end nothing is known: a FATAL message may follow the commit.
-fn judge(sql: &Sql, error: &postgres::Error, was_sent: bool) -> Failure {
+/// An error of severity ERROR rolls back the statement's transaction, which contains nothing else; an idle session that
+/// ended ran no statement: in both cases nothing was applied. After any other end this is unknown, since even a FATAL
+/// message may follow the commit.
+fn classify_failure(sql: &Sql, error: &postgres::Error, was_sent: bool) -> StatementFailure {
     let code = error.code().map_or("", SqlState::code);
-    // A pooler reports the loss of its server as an ERROR, too: of class 08, or without the routine that PostgreSQL names.
-    let is_postgres_s = error
+    // A pooler also reports the loss of its server as an ERROR: of class 08, or without PostgreSQL's field `routine`.
+    let is_from_postgres = error
         .as_db_error()
         .is_some_and(|error| error.routine().is_some());
     let is_error = severity(error) == Some(Severity::Error);
-    let is_rolled_back = is_error && is_postgres_s && !code.starts_with("08");
+    let is_rolled_back = is_error && is_from_postgres && !code.starts_with("08");
     let (effect, cause) = match code {
         "57P05" => (Effect::NotApplied, Cause::EndedIdle),
         "25006" => (Effect::NotApplied, Cause::ReadOnly),
@@ -379,7 +377,7 @@ fn judge(sql: &Sql, error: &postgres::Error, was_sent: bool) -> Failure {
         }
         error => error,
     };
-    Failure {
+    StatementFailure {
         error,
         effect,
         cause,

@@ -1,28 +1,27 @@
-//! What the database knows of users: one function per file of sql/users/.
+//! Users: one function for each file of sql/users.
 use postgres::Row;
 use serde::Serialize;
 
+use super::movies::{first_row, get};
 use super::session::{Parameters, parameters};
-use super::{Access, Error, Sql, sql};
+use super::{Error, RequestDatabase, Sql, sql};
 
 const CREATE: Sql = sql!(write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
 const FIND_TAKEN: Sql = sql!("users/find_taken", [TEXT, TEXT]);
 const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
 const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
-
 const LIST: Sql = sql!("users/list", []);
 const SET_ACTIVE: Sql = sql!(write "users/set_active", [INT8, BOOL]);
 const SET_PASSWORD_HASH: Sql = sql!(write "users/set_password_hash", [INT8, TEXT, TEXT]);
-
 const DELETE: Sql = sql!(write "users/delete", [INT8]);
 
-/// A user to be made; every field was judged before.
+/// A user to create, with validated fields.
 pub struct NewUser<'a> {
     /// At most 150 code points.
     pub username: &'a str,
     /// At most 254 code points.
     pub email: &'a str,
-    /// In Django's form.
+    /// In Django's format.
     pub password_hash: &'a str,
     /// At most 150 code points.
     pub first_name: &'a str,
@@ -30,49 +29,55 @@ pub struct NewUser<'a> {
     pub last_name: &'a str,
 }
 
-/// Which unique fields of a new user another already has.
+/// Which unique fields of a new user another user already has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// The username.
+pub struct TakenFields {
+    /// Compared case-sensitively.
     pub username: bool,
-    /// The e-mail address.
+    /// Compared case-sensitively; a blank address is never taken.
     pub email: bool,
 }
 
-/// What a sign-in is judged by.
+/// What a login is checked against.
 pub struct Credentials {
-    /// The user.
+    /// The user's id.
     pub id: i64,
-    /// In Django's form.
+    /// In Django's format.
     pub password_hash: String,
-    /// Whether the user may sign in.
+    /// Whether the user may log in.
     pub is_active: bool,
 }
 
-/// A user as operators see one.
+/// A user as `users list` shows one.
 #[derive(Clone, Debug, Serialize)]
-pub struct Listed {
-    /// The user.
+pub struct UserSummary {
+    /// From 1.
     pub id: i64,
     /// Unique.
     pub username: String,
-    /// Unique.
+    /// Unique unless blank.
     pub email: String,
     /// May be blank.
     pub first_name: String,
     /// May be blank.
     pub last_name: String,
-    /// Whether the user may sign in.
+    /// Whether the user may log in.
     pub is_active: bool,
-    /// UTC, as RFC 3339 writes it.
+    /// In UTC, as RFC 3339 has it.
     pub date_joined: String,
-    /// Movies of theirs.
+    /// The number of movies that the user created.
     pub movie_count: i64,
 }
 
-/// Makes a user: the new id, or which field is taken. One who loses a race for a name is told as one who comes
-/// later.
-pub fn create(access: Access, user: &NewUser) -> Result<Result<i64, Taken>, Error> {
+/// Creates a user and returns the id, or which fields are taken. Of two requests for one name at the same time, the later
+/// gets the same result as if the first had ended before.
+///
+/// # Errors
+/// If the database fails.
+pub fn create(
+    database: RequestDatabase,
+    user: &NewUser,
+) -> Result<Result<i64, TakenFields>, Error> {
     let parameters: Parameters = parameters![
         user.username.to_owned(),
         user.email.to_owned(),
@@ -80,126 +85,135 @@ pub fn create(access: Access, user: &NewUser) -> Result<Result<i64, Taken>, Erro
         user.first_name.to_owned(),
         user.last_name.to_owned(),
     ];
-    let rows = match access.run(CREATE, &parameters) {
+    let rows = match database.run(CREATE, &parameters) {
         Ok(rows) => rows,
-        // The constraint is the first that was met; another may be too.
+        // The server names only the first constraint that is violated.
         Err(Error::Conflict(constraint)) => {
-            let taken = find_taken(access, Some(user.username), Some(user.email))?;
-            return match taken == Taken::default() {
+            let taken = find_taken(database, Some(user.username), Some(user.email))?;
+            return match taken == TakenFields::default() {
                 true => Err(Error::Conflict(constraint)),
                 false => Ok(Err(taken)),
             };
         }
         Err(error) => return Err(error),
     };
-    let row = rows
-        .first()
-        .ok_or_else(|| CREATE.fault("it answered without a row"))?;
-    let read = || -> Result<_, postgres::Error> {
-        let taken = Taken {
-            username: row.try_get("username_taken")?,
-            email: row.try_get("email_taken")?,
-        };
-        let id: Option<i64> = row.try_get("id")?;
-        Ok(id.ok_or(taken))
-    };
-    read().map_err(|error| CREATE.fault(error))
-}
-
-/// Which of the two another user already has; `None` asks nothing.
-pub fn find_taken(
-    access: Access,
-    username: Option<&str>,
-    email: Option<&str>,
-) -> Result<Taken, Error> {
-    let parameters: Parameters = parameters![username.map(str::to_owned), email.map(str::to_owned)];
-    let rows = access.run(FIND_TAKEN, &parameters)?;
-    let row = rows
-        .first()
-        .ok_or_else(|| FIND_TAKEN.fault("it answered without a row"))?;
-    let read = || -> Result<_, postgres::Error> {
-        Ok(Taken {
-            username: row.try_get("username_taken")?,
-            email: row.try_get("email_taken")?,
-        })
-    };
-    read().map_err(|error| FIND_TAKEN.fault(error))
-}
-
-/// What a sign-in under this name, case-sensitive, is judged by; `None` if nobody has it.
-pub fn find_credentials(access: Access, username: &str) -> Result<Option<Credentials>, Error> {
-    let parameters: Parameters = parameters![username.to_owned()];
-    let rows = access.run(FIND_CREDENTIALS, &parameters)?;
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
-    let read = || -> Result<_, postgres::Error> {
-        Ok(Some(Credentials {
-            id: row.try_get("id")?,
-            password_hash: row.try_get("password_hash")?,
-            is_active: row.try_get("is_active")?,
-        }))
-    };
-    read().map_err(|error| FIND_CREDENTIALS.fault(error))
-}
-
-/// Makes sure that the user is there and active.
-///
-/// # Errors
-/// [`Error::UnknownUser`] and [`Error::InactiveUser`].
-pub fn find_active(access: Access, id: i64) -> Result<(), Error> {
-    let parameters: Parameters = parameters![id];
-    let rows = access.run(FIND_ACTIVE, &parameters)?;
-    match rows.first().map(|row| row.try_get("is_active")) {
-        None => Err(Error::UnknownUser),
-        Some(Ok(true)) => Ok(()),
-        Some(Ok(false)) => Err(Error::InactiveUser),
-        Some(Err(error)) => Err(FIND_ACTIVE.fault(error)),
+    let row = first_row(&rows, &CREATE)?;
+    let id: Option<i64> = get(row, "id", &CREATE)?;
+    match id {
+        Some(id) => Ok(Ok(id)),
+        None => Ok(Err(decode_taken(row, &CREATE)?)),
     }
 }
 
-/// All users, in the order of their ids.
-pub fn list(access: Access) -> Result<Vec<Listed>, Error> {
-    let none: Parameters = parameters![];
-    let rows = access.run(LIST, &none)?;
-    let read = |row: &Row| -> Result<_, postgres::Error> {
-        Ok(Listed {
-            id: row.try_get("id")?,
-            username: row.try_get("username")?,
-            email: row.try_get("email")?,
-            first_name: row.try_get("first_name")?,
-            last_name: row.try_get("last_name")?,
-            is_active: row.try_get("is_active")?,
-            date_joined: row.try_get("date_joined")?,
-            movie_count: row.try_get("movie_count")?,
-        })
+/// Returns which of the fields another user already has. A field that is `None` is not looked up.
+///
+/// # Errors
+/// If the database fails.
+pub fn find_taken(
+    database: RequestDatabase,
+    username: Option<&str>,
+    email: Option<&str>,
+) -> Result<TakenFields, Error> {
+    let parameters: Parameters = parameters![username.map(str::to_owned), email.map(str::to_owned)];
+    let rows = database.run(FIND_TAKEN, &parameters)?;
+    decode_taken(first_row(&rows, &FIND_TAKEN)?, &FIND_TAKEN)
+}
+
+fn decode_taken(row: &Row, sql: &Sql) -> Result<TakenFields, Error> {
+    Ok(TakenFields {
+        username: get(row, "username_taken", sql)?,
+        email: get(row, "email_taken", sql)?,
+    })
+}
+
+/// Returns the credentials of the user with this name (case-sensitive), or `None` if there is none.
+///
+/// # Errors
+/// If the database fails.
+pub fn find_credentials(
+    database: RequestDatabase,
+    username: &str,
+) -> Result<Option<Credentials>, Error> {
+    let parameters: Parameters = parameters![username.to_owned()];
+    let rows = database.run(FIND_CREDENTIALS, &parameters)?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
     };
-    let users = rows.iter().map(read).collect::<Result<_, _>>();
-    users.map_err(|error| LIST.fault(error))
+    Ok(Some(Credentials {
+        id: get(row, "id", &FIND_CREDENTIALS)?,
+        password_hash: get(row, "password_hash", &FIND_CREDENTIALS)?,
+        is_active: get(row, "is_active", &FIND_CREDENTIALS)?,
+    }))
 }
 
-/// Lets the user sign in or not. The tokens of one who may not are refused from now on.
-pub fn set_active(access: Access, id: i64, is_active: bool) -> Result<(), Error> {
-    let parameters: Parameters = parameters![id, is_active];
-    access.run(SET_ACTIVE, &parameters).map(|_| ())
-}
-
-/// Deletes the user and their movies, in one statement and so within its timeout. Returns how many movies they had, or
-/// `None` if there is no such user.
-pub fn delete(access: Access, id: i64) -> Result<Option<i64>, Error> {
+/// Checks that the user exists and is active.
+///
+/// # Errors
+/// [`Error::UnknownUser`] or [`Error::InactiveUser`]; another if the database fails.
+pub fn find_active(database: RequestDatabase, id: i64) -> Result<(), Error> {
     let parameters: Parameters = parameters![id];
-    let rows = access.run(DELETE, &parameters)?;
-    let movie_count = rows.first().map(|row| row.try_get("movie_count"));
-    movie_count.transpose().map_err(|error| DELETE.fault(error))
+    let rows = database.run(FIND_ACTIVE, &parameters)?;
+    let row = rows.first().ok_or(Error::UnknownUser)?;
+    match get(row, "is_active", &FIND_ACTIVE)? {
+        true => Ok(()),
+        false => Err(Error::InactiveUser),
+    }
 }
 
-/// Keeps this hash of the user's password from now on; with a `former` one, only in its place.
+/// Returns all users, in the order of their ids.
+///
+/// # Errors
+/// If the database fails.
+pub fn list(database: RequestDatabase) -> Result<Vec<UserSummary>, Error> {
+    let no_parameters: Parameters = parameters![];
+    let rows = database.run(LIST, &no_parameters)?;
+    rows.iter().map(decode_summary).collect()
+}
+
+fn decode_summary(row: &Row) -> Result<UserSummary, Error> {
+    Ok(UserSummary {
+        id: get(row, "id", &LIST)?,
+        username: get(row, "username", &LIST)?,
+        email: get(row, "email", &LIST)?,
+        first_name: get(row, "first_name", &LIST)?,
+        last_name: get(row, "last_name", &LIST)?,
+        is_active: get(row, "is_active", &LIST)?,
+        date_joined: get(row, "date_joined", &LIST)?,
+        movie_count: get(row, "movie_count", &LIST)?,
+    })
+}
+
+/// Activates or deactivates a user. Tokens of a deactivated user are rejected from then on.
+///
+/// # Errors
+/// If the database fails.
+pub fn set_active(database: RequestDatabase, id: i64, is_active: bool) -> Result<(), Error> {
+    let parameters: Parameters = parameters![id, is_active];
+    database.run(SET_ACTIVE, &parameters).map(|_| ())
+}
+
+/// Deletes a user and their movies, in one statement and so within its timeout. Returns how many movies the user had, or
+/// `None` if there is no such user.
+///
+/// # Errors
+/// If the database fails.
+pub fn delete(database: RequestDatabase, id: i64) -> Result<Option<i64>, Error> {
+    let parameters: Parameters = parameters![id];
+    let rows = database.run(DELETE, &parameters)?;
+    let row = rows.first();
+    row.map(|row| get(row, "movie_count", &DELETE)).transpose()
+}
+
+/// Stores a password hash; if `former` is given, only where the stored hash is that one.
+///
+/// # Errors
+/// If the database fails.
 pub fn set_password_hash(
-    access: Access,
+    database: RequestDatabase,
     id: i64,
     hash: &str,
     former: Option<&str>,
 ) -> Result<(), Error> {
     let parameters: Parameters = parameters![id, hash.to_owned(), former.map(str::to_owned)];
-    access.run(SET_PASSWORD_HASH, &parameters).map(|_| ())
+    database.run(SET_PASSWORD_HASH, &parameters).map(|_| ())
 }

@@ -1,8 +1,10 @@
-//! The log: one struct for a request's line, and the writer behind the `log` facade, in text or in JSON. Nothing secret
-//! passes here: of a request's target only the path is kept, and what a client sent is escaped.
+//! The log: the line of each request, and the logger behind the `log` facade, which writes text or JSON to standard error.
 //!
-//! The thread that logs a line formats and queues it; a thread of the log's own writes it to standard error, so that a
-//! reader that has stopped, or a full disk, holds up nobody else. Whoever ends the process calls [`drain`] first.
+//! The thread that logs a line formats it and appends it to a bounded queue; the thread `log` writes the queue to standard
+//! error. A reader that has stopped, or a full disk, therefore delays no other thread. Call [`drain`] before the process ends.
+//!
+//! Nothing secret is logged: of a request's target only the path, without the query, and control characters that a client sent
+//! are escaped.
 mod levels;
 mod output;
 mod queue;
@@ -22,46 +24,46 @@ use time::format_description::well_known::Rfc3339;
 pub use self::levels::Levels;
 use self::queue::{LineCollector, LineQueue};
 
-/// The target of the request lines, so that they can be told from the rest.
-const REQUESTS: &str = "movies_api::request";
+/// The target of request lines, which LOG_LEVEL calls `request`.
+const REQUEST_TARGET: &str = "movies_api::request";
 
-/// How long the end of the process waits for the log to be written.
+/// How long [`drain`] waits at most.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How a line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Time, level and message
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// What is logged of each request, once it is answered.
+/// The log line of one request, written when its handler has returned.
 #[derive(Serialize)]
 pub struct RequestLine<'a> {
-    /// The answer's X-Request-Id: sixteen hexadecimal digits, or what a trusted proxy gave, judged before.
+    /// The response's X-Request-Id: 16 hexadecimal digits, or the validated value that a trusted proxy sent.
     pub request_id: &'a str,
-    /// Whose access token it carried, if it carried a good one.
+    /// The user whose valid access token the request carried.
     pub user_id: Option<i64>,
-    /// As the client sent it.
+    /// As the client sent it, so possibly with control characters.
     pub method: &'a str,
-    /// The target's path without its query, which may hold a secret.
+    /// The target's path as the client sent it, without the query, which may hold a secret.
     pub path: &'a str,
-    /// The handler's name.
+    /// Name of the handler, or `unknown`.
     pub route: &'static str,
-    /// The answer's status code.
+    /// Status code of the response.
     pub status: u16,
-    /// From the handler's call to its return.
-    #[serde(rename = "duration_ms", serialize_with = "write_milliseconds")]
+    /// Time from calling the handler to its return.
+    #[serde(rename = "duration_ms", serialize_with = "serialize_milliseconds")]
     pub duration: Duration,
-    /// The size of the answer's body.
+    /// Size of the response's body.
     #[serde(rename = "bytes")]
     pub body_bytes: usize,
-    /// Where the time went, if it took too long.
+    /// Timings in the database, for a slow request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow: Option<String>,
-    /// Why it was answered with 500, if it was.
+    /// The error behind a response with status 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }
@@ -93,22 +95,25 @@ impl Display for RequestLine<'_> {
 }
 
 impl RequestLine<'_> {
-    /// Logs it: a fault as an error, a slow one as a warning.
+    /// Logs the line at level `error` if the request failed, `warn` if it was slow, else `info`.
     pub fn log(&self) {
         let level = match (&self.fault, &self.slow) {
             (Some(_), _) => Level::Error,
             (None, Some(_)) => Level::Warn,
             (None, None) => Level::Info,
         };
-        let metadata = Metadata::builder().level(level).target(REQUESTS).build();
+        let metadata = Metadata::builder()
+            .level(level)
+            .target(REQUEST_TARGET)
+            .build();
         let Some(logger) = LOGGER.get().filter(|logger| logger.enabled(&metadata)) else {
             return;
         };
         let line = match logger.format {
-            Format::Text => write_text(self),
+            Format::Text => format_text(self),
             Format::Json => {
                 let message = format_args!("{} {} {}", self.method, self.path, self.status);
-                write_json(&metadata, message, Some(self))
+                format_json(&metadata, message, Some(self))
             }
         };
         logger.write(&metadata, &line);
@@ -119,9 +124,12 @@ fn to_milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-fn write_milliseconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    // To a microsecond: more digits say nothing.
-    to.serialize_f64((to_milliseconds(*duration) * 1000.0).round() / 1000.0)
+fn serialize_milliseconds<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    // Rounded to microseconds.
+    serializer.serialize_f64((to_milliseconds(*duration) * 1000.0).round() / 1000.0)
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -129,26 +137,26 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 struct Logger {
     levels: Levels,
     format: Format,
-    /// Formats lines, under a lock that is held for no more than that.
+    /// Adds time and level to a line. Its lock is held only while it formats.
     writer: Box<WriteLogger<LineCollector>>,
     queue: Arc<LineQueue>,
 }
 
-/// Why the log cannot be started.
+/// The log cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// There is a logger already.
+    /// The process has a logger already.
     #[error(transparent)]
     LoggerIsSet(#[from] SetLoggerError),
-    /// The thread that writes it cannot be started.
-    #[error("starting its thread")]
+    /// The system refuses another thread.
+    #[error("its thread cannot be started")]
     Thread(#[from] io::Error),
 }
 
-/// Sends the log of this program to standard error, UTC time and level before each message. A panic is a line of it.
+/// Starts the log: lines of this crate go to standard error, with UTC time and level, and so does the message of a panic.
 ///
 /// # Errors
-/// If a logger is set already, or the system has no thread left.
+/// If the process has a logger already, or the system refuses another thread.
 pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
     let mut config = ConfigBuilder::new();
     config
@@ -157,11 +165,11 @@ pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off);
     if format == Format::Json {
-        // They are in the object.
+        // The JSON object contains time and level.
         config.set_time_level(LevelFilter::Off);
         config.set_max_level(LevelFilter::Off);
     }
-    log::set_max_level(levels.most());
+    log::set_max_level(levels.max());
     let logger = LOGGER.get_or_init(|| {
         let queue = LineQueue::new();
         let collector = LineCollector::new(Arc::clone(&queue));
@@ -174,19 +182,18 @@ pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
     });
     log::set_logger(logger)?;
     panic::set_hook(Box::new(|panic| log::error!("{panic}")));
-    // Whatever the levels: the lines that were lost were to be logged.
-    let tell_loss = |lines| {
-        let reason = "standard error took them too slowly, or failed";
+    // Logged at any level, since the lost lines were at an enabled one.
+    let report_loss = |lines| {
+        let reason = "standard error was too slow, or writing to it failed";
         let message = format_args!("{lines} log lines were dropped before this one: {reason}");
         logger.log_unfiltered(Level::Warn, message);
     };
-    logger.queue.start_writer(tell_loss)?;
+    logger.queue.start_writer(report_loss)?;
     Ok(())
 }
 
-/// Logs why the program ends: in the log's form if that is to be read by programs, else as a plain line for whoever
-/// started it.
-pub fn tell_end(reason: fmt::Arguments) {
+/// Reports why the program failed, at any level: as a JSON line if the log's format is JSON, else as a line of plain text.
+pub fn report_failure(reason: fmt::Arguments) {
     match LOGGER.get() {
         Some(logger) if logger.format == Format::Json => {
             logger.log_unfiltered(Level::Error, reason);
@@ -198,7 +205,7 @@ pub fn tell_end(reason: fmt::Arguments) {
     }
 }
 
-/// Drains the log when it is dropped, which is when `main` ends, by a panic too.
+/// Calls [`drain`] when dropped: held by `main`, which may return or panic.
 pub struct DrainGuard;
 
 impl Drop for DrainGuard {
@@ -207,7 +214,7 @@ impl Drop for DrainGuard {
     }
 }
 
-/// Waits until all lines so far are written, for a second at most: to be called before the process ends.
+/// Waits until all lines logged so far are written, for 1 s at most.
 pub fn drain() {
     if let Some(logger) = LOGGER.get() {
         logger.flush();
@@ -216,7 +223,7 @@ pub fn drain() {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        self.levels.admit(metadata.level(), metadata.target())
+        self.levels.allows(metadata.level(), metadata.target())
     }
 
     fn log(&self, record: &Record) {
@@ -231,7 +238,7 @@ impl Log for Logger {
 }
 
 impl Logger {
-    /// A line about the log itself.
+    /// Logs a message whatever the levels are.
     fn log_unfiltered(&self, level: Level, message: fmt::Arguments) {
         let target = module_path!();
         let metadata = Metadata::builder().level(level).target(target).build();
@@ -240,8 +247,8 @@ impl Logger {
 
     fn write_message(&self, metadata: &Metadata, message: fmt::Arguments) {
         let line = match self.format {
-            Format::Text => write_text(message),
-            Format::Json => write_json(metadata, message, None),
+            Format::Text => format_text(message),
+            Format::Json => format_json(metadata, message, None),
         };
         self.write(metadata, &line);
     }
@@ -254,15 +261,15 @@ impl Logger {
     }
 }
 
-/// The message with its control characters written out, so that nothing forges a line or moves a cursor.
-fn write_text(message: impl Display) -> String {
+/// Escapes the message's control characters, so that a client can neither forge a line nor control a terminal.
+fn format_text(message: impl Display) -> String {
     let message = message.to_string();
     if !message.contains(char::is_control) {
         return message;
     }
     let mut line = String::with_capacity(message.len() + 16);
     for character in message.chars() {
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = match character.is_control() {
             true => write!(line, "{}", character.escape_debug()),
             false => line.write_char(character),
@@ -281,13 +288,13 @@ struct JsonLine<'a> {
     request: Option<&'a RequestLine<'a>>,
 }
 
-fn write_json(
+fn format_json(
     metadata: &Metadata,
     message: fmt::Arguments,
     request: Option<&RequestLine>,
 ) -> String {
     let line = JsonLine {
-        // A time of these years can be written.
+        // RFC 3339 can express every time of the years 0 to 9999.
         time: OffsetDateTime::now_utc()
             .format(&Rfc3339)
             .unwrap_or_default(),
@@ -296,7 +303,7 @@ fn write_json(
         message,
         request,
     };
-    // Text and numbers alone can be written, too.
+    // Serializing strings and numbers to a string cannot fail.
     serde_json::to_string(&line).unwrap_or_default()
 }
 
@@ -320,13 +327,13 @@ mod tests {
     }
 
     #[test]
-    fn a_request_s_line_of_text_escapes_what_the_client_sent() {
+    fn text_request_line_escapes_what_the_client_sent() {
         let line = forged_line();
         assert_eq!(
-            write_text(&line),
+            format_text(&line),
             r#"0123456789abcdef 7 GET /a\n[INFO] \"forged\u{1b}[31m 404 1.5ms 23B"#
         );
-        let nobody_s = RequestLine {
+        let anonymous = RequestLine {
             user_id: None,
             path: "/",
             fault: Some("x\r\ny".to_owned()),
@@ -334,18 +341,18 @@ mod tests {
             ..line
         };
         assert_eq!(
-            write_text(&nobody_s),
+            format_text(&anonymous),
             r"0123456789abcdef - GET / 404 1.5ms 23B slow: z fault: x\r\ny"
         );
     }
 
     #[test]
-    fn a_request_s_line_of_json_is_one_object_with_a_field_for_each_figure() {
+    fn json_request_line_is_one_object_with_a_field_per_value() {
         let metadata = Metadata::builder()
             .level(Level::Warn)
-            .target(REQUESTS)
+            .target(REQUEST_TARGET)
             .build();
-        let line = write_json(&metadata, format_args!("a\nb\"{}", 1), Some(&forged_line()));
+        let line = format_json(&metadata, format_args!("a\nb\"{}", 1), Some(&forged_line()));
         let (time, rest) = line.split_once("Z\",").unwrap();
         assert!(time.starts_with(r#"{"time":"2"#), "{line}");
         assert_eq!(

@@ -1,5 +1,7 @@
-//! What is counted, by the library that Prometheus's own authors keep for it. Uses no other room; anybody may count
-//! here. No label comes from a client: each value is one of a few words of ours, so nobody can make series.
+//! The metrics that the crate counts itself. `api::health` adds the server's and the database's, and renders all at `/metrics`.
+//!
+//! Any thread may count here; nothing reads the values back except for `/metrics`. A label's value is always one of a fixed
+//! list, never a client's text, so that clients cannot create time series.
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -9,9 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Who answered a request: a handler by its name, or none.
+/// The handler of a request, as a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the handlers' own names
+#[allow(missing_docs)] // named as the handlers are
 pub enum Route {
     Register,
     ObtainToken,
@@ -27,12 +29,12 @@ pub enum Route {
     ShowMetrics,
     ShowSchema,
     ShowDocs,
-    /// No handler: an unknown path, a method that the path does not have, OPTIONS, a redirect, a bad Host.
+    /// No handler: an unknown path, a method that the path does not allow, OPTIONS, a redirect, an invalid Host.
     Unknown,
 }
 
 impl Route {
-    /// The handler's name.
+    /// The label's value: the handler's name.
     pub fn name(self) -> &'static str {
         match self {
             Route::Register => "register",
@@ -54,47 +56,47 @@ impl Route {
     }
 }
 
-/// Those that are shown as they are; all others are `other`, so that nobody can make series by sending words.
+/// Methods with a label of their own; all others are counted as `other`.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
-/// In seconds: from a read that met no batch to one past every deadline.
+/// Upper bounds of the histograms of durations, in seconds: from less than the fastest read to more than every timeout.
 const DURATIONS: [f64; 13] = [
     0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
 ];
 
-/// In requests, up to the largest batch.
+/// Upper bounds of the histogram of batch sizes, in requests, up to the largest batch.
 const BATCH_SIZES: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     route: &'static str,
     method: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Taken {
+struct RouteLabel {
     route: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Run {
+struct StatementLabel {
     statement: &'static str,
 }
 
-struct Meters {
-    requests: Family<Answered, Counter>,
-    request_durations: Family<Taken, Histogram>,
+struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    request_durations: Family<RouteLabel, Histogram>,
     checkouts: Histogram,
     checkout_timeouts: Counter,
-    statements: Family<Run, Histogram>,
-    batches: Family<Run, Histogram>,
+    statements: Family<StatementLabel, Histogram>,
+    batches: Family<StatementLabel, Histogram>,
     hash_waits: Histogram,
     hash_refusals: Counter,
     log_lines_dropped: Counter,
 }
 
-static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
+static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics {
     requests: Family::default(),
     request_durations: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
     checkouts: Histogram::new(DURATIONS),
@@ -106,102 +108,106 @@ static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
     log_lines_dropped: Counter::default(),
 });
 
-/// One more request that was answered with this status after so long.
+/// Counts a response. `duration` is the time from calling the handler to its return.
 pub fn count_request(route: Route, method: &str, status: u16, duration: Duration) {
     let route = route.name();
     let known = METHODS.into_iter().find(|known| *known == method);
-    let answered = Answered {
+    let labels = RequestLabels {
         route,
         method: known.unwrap_or("other"),
         status,
     };
-    METERS.requests.get_or_create(&answered).inc();
-    let durations = METERS.request_durations.get_or_create(&Taken { route });
+    METRICS.requests.get_or_create(&labels).inc();
+    let durations = METRICS
+        .request_durations
+        .get_or_create(&RouteLabel { route });
     durations.observe(duration.as_secs_f64());
 }
 
-/// One more request that waited so long for a connection to the database, and got it.
+/// Counts a wait for a database connection that succeeded.
 pub fn count_checkout(duration: Duration) {
-    METERS.checkouts.observe(duration.as_secs_f64());
+    METRICS.checkouts.observe(duration.as_secs_f64());
 }
 
-/// One more request that got no connection in time.
+/// Counts a wait for a database connection that timed out.
 pub fn count_checkout_timeout() {
-    METERS.checkout_timeouts.inc();
+    METRICS.checkout_timeouts.inc();
 }
 
-/// One more statement that ran so long, whether it succeeded or not.
+/// Counts a statement, whether it succeeded or failed.
 pub fn count_statement(statement: &'static str, duration: Duration) {
-    let durations = METERS.statements.get_or_create(&Run { statement });
+    let durations = METRICS
+        .statements
+        .get_or_create(&StatementLabel { statement });
     durations.observe(duration.as_secs_f64());
 }
 
-/// One more batch of so many requests that this statement answered together.
+/// Counts an execution of a batched statement for this number of requests.
 pub fn count_batch(statement: &'static str, requests: usize) {
-    let sizes = METERS.batches.get_or_create(&Run { statement });
+    let sizes = METRICS.batches.get_or_create(&StatementLabel { statement });
     sizes.observe(u32::try_from(requests).unwrap_or(u32::MAX).into());
 }
 
-/// One more password that waited so long for a free core, and got it.
+/// Counts a password's wait for a free core that succeeded.
 pub fn count_hash_wait(duration: Duration) {
-    METERS.hash_waits.observe(duration.as_secs_f64());
+    METRICS.hash_waits.observe(duration.as_secs_f64());
 }
 
-/// One more password that got no core: the queue was full, or it waited too long.
+/// Counts a password that was rejected because the queue for a core was full or its wait timed out.
 pub fn count_hash_refusal() {
-    METERS.hash_refusals.inc();
+    METRICS.hash_refusals.inc();
 }
 
-/// So many lines of the log that were not written.
+/// Counts log lines that were not written.
 pub fn count_lost_log_lines(lines: u64) {
-    METERS.log_lines_dropped.inc_by(lines);
+    METRICS.log_lines_dropped.inc_by(lines);
 }
 
-/// Puts what was counted in this room among what is shown. The library adds `_total` to a counter's name.
+/// Registers this module's metrics under their names in `/metrics`. The library adds `_total` to a counter's name.
 pub fn register(registry: &mut Registry) {
     registry.register(
         "movies_http_requests",
-        "Requests that were answered",
-        METERS.requests.clone(),
+        "Responses, by handler, method and status",
+        METRICS.requests.clone(),
     );
     registry.register(
         "movies_http_request_duration_seconds",
-        "From a handler's call to its return",
-        METERS.request_durations.clone(),
+        "Time from calling a handler to its return",
+        METRICS.request_durations.clone(),
     );
     registry.register(
         "movies_database_checkout_duration_seconds",
-        "Waits for a connection that was got",
-        METERS.checkouts.clone(),
+        "Waits for a database connection that succeeded",
+        METRICS.checkouts.clone(),
     );
     registry.register(
         "movies_database_checkout_timeouts",
-        "Waits for a connection in vain",
-        METERS.checkout_timeouts.clone(),
+        "Waits for a database connection that timed out",
+        METRICS.checkout_timeouts.clone(),
     );
     registry.register(
         "movies_database_statement_duration_seconds",
-        "From a statement's sending to its last row",
-        METERS.statements.clone(),
+        "Time from sending a statement to receiving its last row",
+        METRICS.statements.clone(),
     );
     registry.register(
         "movies_database_batch_requests",
-        "Requests that one statement answered",
-        METERS.batches.clone(),
+        "Requests combined in one execution of a statement",
+        METRICS.batches.clone(),
     );
     registry.register(
         "movies_password_hash_wait_seconds",
-        "Waits of passwords for a free core",
-        METERS.hash_waits.clone(),
+        "Waits for a free core to hash or verify a password",
+        METRICS.hash_waits.clone(),
     );
     registry.register(
         "movies_password_hash_refusals",
-        "Passwords that got no core",
-        METERS.hash_refusals.clone(),
+        "Passwords rejected because no core became free in time",
+        METRICS.hash_refusals.clone(),
     );
     registry.register(
         "movies_log_lines_dropped",
-        "Log lines that were dropped since writing them took too long or failed",
-        METERS.log_lines_dropped.clone(),
+        "Log lines dropped because writing them was too slow or failed",
+        METRICS.log_lines_dropped.clone(),
     );
 }

@@ -1,4 +1,4 @@
-//! What is observed of the running process: log lines, metrics, and how long each stage of a request took.
+//! Observability: log lines, metrics, and the timings of each request. No decision of the program depends on it.
 pub mod logging;
 pub mod metrics;
 pub mod timings;

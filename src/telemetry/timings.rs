@@ -1,130 +1,141 @@
-//! What is learnt of a request while its thread answers it: by which handler, who asks, where the time went. It is kept
-//! beside the calls, so that no handler and no statement has to pass it on. Anybody may note here.
+//! What is recorded about the request that the current thread handles: its handler, its user, and its time in the database.
+//!
+//! This is the crate's one piece of hidden per-thread state. The values are known far below the handlers, in the connection
+//! pool and in the coalescer, whose signatures would otherwise all carry a `&mut RequestRecord` that only the access log reads.
+//!
+//! - Written by the routes and the authentication of `api` ([`record_route`], [`record_user`]) and by `db` ([`record_pool_wait`],
+//!   [`record_statement`], [`record_batch_size`], [`add`]), always on the thread that handles the request.
+//! - Read by `api::middleware` alone, for the access log, the metrics and the header Server-Timing.
+//! - Reset by [`take`], which the middleware calls before each request and after it.
+//!
+//! A coalescer's leader executes a statement for other threads' requests too. It runs it inside [`measure`], and each thread
+//! whose request was part of the batch [`add`]s the result to its own record.
 use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
 use crate::telemetry::metrics::Route;
 
-/// What was learnt of one request.
+/// What was recorded about one request.
 #[derive(Clone, Copy)]
-pub struct Trace {
-    /// The handler that took it.
+pub struct RequestRecord {
+    /// [`Route::Unknown`] until `router!` has dispatched the request.
     pub route: Route,
-    /// Whose access token it carried, if it carried a good one.
+    /// The user whose valid access token the request carried.
     pub user_id: Option<i64>,
-    /// Where its time went.
-    pub spent: Spent,
+    /// All zero if the handler did not use the database.
+    pub timings: Timings,
 }
 
-/// Where a request's time went in the database. One that was answered in a batch spent what its batch did; what it
-/// waited for the batch before is none of these.
+/// The time of one request in the database. The time a request waits for the batch before its own is in none of the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spent {
-    /// Waiting for connections.
-    pub pool: Duration,
-    /// The statement that took longest.
+pub struct Timings {
+    /// Sum of all waits for a connection of the pool.
+    pub pool_wait: Duration,
+    /// Name of the statement that took longest.
     pub statement: Option<&'static str>,
-    /// From that statement's sending to its last row.
-    pub running: Duration,
-    /// How many requests that statement answered together; 0 if it was none of those that do.
-    pub batch: usize,
+    /// Time from sending that statement to receiving its last row.
+    pub statement_duration: Duration,
+    /// Number of requests that the statement's batch combined; 0 for a statement that is never batched.
+    pub batch_size: usize,
 }
 
-const NOTHING: Trace = Trace {
+const EMPTY: RequestRecord = RequestRecord {
     route: Route::Unknown,
     user_id: None,
-    spent: Spent {
-        pool: Duration::ZERO,
+    timings: Timings {
+        pool_wait: Duration::ZERO,
         statement: None,
-        running: Duration::ZERO,
-        batch: 0,
+        statement_duration: Duration::ZERO,
+        batch_size: 0,
     },
 };
 
 thread_local! {
-    static TRACE: Cell<Trace> = const { Cell::new(NOTHING) };
+    static RECORD: Cell<RequestRecord> = const { Cell::new(EMPTY) };
 }
 
-fn note(change: impl FnOnce(&mut Trace)) {
-    let mut trace = TRACE.get();
-    change(&mut trace);
-    TRACE.set(trace);
+fn update(change: impl FnOnce(&mut RequestRecord)) {
+    let mut record = RECORD.get();
+    change(&mut record);
+    RECORD.set(record);
 }
 
-/// What was learnt since the last call; a request begins and ends with one.
-pub fn take() -> Trace {
-    TRACE.replace(NOTHING)
+/// Returns what this thread recorded since the last call, and resets it.
+pub fn take() -> RequestRecord {
+    RECORD.replace(EMPTY)
 }
 
-/// This handler takes the request.
-pub fn note_route(route: Route) {
-    note(|trace| trace.route = route);
+/// Records the handler that `router!` chose.
+pub fn record_route(route: Route) {
+    update(|record| record.route = route);
 }
 
-/// The request carries this user's good access token.
-pub fn note_asker(id: i64) {
-    note(|trace| trace.user_id = Some(id));
+/// Records the user whose valid access token the request carries.
+pub fn record_user(id: i64) {
+    update(|record| record.user_id = Some(id));
 }
 
-/// The request waited so long for a connection, whether it got one or not.
-pub fn note_pool(duration: Duration) {
-    note(|trace| trace.spent.pool += duration);
+/// Adds a wait for a connection, whether the wait succeeded or timed out.
+pub fn record_pool_wait(duration: Duration) {
+    update(|record| record.timings.pool_wait += duration);
 }
 
-/// The statement of this name ran so long.
-pub fn note_statement(name: &'static str, duration: Duration) {
-    add(Spent {
+/// Records a statement that took `duration` to execute; of several statements, the longest is kept.
+pub fn record_statement(name: &'static str, duration: Duration) {
+    add(Timings {
         statement: Some(name),
-        running: duration,
-        ..Spent::default()
+        statement_duration: duration,
+        ..Timings::default()
     });
 }
 
-/// The statement that ran last answered so many requests together.
-pub fn note_batch(requests: usize) {
-    note(|trace| trace.spent.batch = requests);
+/// Records how many requests the statement that ran last combined.
+pub fn record_batch_size(requests: usize) {
+    update(|record| record.timings.batch_size = requests);
 }
 
-/// What the work spends, for whoever it is done: the request of this thread is charged nothing.
-pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Spent) {
-    let own = TRACE.get().spent;
-    note(|trace| trace.spent = Spent::default());
-    let done = work();
-    let spent = TRACE.get().spent;
-    note(|trace| trace.spent = own);
-    (done, spent)
+/// Runs `work` and returns the timings that it recorded; the record of this thread's own request stays as it was.
+pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Timings) {
+    let own = RECORD.get().timings;
+    update(|record| record.timings = Timings::default());
+    let output = work();
+    let measured = RECORD.get().timings;
+    update(|record| record.timings = own);
+    (output, measured)
 }
 
-/// Charges the request of this thread with what was measured.
-pub fn add(spent: Spent) {
-    note(|trace| {
-        let pool = trace.spent.pool + spent.pool;
-        if spent.statement.is_some() && spent.running >= trace.spent.running {
-            trace.spent = spent;
+/// Adds measured timings to the record of this thread's request: waits are summed, of the statements the longest is kept.
+pub fn add(timings: Timings) {
+    update(|record| {
+        let pool_wait = record.timings.pool_wait + timings.pool_wait;
+        if timings.statement.is_some()
+            && timings.statement_duration >= record.timings.statement_duration
+        {
+            record.timings = timings;
         }
-        trace.spent.pool = pool;
+        record.timings.pool_wait = pool_wait;
     });
 }
 
-impl Spent {
-    /// Whether the request met the database at all.
-    pub fn is_nothing(&self) -> bool {
-        *self == Spent::default()
+impl Timings {
+    /// Whether the request did not use the database.
+    pub fn is_empty(&self) -> bool {
+        *self == Timings::default()
     }
 }
 
-/// As the header Server-Timing has it (W3C Server Timing 2), in milliseconds.
-impl fmt::Display for Spent {
+/// Writes the value of a Server-Timing header (W3C Server Timing, section 2), in milliseconds.
+impl fmt::Display for Timings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let in_milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
-        write!(formatter, "pool;dur={:.3}", in_milliseconds(self.pool))?;
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        write!(formatter, "pool;dur={:.3}", milliseconds(self.pool_wait))?;
         if let Some(name) = self.statement {
-            let running = in_milliseconds(self.running);
-            write!(formatter, ", statement;desc=\"{name}\";dur={running:.3}")?;
+            let duration = milliseconds(self.statement_duration);
+            write!(formatter, ", statement;desc=\"{name}\";dur={duration:.3}")?;
         }
-        if self.batch > 0 {
-            write!(formatter, ", batch;desc=\"{}\"", self.batch)?;
+        if self.batch_size > 0 {
+            write!(formatter, ", batch;desc=\"{}\"", self.batch_size)?;
         }
         Ok(())
     }
@@ -138,38 +149,38 @@ mod tests {
     const LONG: Duration = Duration::from_micros(7250);
 
     #[test]
-    fn a_request_is_told_by_its_longest_statement_and_all_its_waits() {
+    fn timings_keep_the_longest_statement_and_the_sum_of_pool_waits() {
         take();
         for (name, duration) in [
             ("users/find", SHORT),
             ("movies/read", LONG),
             ("users/x", SHORT),
         ] {
-            note_pool(SHORT);
-            note_statement(name, duration);
+            record_pool_wait(SHORT);
+            record_statement(name, duration);
         }
-        let spent = take().spent;
+        let timings = take().timings;
         assert_eq!(
-            spent.to_string(),
+            timings.to_string(),
             r#"pool;dur=6.000, statement;desc="movies/read";dur=7.250"#
         );
-        assert!(take().spent.is_nothing());
+        assert!(take().timings.is_empty());
     }
 
     #[test]
-    fn work_for_others_is_charged_to_those_who_add_it() {
+    fn measured_work_counts_only_for_requests_that_add_it() {
         take();
-        note_asker(7);
-        note_statement("own", SHORT);
+        record_user(7);
+        record_statement("own", SHORT);
         let ((), batch) = measure(|| {
-            note_pool(LONG);
-            note_statement("theirs", LONG);
-            note_batch(3);
+            record_pool_wait(LONG);
+            record_statement("theirs", LONG);
+            record_batch_size(3);
         });
-        assert_eq!(TRACE.get().spent.statement, Some("own"));
+        assert_eq!(RECORD.get().timings.statement, Some("own"));
         add(batch);
-        let trace = take();
-        assert_eq!((trace.user_id, trace.spent), (Some(7), batch));
+        let record = take();
+        assert_eq!((record.user_id, record.timings), (Some(7), batch));
         assert_eq!(
             batch.to_string(),
             r#"pool;dur=7.250, statement;desc="theirs";dur=7.250, batch;desc="3""#

@@ -95,7 +95,7 @@ def test_forwarded_address_of_untrusted_peer_is_ignored(start_server):
 
 
 def test_user_can_sign_in_after_the_cooldown(start_server):
-    client = start_server(LOGIN_FAILURES="10", LOGIN_WAIT="2").client()
+    client = start_server(LOGIN_FAILURES="10", LOGIN_COOLDOWN="2").client()
     ann = client.new_user()
     started = time.monotonic()
     while (response := sign_in(client, ann.username, WRONG)).status_code == 401:
@@ -115,7 +115,7 @@ def test_user_can_sign_in_after_the_cooldown(start_server):
 
 
 def test_attempts_during_the_cooldown_do_not_extend_it(start_server):
-    client = start_server(LOGIN_FAILURES="1", LOGIN_WAIT="2").client()
+    client = start_server(LOGIN_FAILURES="1", LOGIN_COOLDOWN="2").client()
     ann = client.new_user()
     fail(client, ann.username, 1)
     failed = time.monotonic()

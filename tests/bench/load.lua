@@ -1,8 +1,8 @@
--- The load of one route: what wrk sends, and one line of figures when it is done.
--- Arguments: the route, a file of tokens (one a user, in the order of their ids), the users that ask (first and last),
--- the movies of a user, and for routes that use a movie up the first id of those made for it.
+-- The requests that wrk sends for one route, and the line of figures that it prints at the end.
+-- Arguments: the route, a file of tokens (one per user, in the order of their ids), the first and the last user whose
+-- requests are sent, the number of users, the movies of each user, and the first movie that DELETE requests may delete.
 
-local route, users, movies, fresh
+local route, users, movies, next_deletable
 local tokens, prepared = {}, {}
 local json = "application/json"
 
@@ -27,7 +27,7 @@ local function movie_path(id)
     return "/api/v1/movies/" .. id .. "/"
 end
 
--- How each route is asked for by a user.
+-- The request of a user for each route.
 local routes = {
     read = function(user) return wrk.format("GET", movie_path(random_movie(user)), headers(user)) end,
     list_first = function(user) return wrk.format("GET", "/api/v1/movies/", headers(user)) end,
@@ -38,21 +38,21 @@ local routes = {
     search_rare = function(user) return wrk.format("GET", string.format("/api/v1/movies/?title=%05x", math.random(0, 0xfffff)), headers(user)) end,
     create = function(user) return wrk.format("POST", "/api/v1/movies/", headers(user, json), body()) end,
     update = function(user) return wrk.format("PATCH", movie_path(random_movie(user)), headers(user, json), '{"title": "' .. text() .. '"}') end,
-    answer_100 = function() return wrk.format("GET", "/100", {}) end,
-    answer_2000 = function() return wrk.format("GET", "/2000", {}) end,
+    response_100 = function() return wrk.format("GET", "/100", {}) end,
+    response_2000 = function() return wrk.format("GET", "/2000", {}) end,
 }
 
 function init(arguments)
     local file, first, last
     route, file, first, last = arguments[1], arguments[2], tonumber(arguments[3]), tonumber(arguments[4])
-    users, movies, fresh = tonumber(arguments[5]), tonumber(arguments[6]), tonumber(arguments[7])
+    users, movies, next_deletable = tonumber(arguments[5]), tonumber(arguments[6]), tonumber(arguments[7])
     for line in io.lines(file) do
         tokens[#tokens + 1] = line
     end
     math.randomseed(os.time())
     if route ~= "delete" then
-        for place = 1, 4096 do
-            prepared[place] = routes[route](math.random(first, last))
+        for index = 1, 4096 do
+            prepared[index] = routes[route](math.random(first, last))
         end
     end
 end
@@ -61,12 +61,12 @@ function request()
     if route ~= "delete" then
         return prepared[math.random(#prepared)]
     end
-    local id = fresh
-    fresh = fresh + 1
+    local id = next_deletable
+    next_deletable = next_deletable + 1
     return wrk.format("DELETE", movie_path(id), headers(1 + (id - 1) % users))
 end
 
 function done(summary, latency)
-    local wrong = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
-    print(string.format("figures %d %d %d %d %d", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), wrong))
+    local failed = summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+    print(string.format("figures %d %d %d %d %d", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), failed))
 end

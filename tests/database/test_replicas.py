@@ -9,19 +9,19 @@ from helpers.cluster import free_port
 from helpers.load import Load
 from helpers.programs import find_program
 from helpers.recorded_contract import run_recorded_cases
-from helpers.settings import README
+from helpers.settings import OPERATIONS
 
 pytestmark = pytest.mark.own_servers
 
 
 class Proxy:
-    """A HAProxy process in front of two ports, configured as the README shows."""
+    """A HAProxy process in front of two ports, configured as OPERATIONS.md shows."""
 
     def __init__(self, folder, one, two):
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         file = folder / "haproxy.cfg"
-        configuration = README.read_text().split("```haproxy\n")[1].split("```")[0]
+        configuration = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
         for documented_port, port in ((8000, self.port), (8001, one), (8002, two)):
             configuration = configuration.replace(f"127.0.0.1:{documented_port}\n", f"127.0.0.1:{port}\n")
         file.write_text(configuration)

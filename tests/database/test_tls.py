@@ -91,7 +91,7 @@ def test_service_connects_by_tls_with_a_certificate_that_sslmode_accepts(cluster
         ("localhost", "require", "stranger", "certificate verify failed"),
         ("localhost", "disable", None, "no encryption"),
         ("localhost", "verify-full", "missing", "sslrootcert.*No such file"),
-        ("localhost", "sometimes", None, "sslmode is disable, prefer, require, verify-ca or verify-full"),
+        ("localhost", "sometimes", None, "sslmode must be disable, prefer, require, verify-ca or verify-full"),
     ],
 )
 def test_service_exits_with_one_line_for_other_certificates(cluster, certificates, host, mode, authority, message):

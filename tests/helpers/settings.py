@@ -9,4 +9,4 @@ SECRET_KEY = "a-key-of-the-tests-alone-long-enough-for-hs512-0123456789abcdef-01
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
-README = ROOT / "README.md"
+OPERATIONS = ROOT / "OPERATIONS.md"

@@ -65,7 +65,7 @@ def test_backup_of_running_service_is_restored_into_an_empty_data_dir(installati
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     movie_after_backup = ann.add_movie()
 
-    assert other_installation.run("restore", file) == (0, "run.sh: brought back 2 users, 12 movies\n")
+    assert other_installation.run("restore", file) == (0, "run.sh: restored 2 users, 12 movies\n")
     assert not other_installation.is_database_running()
     run, restored = other_installation.serve()
     assert has_movies(restored.base, ann, movies_in_backup) and len(movies_in_backup) == 11
@@ -118,7 +118,7 @@ def test_restore_over_existing_users_needs_replace(installation, file):
     assert has_user(client.base, bob.username)
     run.terminate()
     assert run.wait(10) == 0
-    assert installation.run("restore", "--replace", file) == (0, "run.sh: brought back 1 users, 2 movies\n")
+    assert installation.run("restore", "--replace", file) == (0, "run.sh: restored 1 users, 2 movies\n")
     _, client = installation.serve()
     assert has_movies(client.base, ann, movies) and not has_user(client.base, bob.username)
 
@@ -133,7 +133,7 @@ def test_incomplete_backup_is_refused_and_nothing_is_changed(database, start_ser
     complete_backup = file.read_bytes()
     file.write_bytes(complete_backup[: int(len(complete_backup) * kept_bytes) if isinstance(kept_bytes, float) else kept_bytes])
     status, output = installation.run("restore", file)
-    assert status == 1 and output.endswith(f"run.sh: {file} is not a whole backup of this service: nothing was changed\n")
+    assert status == 1 and output.endswith(f"run.sh: {file} is not a complete backup of this service: nothing was changed\n")
     assert not installation.folder.exists()
     assert installation.run("restore", "--replace", file, DATABASE_URL=database.url)[0] == 1
     assert has_movies(start_server().base, ann, movies)

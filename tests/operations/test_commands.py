@@ -75,11 +75,11 @@ def test_check_fails_for_unknown_migration_and_missing_database(operate, databas
 @pytest.mark.parametrize(
     "arguments, environment, message",
     [
-        (["check"], {"DATABASE_URL": "host=/x"}, "SECRET_KEY is not set, without a default (see --help)"),
-        (["migrate"], {"DATABASE_URL": ""}, "DATABASE_URL is not set, without a default (see --help)"),
-        (["check"], {"DATABASE_URL": "host=/x", "SECRET_KEY": SECRET_KEY, "WORKERS": "1"}, "WORKERS=1 is not allowed: it is a whole number, 2 to 1024"),
+        (["check"], {"DATABASE_URL": "host=/x"}, "SECRET_KEY is not set and has no default (see --help)"),
+        (["migrate"], {"DATABASE_URL": ""}, "DATABASE_URL is not set and has no default (see --help)"),
+        (["check"], {"DATABASE_URL": "host=/x", "SECRET_KEY": SECRET_KEY, "WORKERS": "1"}, "WORKERS=1 is not allowed: must be a whole number from 2 to 1024"),
         (["completions"], {}, "the argument <SHELL> is missing (see --help)"),
-        (["nonsense"], {}, "unrecognized subcommand 'nonsense'"),
+        (["nonsense"], {}, "unrecognized subcommand 'nonsense' (see --help)"),
     ],
 )
 def test_invalid_command_line_exits_with_2_and_one_line(arguments, environment, message):
@@ -134,18 +134,18 @@ def test_misspelt_setting_variable_causes_warning(launch_server, operate):
     server = launch_server(CORS_ORIGNS="https://hunter2.example", PORT="9000", HOST="h", HOME="/", BINDIR="/usr/bin").wait_until_listening()
     warnings = [line.split("[WARN] ")[1] for line in server.log if "[WARN]" in line]
     assert warnings == [
-        "the variable CORS_ORIGNS is not read: is CORS_ORIGINS meant?",
-        "the variable PORT is not read: BIND sets the address and the port, such as BIND=0.0.0.0:8000",
+        "the environment variable CORS_ORIGNS is ignored: did you mean CORS_ORIGINS?",
+        "the environment variable PORT is ignored: set address and port in BIND, for example BIND=0.0.0.0:8000",
     ]
     notes = json.loads(operate("check", "--json", SECRET_KEY=SECRET_KEY, WORKER="12", PATH="/bin"))["notes"]
-    assert notes == ["the variable WORKER is not read: is WORKERS meant?"]
+    assert notes == ["the environment variable WORKER is ignored: did you mean WORKERS?"]
 
 
 def test_white_space_around_setting_values_is_ignored(launch_server, database):
     settings = {
         "BIND": " 127.0.0.1:0\n", "SECRET_KEY": f" {SECRET_KEY}\n", "DATABASE_URL": f" {database.url}\n", "WORKERS": "12 ", "BCRYPT_COST": " 4",
         "MOVIES_VISIBILITY": " shared ", "LOG_FORMAT": "text\r\n", "LOG_LEVEL": " info ", "SERVER_TIMING": " true ", "IDLE_TIMEOUT": " 70 ",
-        "LOGIN_WAIT": " 61 ", "CORS_ORIGINS": " https://a.example ", "TRUSTED_PROXIES": " 10.0.0.0/8 ", "MAX_CONNECTIONS": " ",
+        "LOGIN_COOLDOWN": " 61 ", "CORS_ORIGINS": " https://a.example ", "TRUSTED_PROXIES": " 10.0.0.0/8 ", "MAX_CONNECTIONS": " ",
     }
     log = "\n".join(launch_server(**settings).wait_until_listening().log)
     for line in ("WORKERS=12 (env", "MOVIES_VISIBILITY=shared (env", "LOG_FORMAT=text (env", "SERVER_TIMING=true (env", "TRUSTED_PROXIES=10.0.0.0/8 (env"):
@@ -171,7 +171,7 @@ def test_users_delete_deletes_user_and_movies_at_once(operate, start_server, dat
     for user in (ann, ann, bob):
         user.add_movie()
     message = operate("users", "delete", ann.username, exit_code=1)
-    assert message == "movies-api: nothing was deleted: where no terminal can be asked, give --yes\n"
+    assert message == "movies-api: nothing was deleted: standard input is not a terminal, so the flag --yes is required\n"
     assert database.run("select count(*) from users") == [(2,)]
     deleted = json.loads(operate("users", "delete", ann.username, "--yes", "--json"))
     assert deleted == {"id": ann.id, "username": ann.username, "movie_count": 2}
@@ -277,13 +277,13 @@ def test_password_is_read_twice_from_a_terminal_without_echo(operate, database):
     if pid == 0:
         os.execve(BINARY, [BINARY, "users", "create", "ann", "--email", "ann@example.com"], {"DATABASE_URL": database.url, "BCRYPT_COST": "4"})
     screen = b""
-    for prompt in [b"Password: ", b"Password once more: "]:
+    for prompt in [b"Password: ", b"Password again: "]:
         while not screen.endswith(prompt):
             screen += os.read(terminal, 1)
         # Input typed before the program turns the echo off would be shown.
         wait_until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO)
         os.write(terminal, PASSWORD.encode() + b"\n")
-    while not screen.endswith(b"user 1 made: ann\r\n"):
+    while not screen.endswith(b"user 1 created: ann\r\n"):
         screen += os.read(terminal, 1)
     assert os.waitpid(pid, 0)[1] == 0
     os.close(terminal)

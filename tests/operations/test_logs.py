@@ -34,7 +34,7 @@ def test_every_json_log_line_is_an_object_with_the_documented_fields(start_serve
     lines = [json.loads(line) for line in server.log]
     assert all(list(line)[:4] == FIELDS for line in lines)
     assert [line["message"] for line in lines if "starts" in line["message"] or line["message"] == "stopped"][-1] == "stopped"
-    assert {line["target"] for line in lines} >= {"movies_api::commands::serve", "movies_api::store::schema", "movies_api::request"}
+    assert {line["target"] for line in lines} >= {"movies_api::cli::serve", "movies_api::db::schema", "movies_api::request"}
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line["time"]) for line in lines)
     [listed], [unknown], [registered] = (request_lines(server, path) for path in (MOVIES, "/nothing", REGISTER))
     assert list(listed) == FIELDS + REQUEST_FIELDS
@@ -98,9 +98,9 @@ def test_internal_error_is_logged_once_with_request_id_and_without_row_values(st
     [
         ("info", ["listening on", "migration", f" GET {MOVIES} "], [" refused: 400 "]),
         ("info,request=off", ["listening on", "migration"], [f" GET {MOVIES} "]),
-        ("info,store=warn", ["listening on", f" GET {MOVIES} "], ["migration"]),
-        ("info, movies_api::store::schema = error", ["listening on", f" GET {MOVIES} "], ["migration"]),
-        ("info,server=debug", ["listening on", "migration", " refused: 400 "], []),
+        ("info,db=warn", ["listening on", f" GET {MOVIES} "], ["migration"]),
+        ("info, movies_api::db::schema = error", ["listening on", f" GET {MOVIES} "], ["migration"]),
+        ("info,http=debug", ["listening on", "migration", " refused: 400 "], []),
     ],
 )
 def test_log_levels_can_be_set_for_parts_of_the_program(start_server, levels, expected, unexpected):

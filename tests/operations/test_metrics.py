@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from helpers.client import MOVIES, REGISTER, account_fields, movie_fields, wait_until
 from helpers.metrics import read_metrics
 from helpers.programs import find_program
-from helpers.settings import README, ROOT
+from helpers.settings import OPERATIONS, ROOT
 
 
 def requests_in(metrics, route):
@@ -126,7 +126,7 @@ def test_promtool_finds_no_problem(start_server):
 
 
 def test_promtool_accepts_the_alert_rules_and_their_series_exist(own_server, tmp_path):
-    rules = re.search(r"^```yaml\n(groups:.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)[1]
+    rules = re.search(r"^```yaml\n(groups:.*?)^```$", OPERATIONS.read_text(), re.MULTILINE | re.DOTALL)[1]
     (tmp_path / "rules.yml").write_text(rules)
     completed = subprocess.run([find_program("promtool", "prometheus"), "check", "rules", tmp_path / "rules.yml"], capture_output=True, text=True, timeout=20)
     assert completed.returncode == 0, completed.stdout + completed.stderr

@@ -14,7 +14,7 @@ import requests
 from helpers.client import MOVIES, TOKEN, Client, wait_until
 from helpers.cluster import free_port, running_cluster
 from helpers.programs import PATH, find_program
-from helpers.settings import BINARY, README, SECRET_KEY
+from helpers.settings import BINARY, OPERATIONS, SECRET_KEY
 
 FILES = ["systemd", "systemd-backup", "systemd-backup-timer", "container", "compose", "caddy", "nginx", "haproxy", "grafana"]
 SERIES = re.compile(r"\b(?:movies|process)_[a-z_]+")
@@ -55,14 +55,14 @@ def test_printed_files_contain_the_current_settings():
     assert "    server 127.0.0.1:8000;\n" in print_file("nginx")
     assert "pool-purge-delay 60s\n" in print_file("haproxy") and "pool-purge-delay 480s\n" in print_file("haproxy", IDLE_TIMEOUT="600")
     for proxy in ("nginx", "caddy"):
-        assert re.search(r"Below the 75 s .*\n\s*keepalive(_timeout)? 60s", print_file(proxy))
-        assert re.search(r"Below the 600 s .*\n\s*keepalive(_timeout)? 480s", print_file(proxy, IDLE_TIMEOUT="600"))
+        assert re.search(r"Shorter than the 75 s .*\n\s*keepalive(_timeout)? 60s", print_file(proxy))
+        assert re.search(r"Shorter than the 600 s .*\n\s*keepalive(_timeout)? 480s", print_file(proxy, IDLE_TIMEOUT="600"))
     assert "    server [::1]:81;\n" in print_file("nginx", BIND="[::]:81")
 
 
 def test_invalid_setting_is_refused_as_by_serve():
     completed = run_print("systemd", WORKERS="none")
-    assert (completed.returncode, completed.stdout, completed.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: it is a whole number, 2 to 1024\n")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: must be a whole number from 2 to 1024\n")
     assert run_print("kubernetes").returncode == 2
 
 
@@ -80,7 +80,7 @@ def test_unit_is_refused_if_systemd_would_not_accept_the_program_path(tmp_path, 
     program.parent.mkdir()
     shutil.copy(BINARY, program)
     completed = subprocess.run([program, "print", "systemd"], env={}, capture_output=True, text=True, timeout=10)
-    assert (completed.returncode, completed.stdout) == (1, "") and "holds what a unit cannot" in completed.stderr
+    assert (completed.returncode, completed.stdout) == (1, "") and "contains a character that a systemd unit cannot" in completed.stderr
 
 
 @pytest.mark.parametrize("folder", ["a b", "a%n", "a$HOME", "a@port@", "é"])
@@ -95,8 +95,8 @@ def test_unit_escapes_the_program_path(tmp_path, folder):
     assert (verify_result.returncode, verify_result.stderr) == (0, "")
 
 
-def test_haproxy_example_of_the_documentation_has_the_printed_error_responses():
-    block = README.read_text().split("```haproxy\n")[1].split("```")[0]
+def test_documented_haproxy_sends_the_same_errors_as_the_printed_one():
+    block = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
     errors = [line for line in block.splitlines() if "http-error" in line]
     assert len(errors) == 3 and set(errors) <= set(print_file("haproxy").splitlines())
 
@@ -119,7 +119,7 @@ def test_documented_role_and_database_suffice_and_backup_unit_works(cluster, tmp
     analyze = find_program("systemd-analyze", "systemd")
     recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", print_file("systemd"), re.MULTILINE)
     assert [line.split()[0] for line in recipe] == ["createuser", "createdb"]
-    assert all(f"sudo -u postgres {line}\n" in README.read_text() for line in recipe)
+    assert all(f"sudo -u postgres {line}\n" in OPERATIONS.read_text() for line in recipe)
     for line in recipe:
         program, *arguments = line.split()
         cluster.call(program, "--host", cluster.folder, "--username=movies", *arguments)

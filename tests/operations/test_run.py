@@ -82,7 +82,7 @@ def test_stop_ends_the_service_and_its_run_sh(installation):
     assert run.wait(10) == 0
     assert not installation.is_database_running()
     status, output = installation.run("stop")
-    assert status == 1 and output.startswith("run.sh: nothing runs for ")
+    assert status == 1 and output.startswith("run.sh: nothing is running for ")
 
 
 def test_second_run_on_the_same_data_dir_is_refused(installation):
@@ -99,7 +99,7 @@ def test_occupied_port_exits_with_one_line_before_the_database_is_created(instal
         status, output = installation.run(BIND=f"127.0.0.1:{port}")
     assert status == 1
     assert output == (
-        f"run.sh: 127.0.0.1:{port} is in use by another program: end it, or choose another address with --bind,"
+        f"run.sh: 127.0.0.1:{port} is in use by another program: stop it, or choose another address with --bind,"
         " such as --bind 127.0.0.1:8001\n"
     )
     assert not (installation.folder / "database").exists()
@@ -110,7 +110,7 @@ def test_occupied_port_exits_with_one_line_before_the_database_is_created(instal
     [
         ({"DATABASE_URL": "postgresql://unknown@127.0.0.1:1/none"}, 1, "movies-api: "),
         ({"BCRYPT_COST": "99"}, 2, "movies-api: BCRYPT_COST=99 is not allowed"),
-        ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot make /dev/null/data"),
+        ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot create /dev/null/data"),
     ],
 )
 def test_invalid_settings_exit_with_one_line(installation, settings, status, message):
@@ -234,7 +234,7 @@ def test_cluster_of_earlier_version_is_given_to_a_role_without_superuser(install
     assert count == 4
     backup = installation.parent / "backup"
     assert installation.run("backup", backup)[0] == 0
-    assert installation.run("restore", "--replace", backup) == (0, "run.sh: brought back 1 users, 5 movies\n")
+    assert installation.run("restore", "--replace", backup) == (0, "run.sh: restored 1 users, 5 movies\n")
 
 
 def test_flags_of_serve_reach_the_program(installation):
@@ -369,7 +369,7 @@ def test_postgresql_that_cannot_be_started_again_ends_the_run_with_its_cause(ins
     os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
     assert run.wait(60) == 1
     output = run.log.read_text()
-    assert output.count("Starting it again") == 5
+    assert output.count("Restarting it") == 5
     last = [line for line in output.splitlines() if line.startswith("run.sh: ")][-1]
     assert last.startswith("run.sh: PostgreSQL does not stay up: ") and f"(log: {cluster}/server.log)" in last
     assert "pg_control" in last
@@ -380,7 +380,7 @@ def test_failure_of_initdb_names_its_cause_and_the_log(installation):
     status, output = installation.run(largest_file=100_000)
     assert status == 1
     assert re.fullmatch(
-        rf"run\.sh: the database could not be made: .*File too large.* \(log: {installation.folder}/initdb\.log\)", output.splitlines()[-1]
+        rf"run\.sh: the database cannot be created: .*File too large.* \(log: {installation.folder}/initdb\.log\)", output.splitlines()[-1]
     ), output
 
 

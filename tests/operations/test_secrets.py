@@ -68,7 +68,7 @@ def test_short_or_blank_signing_key_is_refused_by_every_command_that_uses_it(dat
 @pytest.mark.parametrize("value", ["  ", "\t\n" * 20])
 def test_blank_signing_key_counts_as_missing(database, command, value):
     settings = {"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "SECRET_KEY": value}
-    told = (2, "movies-api: SECRET_KEY is not set, without a default (see --help)\n")
+    told = (2, "movies-api: SECRET_KEY is not set and has no default (see --help)\n")
     assert run(*command, **settings) == told
     del settings["SECRET_KEY"]
     assert run(*command, f"--secret-key={value}", **settings) == told
@@ -82,16 +82,16 @@ def test_white_space_around_a_signing_key_is_ignored(start_server):
 @pytest.mark.parametrize(
     "flags, missing",
     [
-        (["--secret-key="], "SECRET_KEY is not set"),
-        (["--secret-key", ""], "SECRET_KEY is not set"),
-        (["--secret-key=", "--database-url="], "DATABASE_URL and SECRET_KEY are not set"),
-        (["--bcrypt-cost=", "--secret-key="], "SECRET_KEY is not set"),
+        (["--secret-key="], "SECRET_KEY is not set and has"),
+        (["--secret-key", ""], "SECRET_KEY is not set and has"),
+        (["--secret-key=", "--database-url="], "DATABASE_URL and SECRET_KEY are not set and have"),
+        (["--bcrypt-cost=", "--secret-key="], "SECRET_KEY is not set and has"),
     ],
 )
 def test_empty_flag_counts_as_unset(database, flags, missing):
     settings = {} if "--database-url=" in flags else {"DATABASE_URL": database.url}
     code, output = run("check", *flags, **settings)
-    assert (code, output) == (2, f"movies-api: {missing}, without a default (see --help)\n")
+    assert (code, output) == (2, f"movies-api: {missing} no default (see --help)\n")
 
 
 def test_empty_flag_does_not_override_the_variable(database):
@@ -99,7 +99,7 @@ def test_empty_flag_does_not_override_the_variable(database):
     code, output = run("check", *flags, DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, SECRET_KEY_FALLBACKS=OTHER_KEY)
     assert (code, "settings    good" in output) == (0, True), output
     code, output = run("check", *flags, DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, WORKERS="1")
-    assert (code, output) == (2, "movies-api: WORKERS=1 is not allowed: it is a whole number, 2 to 1024\n")
+    assert (code, output) == (2, "movies-api: WORKERS=1 is not allowed: must be a whole number from 2 to 1024\n")
 
 
 # tests/connection_strings.rs has more of them, with their exact error messages.
@@ -108,26 +108,26 @@ MISSPELT = {
     "'host=host password=hunter2'": "quotation mark",
     "hunter2": "has no =value",
     "Postgres://u:hunter2@host/db": "postgresql://",
-    "postgresql+psycopg://u:hunter2@host/db?sslmode=require": "is none of host",
+    "postgresql+psycopg://u:hunter2@host/db?sslmode=require": "is unknown (known: host",
     "postgres://u:a@hunter2@host/db": "write %40 for @",
     "postgres://u:a@hunter2/b@host/db": "write %40 for @",
     "postgres://u:12/hunter2@host/db": "write %40 for @",
     "postgres://u:hunter2%zz@host/db": "write %25 for %",
-    "postgres://u:hunter2": "port is a number",
-    "postgres://u@host:hunter2/db": "port is a number",
-    "postgres://u%3Ahunter2@host/db": "user is a name",
-    "postgres://u:a@b#hunter2": "host is a name",
-    "postgres://u@host/db&password=hunter2": "dbname is the name",
-    "postgres://u@host/db?hunter2=1": "is none of host",
-    "postgres://u@host/db?sslmode=hunter2": "sslmode is",
-    "host=host password=my hunter2 dbname=db": "is none of host",
+    "postgres://u:hunter2": "port must be a number",
+    "postgres://u@host:hunter2/db": "port must be a number",
+    "postgres://u%3Ahunter2@host/db": "user must be a name",
+    "postgres://u:a@b#hunter2": "host must be a name",
+    "postgres://u@host/db&password=hunter2": "dbname must be the name",
+    "postgres://u@host/db?hunter2=1": "is unknown (known: host",
+    "postgres://u@host/db?sslmode=hunter2": "sslmode must be",
+    "host=host password=my hunter2 dbname=db": "is unknown (known: host",
     "host=host password='hunter2": "quote is not closed",
-    "host=host port=hunter2": "port is a number",
-    "host=host user=u:hunter2": "user is a name",
-    "host=host dbname=postgres://u:hunter2@host/db": "dbname is the name",
-    "host=host options='-c a=b password=hunter2'": "options are",
+    "host=host port=hunter2": "port must be a number",
+    "host=host user=u:hunter2": "user must be a name",
+    "host=host dbname=postgres://u:hunter2@host/db": "dbname must be the name",
+    "host=host options='-c a=b password=hunter2'": "options must be",
     "host=host password=hunter2 passfile=/nowhere sslrootcert=/nowhere/at/all": "sslrootcert /nowhere/at/all",
-    "host=host user=hunter2:x passfile=/nowhere": "user is a name",
+    "host=host user=hunter2:x passfile=/nowhere": "user must be a name",
 }
 
 
@@ -143,7 +143,7 @@ def test_invalid_connection_string_is_refused_without_printing_it(text):
     ]:
         code, output = run(*arguments, **environment)
         assert (code, output.count("\n"), PASSWORD in output) == (2, 1, False), output
-        assert output.startswith(f"movies-api: {name}=(hidden) is not allowed: it is postgresql://user:password@host:port/database")
+        assert output.startswith(f"movies-api: {name}=(hidden) is not allowed: must be postgresql://user:password@host:port/database")
         assert MISSPELT[text] in output, output
 
 

@@ -1,84 +1,86 @@
-//! How much is logged: the levels of the program's rooms. Knows no lines.
+//! Parses LOG_LEVEL and decides which lines are logged.
 use std::str::FromStr;
 
 use log::{Level, LevelFilter};
 
-/// The target of all lines of this program begins with it. The libraries' own lines are left out, since the database
-/// client's hold the parameters of statements.
-const PROGRAM: &str = "movies_api";
+/// The crate whose lines are logged. Those of libraries never are, since the database client logs statements' parameters.
+const CRATE: &str = "movies_api";
 
-/// How much is logged: one level for the program, others for single rooms of it.
+/// The least severe level that is logged, for the crate and for single modules of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Levels {
-    everywhere: LevelFilter,
-    rooms: Vec<(String, LevelFilter)>,
+    default: LevelFilter,
+    /// Path of the module, with the crate's name, and its level.
+    modules: Vec<(String, LevelFilter)>,
 }
 
 impl FromStr for Levels {
     type Err = String;
 
-    /// `info`, or `info,store=debug,request=off`: a room by its path in the program, of several that fit the narrowest.
+    /// Parses `info` or `info,db=debug,request=off`. A module is named by its path, with or without the crate's name.
     fn from_str(text: &str) -> Result<Levels, String> {
-        let allowed = || {
-            "it is one of off, error, warn, info, debug, trace, or a list with rooms such as info,store=debug"
+        let not_allowed = || {
+            "must be one of off, error, warn, info, debug, trace, or a list with levels of modules such as info,db=debug"
                 .to_owned()
         };
-        let mut everywhere = LevelFilter::Info;
-        let mut rooms = Vec::new();
+        let mut default = LevelFilter::Info;
+        let mut modules = Vec::new();
         for directive in text.split(',') {
-            let (room, level) = match directive.split_once('=') {
-                Some((room, level)) => (Some(room.trim()), level),
+            let (module, level) = match directive.split_once('=') {
+                Some((module, level)) => (Some(module.trim()), level),
                 None => (None, directive),
             };
-            let level: LevelFilter = level.trim().parse().map_err(|_| allowed())?;
-            match room {
-                None => everywhere = level,
-                Some(room) if !is_room(room) => return Err(allowed()),
-                Some(room) if is_within(room, PROGRAM) => rooms.push((room.to_owned(), level)),
-                Some(room) => rooms.push((format!("{PROGRAM}::{room}"), level)),
+            let level: LevelFilter = level.trim().parse().map_err(|_| not_allowed())?;
+            match module {
+                None => default = level,
+                Some(module) if !is_module_path(module) => return Err(not_allowed()),
+                Some(module) if is_within(module, CRATE) => {
+                    modules.push((module.to_owned(), level))
+                }
+                Some(module) => modules.push((format!("{CRATE}::{module}"), level)),
             }
         }
-        Ok(Levels { everywhere, rooms })
+        Ok(Levels { default, modules })
     }
 }
 
-/// One level for the whole program.
+/// One level for the whole crate.
 impl From<LevelFilter> for Levels {
-    fn from(everywhere: LevelFilter) -> Levels {
+    fn from(default: LevelFilter) -> Levels {
         Levels {
-            everywhere,
-            rooms: Vec::new(),
+            default,
+            modules: Vec::new(),
         }
     }
 }
 
 impl Levels {
-    /// Whether a line of this level and target is logged.
-    pub(super) fn admit(&self, level: Level, target: &str) -> bool {
-        let fitting = self
-            .rooms
+    /// Whether a line of this level and target is logged. If several modules of the list contain the target, the innermost
+    /// one decides.
+    pub(super) fn allows(&self, level: Level, target: &str) -> bool {
+        let containing = self
+            .modules
             .iter()
-            .filter(|(room, _)| is_within(target, room));
-        let narrowest = fitting.max_by_key(|(room, _)| room.len());
-        is_within(target, PROGRAM)
-            && level <= narrowest.map_or(self.everywhere, |(_, level)| *level)
+            .filter(|(module, _)| is_within(target, module));
+        let innermost = containing.max_by_key(|(module, _)| module.len());
+        is_within(target, CRATE) && level <= innermost.map_or(self.default, |(_, level)| *level)
     }
 
-    /// The level past which no line is logged, wherever it is from.
-    pub(super) fn most(&self) -> LevelFilter {
-        let rooms = self.rooms.iter().map(|(_, level)| *level);
-        rooms.fold(self.everywhere, Ord::max)
+    /// The least severe level that any target has.
+    pub(super) fn max(&self) -> LevelFilter {
+        let modules = self.modules.iter().map(|(_, level)| *level);
+        modules.fold(self.default, Ord::max)
     }
 }
 
-fn is_room(path: &str) -> bool {
+fn is_module_path(path: &str) -> bool {
     let is_letter = |letter: char| letter.is_ascii_lowercase() || letter == '_';
-    let is_word = |word: &str| !word.is_empty() && word.chars().all(is_letter);
-    path.split("::").all(is_word)
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_letter);
+    path.split("::").all(is_name)
 }
 
-fn is_within(target: &str, room: &str) -> bool {
-    let rest = target.strip_prefix(room);
+fn is_within(target: &str, module: &str) -> bool {
+    let rest = target.strip_prefix(module);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
@@ -87,40 +89,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_holds_for_its_room_and_those_within_and_the_libraries_are_left_out() {
-        let levels: Levels = "warn, store=debug,movies_api::db::batch=off,request=off"
+    fn a_level_applies_to_a_module_and_its_submodules_and_never_to_libraries() {
+        let levels: Levels = "warn, db=debug,movies_api::db::coalescer=off,request=off"
             .parse()
             .unwrap();
         for (level, target, is_logged) in [
             (Level::Warn, "movies_api", true),
-            (Level::Info, "movies_api::http::workers", false),
+            (Level::Info, "movies_api::http::worker", false),
             (Level::Debug, "movies_api::db", true),
-            (Level::Debug, "movies_api::db::connection", true),
+            (Level::Debug, "movies_api::db::pool", true),
             (Level::Trace, "movies_api::db", false),
-            (Level::Error, "movies_api::db::batch", false),
-            (Level::Warn, "movies_api::storeroom", true),
-            (Level::Debug, "movies_api::storeroom", false),
+            (Level::Error, "movies_api::db::coalescer", false),
+            (Level::Warn, "movies_api::dbms", true),
+            (Level::Debug, "movies_api::dbms", false),
             (Level::Error, "movies_api::request", false),
             (Level::Error, "tokio_postgres::query", false),
             (Level::Error, "movies_apis", false),
         ] {
-            assert_eq!(levels.admit(level, target), is_logged, "{level} {target}");
+            assert_eq!(levels.allows(level, target), is_logged, "{level} {target}");
         }
-        assert_eq!(levels.most(), LevelFilter::Debug);
-        let levels: Levels = "store=off".parse().unwrap();
-        assert!(levels.admit(Level::Info, PROGRAM) && !levels.admit(Level::Debug, PROGRAM));
+        assert_eq!(levels.max(), LevelFilter::Debug);
+        let levels: Levels = "db=off".parse().unwrap();
+        assert!(levels.allows(Level::Info, CRATE) && !levels.allows(Level::Debug, CRATE));
         let levels: Levels = "tokio_postgres=trace".parse().unwrap();
-        assert!(!levels.admit(Level::Error, "tokio_postgres"));
+        assert!(!levels.allows(Level::Error, "tokio_postgres"));
     }
 
     #[test]
-    fn what_names_no_level_or_no_room_is_refused() {
+    fn unknown_levels_and_malformed_modules_are_rejected() {
         for bad in [
             "",
             "loud",
             "info,",
-            "info,store",
-            "store=",
+            "info,db",
+            "db=",
             "=debug",
             "a b=info",
             "a:::b=info",
@@ -129,9 +131,6 @@ mod tests {
         ] {
             assert!(bad.parse::<Levels>().is_err(), "{bad}");
         }
-        assert_eq!(
-            "DEBUG".parse::<Levels>().unwrap().most(),
-            LevelFilter::Debug
-        );
+        assert_eq!("DEBUG".parse::<Levels>().unwrap().max(), LevelFilter::Debug);
     }
 }

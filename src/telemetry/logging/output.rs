@@ -1,13 +1,14 @@
-//! Lines to standard error: whole ones also after an error in the middle of one.
+//! Writes lines to standard error. After an error in the middle of a line, the rest of that line is written first.
 use std::io::{self, ErrorKind, Write, stderr};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Writes what is left of a torn line, and the chunk. On an error `torn` holds the rest of the line that was begun.
+/// Writes `torn`, the rest of a line of which an earlier call wrote the beginning, and then the lines of `chunk`. If that fails
+/// in the middle of a line, `torn` holds the rest of it afterwards.
 ///
 /// # Errors
-/// The number of lines that were not written.
+/// The number of lines that are lost.
 pub(super) fn write_lines(
     output: &mut impl Write,
     torn: &mut Vec<u8>,
@@ -25,14 +26,14 @@ pub(super) fn write_lines(
     let (written, mut lost) = chunk.split_at(chunk.len() - rest);
     if !written.is_empty() && !written.ends_with(b"\n") {
         let line_end = lost.iter().position(|byte| *byte == b'\n');
-        let (rest_of_line, behind) = lost.split_at(line_end.map_or(lost.len(), |end| end + 1));
+        let (rest_of_line, following) = lost.split_at(line_end.map_or(lost.len(), |end| end + 1));
         torn.extend_from_slice(rest_of_line);
-        lost = behind;
+        lost = following;
     }
     Err(count_lines(lost))
 }
 
-/// How many bytes at the end could not be written.
+/// Returns the number of bytes at the end that could not be written.
 fn write_all(output: &mut impl Write, mut bytes: &[u8]) -> usize {
     while !bytes.is_empty() {
         match output.write(bytes) {
@@ -48,8 +49,8 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// Standard error without the lock of [`std::io::Stderr`]: whoever writes to that one, such as the standard library for
-/// a stack overflow, must not wait for a log whose reader has stopped.
+/// Standard error without the lock of [`std::io::Stderr`]. The log may hold a lock for as long as its reader has stopped, and
+/// other users of standard error, such as the standard library's message of a stack overflow, must not wait for it.
 pub(super) struct RawStderr;
 
 impl Write for RawStderr {
@@ -57,7 +58,7 @@ impl Write for RawStderr {
         let stderr = stderr();
         loop {
             match rustix::io::write(&stderr, bytes) {
-                // Another process that shares the descriptor has made it non-blocking.
+                // Another process has made the shared descriptor non-blocking.
                 Err(Errno::AGAIN) => {
                     poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], None)?;
                 }
@@ -75,7 +76,7 @@ impl Write for RawStderr {
 mod tests {
     use super::*;
 
-    /// A disk that is full after so many bytes.
+    /// Accepts `free` bytes, and then fails as a full disk does.
     struct Disk {
         bytes: Vec<u8>,
         free: usize,
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_fail_to_be_written_are_counted_and_a_torn_one_is_completed() {
+    fn failed_lines_are_counted_and_a_torn_line_is_completed() {
         for free in 0..=12 {
             let mut disk = Disk {
                 bytes: Vec::new(),

@@ -1,59 +1,60 @@
-//! Lines on their way to standard error: a bounded queue that request threads fill, and one thread that writes.
+//! The queue of log lines between the threads that log and the thread that writes them.
 //!
-//! Threads that log never wait for a reader: a line that does not fit is dropped and counted. Once lines are dropped, all
-//! further ones are, until half of the queue is written, so that what is missing is one gap and not many. The writer then
-//! logs how many lines the gap had. Lines keep their order, and a line is written whole.
+//! Threads that log never wait for the writer: a line that does not fit is dropped and counted. Once a line is dropped, all
+//! further ones are until half of the queue is written, so that the log has one long gap instead of many short ones. After the
+//! gap, the writer logs how many lines were lost. Lines stay in order, and a line is written whole.
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::output::{RawStderr, write_lines};
 use crate::telemetry::metrics;
 
-/// Bytes that may be queued, those being written included: some 100,000 lines of requests, which is what a busy service
-/// logs in 10 s.
+/// Bytes of all queued lines, including those being written: about 100,000 request lines, which a busy service logs in 10 s.
 const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
 
-/// Bytes that are written by one system call: what a pipe holds.
+/// Bytes written by one system call: the capacity of a pipe.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Pause of the writer after it has caught up, for further lines to be written together. Measured with 16 clients on two
-/// cores: a request that is answered with 404 costs 10 microseconds of CPU time, and 13 without the pause, since the writer
-/// is then woken for most lines.
+/// Pause of the writer when the queue is empty, so that it writes several lines together. Measured with 16 clients on two
+/// cores: a request answered with 404 costs 10 microseconds of CPU time, and 13 without the pause, since the writer is then
+/// woken for most lines.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The queue between the threads that log and the writer.
+/// The queue, shared by all threads that log and by the writer.
 pub(super) struct LineQueue {
     max_bytes: usize,
-    state: Mutex<State>,
-    /// Wakes the writer: a line came while it waited without a limit, or [`LineQueue::drain`] began.
+    /// Held for no longer than it takes to copy a line or to take a chunk, never while writing.
+    state: Mutex<QueueState>,
+    /// Wakes the writer: a line was pushed while it was idle, or a [`LineQueue::drain`] began.
     is_filled: Condvar,
-    /// Wakes [`LineQueue::drain`]: the queue is empty and all of it written.
+    /// Wakes [`LineQueue::drain`]: everything is written.
     is_written: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    /// Whole lines, up to [`CHUNK_BYTES`] together; a longer line is alone.
+struct QueueState {
+    /// Whole lines, up to [`CHUNK_BYTES`] per chunk; a longer line has a chunk of its own.
     chunks: VecDeque<Vec<u8>>,
-    /// Bytes of all chunks, and of the one that is being written.
+    /// Bytes of all chunks, including the one being written.
     bytes: usize,
-    /// Whether the writer has a chunk, or a notice about lost lines to log.
+    /// Whether the writer is writing a chunk or reporting lost lines.
     is_writing: bool,
     /// Whether further lines are dropped.
     is_full: bool,
-    /// Lines that were dropped, or failed to be written, since the last notice about them.
+    /// Lines dropped, or not written because of an error, since the last report.
     lost_lines: u64,
-    /// Whether the writer waits for a line without a limit.
+    /// Whether the writer waits for a line without a timeout, so that it has to be woken.
     is_writer_idle: bool,
     /// Threads in [`LineQueue::drain`]; the writer does not pause while there are any.
     drainers: usize,
 }
 
 impl LineQueue {
-    /// An empty queue of the usual size.
     pub fn new() -> Arc<LineQueue> {
         LineQueue::with_max_bytes(MAX_QUEUED_BYTES)
     }
@@ -67,27 +68,27 @@ impl LineQueue {
         })
     }
 
-    /// Starts the thread that writes the queue's lines to standard error. `tell_loss` is called in that thread to log how
-    /// many lines were lost.
+    /// Starts the thread `log`, which writes the lines to standard error. It calls `report_loss` after a gap, with the number of
+    /// lost lines.
     ///
     /// # Errors
-    /// If the system has no thread left.
+    /// If the system refuses another thread.
     pub fn start_writer(
         self: &Arc<LineQueue>,
-        tell_loss: impl Fn(u64) + Send + 'static,
+        report_loss: impl Fn(u64) + Send + 'static,
     ) -> io::Result<()> {
         let queue = Arc::clone(self);
         let thread = thread::Builder::new().name("log".to_owned());
-        thread.spawn(move || queue.write_to(RawStderr, tell_loss))?;
+        thread.spawn(move || queue.write_to(RawStderr, report_loss))?;
         Ok(())
     }
 
-    /// Appends a line, its line feed included, or drops it if the queue is full. Never waits for the writer.
+    /// Appends a line, which ends with a line feed, or drops it if the queue is full. Never waits for the writer.
     pub fn push(&self, line: &[u8]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_full |= state.bytes + line.len() > self.max_bytes;
         if state.is_full {
-            state.lose(1);
+            state.count_lost(1);
             return;
         }
         state.bytes += line.len();
@@ -101,43 +102,39 @@ impl LineQueue {
         }
     }
 
-    /// Waits until all lines are written, for this long at most.
+    /// Waits until all lines are written, for `timeout` at most.
     pub fn drain(&self, timeout: Duration) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.drainers += 1;
         self.is_filled.notify_one();
-        let waited = self
-            .is_written
-            .wait_timeout_while(state, timeout, |state| state.bytes > 0 || state.is_writing);
-        waited.unwrap_or_else(PoisonError::into_inner).0.drainers -= 1;
+        let is_pending = |state: &mut QueueState| state.bytes > 0 || state.is_writing;
+        self.is_written
+            .wait_while_for(&mut state, is_pending, timeout);
+        state.drainers -= 1;
     }
 
-    /// Writes the queue's lines for as long as the process lives. A line that fails to be written counts as lost, and
-    /// the next ones are tried.
-    fn write_to(&self, mut output: impl Write, tell_loss: impl Fn(u64)) {
-        // The end of a line whose beginning was written before an error; it comes before anything else.
+    /// Writes lines for as long as the process lives. Lines that an error prevents from being written count as lost.
+    fn write_to(&self, mut output: impl Write, report_loss: impl Fn(u64)) {
         let mut torn = Vec::new();
         loop {
             let chunk = self.next_chunk();
             let written = write_lines(&mut output, &mut torn, &chunk);
-            if let Some(lost_lines) = self.finish(chunk.len(), written) {
-                tell_loss(lost_lines);
+            if let Some(lost_lines) = self.finish_chunk(chunk.len(), written) {
+                report_loss(lost_lines);
             }
         }
     }
 
-    /// The oldest lines. Waits for the first, and a moment for more.
+    /// Removes the oldest chunk. Waits until there is one, and before the only one a moment for further lines.
     fn next_chunk(&self) -> Vec<u8> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_writing = false;
         if state.bytes == 0 {
             self.is_written.notify_all();
         }
         if state.chunks.len() < 2 {
-            let waited = self
-                .is_filled
-                .wait_timeout_while(state, PAUSE, |state| state.drainers == 0);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let may_pause = |state: &mut QueueState| state.drainers == 0;
+            self.is_filled.wait_while_for(&mut state, may_pause, PAUSE);
         }
         loop {
             if let Some(chunk) = state.chunks.pop_front() {
@@ -145,15 +142,14 @@ impl LineQueue {
                 return chunk;
             }
             state.is_writer_idle = true;
-            let waited = self.is_filled.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
+            self.is_filled.wait(&mut state);
         }
     }
 
-    /// Gives back the room of a chunk that was written, or of which this many lines were lost. The number of lines that a
-    /// notice is due about.
-    fn finish(&self, chunk_bytes: usize, written: Result<(), u64>) -> Option<u64> {
-        let mut state = self.lock();
+    /// Frees the space of a chunk after it was written, or after that many of its lines were lost. Returns the number of lost
+    /// lines if it is time to report them.
+    fn finish_chunk(&self, chunk_bytes: usize, written: Result<(), u64>) -> Option<u64> {
+        let mut state = self.state.lock();
         state.bytes -= chunk_bytes;
         state.is_full &= state.bytes > self.max_bytes / 2;
         match written {
@@ -162,32 +158,27 @@ impl LineQueue {
             }
             Ok(()) => None,
             Err(lines) => {
-                state.lose(lines);
+                state.count_lost(lines);
                 None
             }
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl State {
-    fn lose(&mut self, lines: u64) {
+impl QueueState {
+    fn count_lost(&mut self, lines: u64) {
         self.lost_lines += lines;
         metrics::count_lost_log_lines(lines);
     }
 }
 
-/// Where the formatting logger writes to: collects the parts of a line, and queues it whole.
+/// The output of the formatting logger: collects the parts of a line, and pushes the whole line to the queue.
 pub(super) struct LineCollector {
     queue: Arc<LineQueue>,
     line: Vec<u8>,
 }
 
 impl LineCollector {
-    /// For lines of this queue.
     pub fn new(queue: Arc<LineQueue>) -> LineCollector {
         LineCollector {
             queue,
@@ -197,7 +188,7 @@ impl LineCollector {
 }
 
 impl Write for LineCollector {
-    /// A line feed ends a line only as the last byte of a part: messages have their control characters escaped.
+    /// A line feed occurs only as the last byte of a line's last part, since control characters in messages are escaped.
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(part);
         if part.ends_with(b"\n") {
@@ -220,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// Hands each write over to the test, and so waits while the test does not take it.
+    /// Sends each write to the test, and blocks until the test receives it.
     struct Pipe(SyncSender<Vec<u8>>);
 
     impl Write for Pipe {
@@ -236,16 +227,16 @@ mod tests {
 
     fn write_to_pipe(queue: &Arc<LineQueue>) -> Receiver<Vec<u8>> {
         let (pipe, received) = mpsc::sync_channel(0);
-        let (writer, teller) = (Arc::clone(queue), Arc::clone(queue));
+        let (writer, reporter) = (Arc::clone(queue), Arc::clone(queue));
         thread::spawn(move || {
             writer.write_to(Pipe(pipe), |lines| {
-                teller.push(format!("{lines} lost\n").as_bytes());
+                reporter.push(format!("{lines} lost\n").as_bytes());
             });
         });
         received
     }
 
-    /// Lines up to this one.
+    /// Receives lines up to and including `last`.
     fn receive_until(received: &Receiver<Vec<u8>>, last: &str) -> Vec<String> {
         let mut text = String::new();
         while !text.ends_with(last) {
@@ -255,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_do_not_fit_are_dropped_and_counted_in_one_line_where_they_are_missing() {
+    fn dropped_lines_are_counted_in_one_line_where_they_are_missing() {
         let queue = LineQueue::with_max_bytes(100);
         for number in 0..30 {
             queue.push(format!("line {number:04}\n").as_bytes());
@@ -271,23 +262,23 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_ends_at_its_timeout_if_nobody_reads_and_else_when_all_is_written() {
+    fn drain_returns_when_everything_is_written_or_at_its_timeout() {
         let queue = LineQueue::new();
         queue.push(b"first\n");
         let received = write_to_pipe(&queue);
         queue.drain(Duration::from_millis(20));
-        assert_eq!(queue.lock().bytes, 6);
+        assert_eq!(queue.state.lock().bytes, 6);
         let reader = thread::spawn(move || receive_until(&received, "last\n"));
         queue.push(b"last\n");
         let (begun, timeout) = (Instant::now(), Duration::from_secs(20));
         queue.drain(timeout);
         assert!(begun.elapsed() < timeout);
-        assert_eq!(queue.lock().bytes, 0);
+        assert_eq!(queue.state.lock().bytes, 0);
         assert_eq!(reader.join().unwrap(), ["first", "last"]);
     }
 
     #[test]
-    fn a_burst_of_100_000_lines_of_requests_fits_and_lines_of_threads_are_whole_and_in_order() {
+    fn a_burst_of_100_000_lines_fits_and_lines_stay_whole_and_in_order() {
         let queue = LineQueue::new();
         let received = write_to_pipe(&queue);
         thread::scope(|scope| {

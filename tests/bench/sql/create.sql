@@ -1,5 +1,5 @@
--- One question of the product's movies/create.sql, as plainly as it can be asked.
--- $1 bigint: the user who asks; $2 text: title; $3 text: genre; $4 integer: year
+-- Creates one movie: the simplest statement that does what sql/movies/create.sql does for one request.
+-- $1 bigint: the user who makes the request; $2 text: title; $3 text: genre; $4 integer: year
 with requester as (
     select id, is_active, username
     from users
@@ -12,6 +12,6 @@ with requester as (
     returning id
 )
 select requester.is_active as user_is_active, created.id, requester.username as creator
-from (select) as asked
+from (select) as one_row
 left join requester on true
 left join created on true

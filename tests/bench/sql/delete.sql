@@ -1,5 +1,5 @@
--- One question of the product's movies/delete.sql, as plainly as it can be asked.
--- $1 bigint: the user who asks; $2 bigint: the movie
+-- Deletes one movie: the simplest statement that does what sql/movies/delete.sql does for one request.
+-- $1 bigint: the user who makes the request; $2 bigint: the movie
 with requester as (
     select is_active
     from users
@@ -17,7 +17,7 @@ with requester as (
     returning movie.id
 )
 select requester.is_active as user_is_active, found.creator_id, deleted.id
-from (select) as asked
+from (select) as one_row
 left join requester on true
 left join found on true
 left join deleted on true

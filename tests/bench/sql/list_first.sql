@@ -1,5 +1,5 @@
--- One question of the product's movies/list_first.sql, as plainly as it can be asked.
--- $1 bigint: the user who asks; $2 bigint: how many movies are wanted
+-- The first page of one list: the simplest statement that does what sql/movies/list_first.sql does for one request.
+-- $1 bigint: the user who makes the request; $2 bigint: movies per page
 select
     requester.is_active as user_is_active,
     requester.movie_count as total,
@@ -8,7 +8,7 @@ select
     page.genre,
     page.year,
     requester.username as creator
-from (select) as asked
+from (select) as one_row
 left join users as requester on requester.id = $1::bigint
 left join lateral (
     select movie.id, movie.title, movie.genre, movie.year

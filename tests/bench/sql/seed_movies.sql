@@ -1,6 +1,7 @@
--- Movies with these ids: even shelves, or one that holds three tenths of all and one that holds a hundred.
--- $1 bigint: the first id; $2 bigint: the last; $3 bigint: users; $4 bigint: the shelf of a hundred holds one movie
--- in so many, null for even shelves; $5 text[]: the first words of titles; $6 text[]: the second
+-- Creates the movies with the ids $1 to $2. If $4 is null, all users have the same number of movies. Otherwise user 1
+-- has 30 % of the movies and user 2 has one movie in $4.
+-- $1 bigint: the first id; $2 bigint: the last id; $3 bigint: the number of users; $4 bigint: see above
+-- $5 text[]: first words of titles; $6 text[]: second words of titles
 insert into movies (id, title, genre, year, creator_id)
 select
     id,

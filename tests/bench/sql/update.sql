@@ -1,5 +1,5 @@
--- One question of the product's movies/update.sql, as plainly as it can be asked.
--- $1 bigint: the user who asks; $2 bigint: the movie; $3 text: title; $4 text: genre; $5 integer: year; null stays
+-- Changes one movie: the simplest statement that does what sql/movies/update.sql does for one request.
+-- $1 bigint: the user who makes the request; $2 bigint: the movie; $3 text: title; $4 text: genre; $5 integer: year; null keeps the old value
 with requester as (
     select is_active, username
     from users
@@ -29,7 +29,7 @@ select
     changed.genre,
     changed.year,
     requester.username as creator
-from (select) as asked
+from (select) as one_row
 left join requester on true
 left join found on true
 left join changed on true

@@ -1,25 +1,26 @@
-//! The database that is measured on: made by the product's own migrations, filled with users and movies.
+//! The databases that are measured: the service's own migrations make them, and this module fills them with users and
+//! movies and cleans up between measurements.
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
 use postgres::{Client, Config, NoTls};
 
-use crate::subjects::Subject;
+use crate::server::{Server, service_binary};
 use crate::token::Key;
 
 pub const SECRET_KEY: &str = "a-key-of-the-benchmark-alone-0123456789";
 
 const USERS: i64 = 1000;
 const MOVIES: i64 = 100_000;
-/// Users with a shelf where two shelves are compared: as many, so that tokens and ids are drawn alike.
-const LIGHT_SHELF: i64 = 100;
+/// Movies in the short list that a long one is compared with: as many as in each of the equal lists.
+pub const SHORT_LIST: i64 = 100;
 
-/// Files of write-ahead log that are made before anything is measured: more than one measurement uses.
+/// Files of the write-ahead log that exist before the first measurement: more than one measurement fills.
 const WAL_FILES: usize = 64;
 
-/// Titles are two of these and six hexadecimal digits.
+/// A title is one word of each list and six hexadecimal digits.
 const FIRST_WORDS: &[&str] = &[
     "The", "A", "Last", "First", "Night", "Lost", "Silent", "Red", "Dark", "Golden",
 ];
@@ -27,72 +28,73 @@ const SECOND_WORDS: &[&str] = &[
     "River", "Road", "Heat", "Garden", "Summer", "House", "Stranger", "Song", "Letter", "Game",
 ];
 
-/// A database full of movies.
+/// A database with users 1 to `users` and movies 1 to `movies`.
 pub struct Database {
     pub url: String,
     pub users: i64,
     pub movies: i64,
-    /// A file with a token for each user, in the order of their ids.
+    /// A file with one access token per line, in the order of the users' ids.
     pub tokens: PathBuf,
     client: Client,
 }
 
 impl Database {
-    /// A hundred movies for each of a thousand users: user u has the movies u, u + 1000, u + 2000, ...
-    pub fn with_movies() -> anyhow::Result<Database> {
-        let mut database = Database::make(MOVIES)?;
+    /// Creates a database with 100 movies for each of 1,000 users: user u has the movies u, u + 1000, u + 2000, ...
+    ///
+    /// The service at `binary` applies the migrations.
+    pub fn with_equal_lists(name: &str, binary: &Path) -> anyhow::Result<Database> {
+        let mut database = Database::create(name, binary, MOVIES)?;
         database.add_movies(1, MOVIES, None)?;
         database.tidy()?;
         Ok(database)
     }
 
-    /// A shelf of three tenths of the movies for user 1, one of a hundred for user 2, the rest for the others.
-    pub fn with_shelves(movies: i64) -> anyhow::Result<Database> {
-        let mut database = Database::make(movies)?;
-        database.add_movies(1, movies, Some(movies / LIGHT_SHELF))?;
+    /// Creates a database in which user 1 has 30 % of the movies, user 2 has 100, and the other users have the rest.
+    pub fn with_long_list(movies: i64) -> anyhow::Result<Database> {
+        let mut database = Database::create("bench", &service_binary()?, movies)?;
+        database.add_movies(1, movies, Some(movies / SHORT_LIST))?;
         database.tidy()?;
         Ok(database)
     }
 
-    fn make(movies: i64) -> anyhow::Result<Database> {
-        let maintenance = std::env::var("TEST_DATABASE_URL").context("TEST_DATABASE_URL")?;
-        let config = Config::from_str(&maintenance)?;
-        config
+    /// Creates a database with users and without movies.
+    fn create(name: &str, binary: &Path, movies: i64) -> anyhow::Result<Database> {
+        let maintenance =
+            std::env::var("TEST_DATABASE_URL").context("TEST_DATABASE_URL is not set")?;
+        Config::from_str(&maintenance)?
             .connect(NoTls)?
-            .batch_execute("create database bench")?;
-        let url = format!("{maintenance} dbname=bench");
-        // The product brings the schema.
-        drop(Subject::product(&url)?);
+            .batch_execute(&format!("create database {name}"))?;
+        let url = format!("{maintenance} dbname={name}");
+        // The service applies its migrations before it accepts connections.
+        drop(Server::start_binary("movies-api", binary, &url)?);
         let mut client = Config::from_str(&url)?.connect(NoTls)?;
         client.batch_execute("create extension if not exists pg_stat_statements")?;
         client.execute(include_str!("../sql/seed_users.sql"), &[&USERS])?;
-        let key = Key::new(SECRET_KEY)?;
-        let mut lines = String::new();
-        for user in 1..=USERS {
-            writeln!(lines, "{}", key.mint(user)?)?;
-        }
-        let folder = std::env::var("BENCH_FOLDER").context("BENCH_FOLDER")?;
-        let tokens = PathBuf::from(folder).join("tokens");
-        std::fs::write(&tokens, lines)?;
         let mut database = Database {
             url,
             users: USERS,
             movies,
-            tokens,
+            tokens: write_tokens(name)?,
             client,
         };
         database.make_wal_files()?;
         Ok(database)
     }
 
-    fn add_movies(&mut self, first: i64, last: i64, one_in: Option<i64>) -> anyhow::Result<()> {
+    /// Adds the movies with the ids `first..=last`; `short_list_step` is explained in seed_movies.sql.
+    fn add_movies(
+        &mut self,
+        first: i64,
+        last: i64,
+        short_list_step: Option<i64>,
+    ) -> anyhow::Result<()> {
         self.client.execute(
             include_str!("../sql/seed_movies.sql"),
             &[
                 &first,
                 &last,
                 &self.users,
-                &one_in,
+                &short_list_step,
                 &FIRST_WORDS,
                 &SECOND_WORDS,
             ],
@@ -104,16 +106,16 @@ impl Database {
         Ok(())
     }
 
-    /// Movies to be deleted, so many; the first's id.
-    pub fn add_fresh_movies(&mut self, how_many: i64) -> anyhow::Result<i64> {
+    /// Adds `count` movies for a measurement to delete, and returns the id of the first.
+    pub fn add_deletable_movies(&mut self, count: i64) -> anyhow::Result<i64> {
         let next = "select nextval(pg_get_serial_sequence('movies', 'id'))";
         let first: i64 = self.client.query_one(next, &[])?.try_get(0)?;
-        self.add_movies(first, first + how_many - 1, None)?;
+        self.add_movies(first, first + count - 1, None)?;
         Ok(first)
     }
 
-    /// As before: what a measurement added is gone, and nothing is left to be cleaned up during the next. Ids go on, since
-    /// a server may still be at the last requests of its load.
+    /// Deletes the movies that a measurement added, and leaves no vacuum or checkpoint for the next one to run. The
+    /// sequence of ids is not set back, since a server may still execute the last requests of its load.
     pub fn tidy(&mut self) -> anyhow::Result<()> {
         self.client
             .execute("delete from movies where id > $1", &[&self.movies])?;
@@ -121,12 +123,12 @@ impl Database {
         Ok(self.client.batch_execute("checkpoint")?)
     }
 
-    /// Leaves the cluster the files of write-ahead log that one has which ran for a while: it uses old files again. A new
-    /// cluster makes each of them of 16 MB of zeros while commits wait, three or four a second under 10,000 creates a
-    /// second, and that was the slowest hundredth of them: p99 11 ms, and 5 ms with files that were there.
+    /// Makes the files of the write-ahead log that a cluster in use has and recycles. A new cluster creates each of them
+    /// from 16 MB of zeros while commits wait, three or four a second under 10,000 creates a second. That made the p99 of
+    /// creates 11 ms; with existing files it is 5 ms.
     fn make_wal_files(&mut self) -> anyhow::Result<()> {
         for _ in 0..WAL_FILES {
-            // A file is switched only if something was written to it.
+            // PostgreSQL switches to the next file only if something was written to this one.
             self.client.batch_execute(
                 "select pg_logical_emit_message(false, 'bench', ''); select pg_switch_wal()",
             )?;
@@ -138,20 +140,20 @@ impl Database {
         Ok(self.client.batch_execute("vacuum analyze")?)
     }
 
-    /// Turns the cluster's autovacuum on or off; returns the interval at which it looks for work.
+    /// Turns autovacuum of the whole cluster on or off. Returns `autovacuum_naptime`, the interval of its checks.
     pub fn set_autovacuum(&mut self, is_on: bool) -> anyhow::Result<String> {
-        let word = if is_on { "on" } else { "off" };
+        let value = if is_on { "on" } else { "off" };
         self.client
-            .batch_execute(&format!("alter system set autovacuum = {word}"))?;
+            .batch_execute(&format!("alter system set autovacuum = {value}"))?;
         self.client.batch_execute("select pg_reload_conf()")?;
         let naptime = self.client.query_one("show autovacuum_naptime", &[])?;
         Ok(naptime.try_get(0)?)
     }
 
-    /// What autovacuum has done to the movies, in words.
+    /// Describes in words what autovacuum has done to the table of movies.
     pub fn vacuum_state(&mut self) -> anyhow::Result<String> {
         let state = self.client.query_one(
-            "select format('autovacuum ran %s times so far, %s of %s pages are marked as visible to all',
+            "select format('autovacuum ran %s times so far, %s of %s pages are marked all-visible',
                  autovacuum_count, relallvisible, pg_relation_size(relid) / current_setting('block_size')::bigint)
              from pg_stat_user_tables
              join pg_class on pg_class.oid = relid
@@ -161,7 +163,8 @@ impl Database {
         Ok(state.try_get(0)?)
     }
 
-    /// How many statements the service had answered since the last call.
+    /// Returns how many statements the service has executed since the last call. Its statements about movies are
+    /// recognised by their alias `requester`.
     pub fn take_statements(&mut self) -> anyhow::Result<i64> {
         let counted = self.client.query_one(
             "select coalesce(sum(calls), 0)::bigint from pg_stat_statements
@@ -173,4 +176,17 @@ impl Database {
             .execute("select pg_stat_statements_reset()", &[])?;
         Ok(counted.try_get(0)?)
     }
+}
+
+/// Writes a token for each user into the bench's folder, and returns the path of the file.
+fn write_tokens(database: &str) -> anyhow::Result<PathBuf> {
+    let key = Key::new(SECRET_KEY)?;
+    let mut lines = String::new();
+    for user in 1..=USERS {
+        writeln!(lines, "{}", key.sign(user)?)?;
+    }
+    let folder = std::env::var_os("BENCH_FOLDER").context("BENCH_FOLDER is not set")?;
+    let file = PathBuf::from(folder).join(format!("{database}.tokens"));
+    std::fs::write(&file, lines)?;
+    Ok(file)
 }

@@ -1,4 +1,4 @@
-//! One measurement: wrk with the load of one route on one server, or pgbench with its statement.
+//! One measurement: wrk sends the requests of one route to one server, or pgbench executes the statement of one route.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use anyhow::{Context, bail, ensure};
 
 use crate::database::Database;
 
-/// Who asks: users of these ids.
+/// The users whose requests are sent: those with the ids `first..=last`.
 #[derive(Clone, Copy)]
 pub struct Users {
     pub first: i64,
     pub last: i64,
-    /// Movies on the shelf of each.
+    /// Movies that each of them has.
     pub movies: i64,
 }
 
-/// What one measurement gave. Latencies are those that wrk saw; pgbench tells none that can be compared.
+/// The result of one measurement. The latencies are wrk's; pgbench prints no percentiles.
 #[derive(Clone, Copy)]
 pub struct Figures {
     pub requests: u64,
@@ -30,18 +30,19 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// The figures of this route's load on the server at `base`. `fresh` is the first of the movies made to be deleted.
+/// Sends the requests that load.lua has for `route` to the server at `base_url`. DELETE requests begin with the movie
+/// `first_deletable`; other routes ignore it.
 ///
 /// # Errors
-/// If wrk is missing, or any answer was not a good one.
+/// If wrk cannot be run, or if more than one request in a thousand failed or got a response other than 2xx.
 pub fn run_wrk(
     database: &Database,
-    base: &str,
+    base_url: &str,
     route: &str,
     users: Users,
     connections: usize,
     seconds: u64,
-    fresh: i64,
+    first_deletable: i64,
 ) -> anyhow::Result<Figures> {
     let output = Command::new("wrk")
         .args(["--threads", "1", "--timeout", "10s", "--latency"])
@@ -49,7 +50,7 @@ pub fn run_wrk(
         .args(["--duration", &format!("{seconds}s")])
         .arg("--script")
         .arg(folder().join("load.lua"))
-        .args([base, "--", route])
+        .args([base_url, "--", route])
         .arg(&database.tokens)
         .args(
             [
@@ -57,28 +58,31 @@ pub fn run_wrk(
                 users.last,
                 database.users,
                 users.movies,
-                fresh,
+                first_deletable,
             ]
             .map(|number| number.to_string()),
         )
         .output()
-        .context("wrk")?;
+        .context("wrk cannot be run")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find_map(|line| line.strip_prefix("figures "));
     let Some(line) = line else {
-        bail!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "wrk failed: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
     let numbers: Result<Vec<u64>, _> = line.split(' ').map(str::parse).collect();
-    let [requests, microseconds, p50, p99, wrong] = numbers?[..] else {
-        bail!("wrk: {line}");
+    let [requests, microseconds, p50, p99, failed] = numbers?[..] else {
+        bail!("wrk printed other figures than expected: {line}");
     };
-    // rouille's own server breaks a connection now and then: that is said, and is no reason to measure nothing.
+    // A few failures are only reported: rouille's own server sometimes closes a connection early.
     ensure!(
-        requests > 0 && wrong * 1000 <= requests,
-        "{route}: {wrong} of {requests} requests went wrong"
+        requests > 0 && failed * 1000 <= requests,
+        "{route}: {failed} of {requests} requests failed"
     );
-    if wrong > 0 {
-        eprintln!("{base} {route}: {wrong} of {requests} requests went wrong");
+    if failed > 0 {
+        eprintln!("{base_url} {route}: {failed} of {requests} requests failed");
     }
     Ok(Figures {
         requests,
@@ -89,27 +93,26 @@ pub fn run_wrk(
     })
 }
 
-/// The figures of the plain statement in `sql/NAME.sql`, prepared, on as many connections as the service has, with its
-/// parameters set by these lines of pgbench's own language.
+/// Executes the statement in `tests/bench/sql/NAME.sql`, prepared, on eight connections. The parameters are listed in the
+/// order of the statement's `$1`, `$2`, ...; each value is a text in quotes or an expression of pgbench's `\set`.
 pub fn run_pgbench(
     database: &Database,
     name: &str,
     parameters: &[(&str, &str)],
     seconds: u64,
 ) -> anyhow::Result<Figures> {
-    let programs = std::env::var("POSTGRES").context("POSTGRES")?;
+    let programs = std::env::var("POSTGRES").context("POSTGRES is not set")?;
     let mut statement = std::fs::read_to_string(folder().join(format!("sql/{name}.sql")))?;
     let mut script = String::new();
-    for (place, (parameter, value)) in parameters.iter().enumerate() {
-        // A text is written as it is, a number is drawn anew for every statement.
-        let filling = match value.strip_prefix('\'') {
-            Some(_) => (*value).to_owned(),
-            None => {
-                script += &format!("\\set {parameter} {value}\n");
-                format!(":{parameter}")
-            }
+    for (index, (parameter, value)) in parameters.iter().enumerate() {
+        // Texts become literals; the other expressions are evaluated for every execution.
+        let value = if value.starts_with('\'') {
+            (*value).to_owned()
+        } else {
+            script += &format!("\\set {parameter} {value}\n");
+            format!(":{parameter}")
         };
-        statement = statement.replace(&format!("${}::", place + 1), &format!("{filling}::"));
+        statement = statement.replace(&format!("${}::", index + 1), &format!("{value}::"));
     }
     let lines = statement.lines().filter(|line| !line.starts_with("--"));
     script += &lines.collect::<Vec<_>>().join("\n");
@@ -127,7 +130,7 @@ pub fn run_pgbench(
         .arg(format!("--file={}", file.display()))
         .arg(&database.url)
         .output()
-        .context("pgbench")?;
+        .context("pgbench cannot be run")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let number_after = |label: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(label));
@@ -137,7 +140,10 @@ pub fn run_pgbench(
         number_after("number of transactions actually processed:"),
         number_after("tps ="),
     ) else {
-        bail!("pgbench: {text}{}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "pgbench failed: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
     Ok(Figures {
         requests: requests.parse()?,

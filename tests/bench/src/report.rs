@@ -1,4 +1,4 @@
-//! What is printed: the machine, a table of medians, and the ratios that were promised beside what was read.
+//! What is printed: the machine, a table of medians for each route, and the targets beside the measured values.
 use std::fs;
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use anyhow::Context;
 
 use crate::load::Figures;
 
-/// The rounds of one subject.
+/// The figures of one server on one route, one entry per round.
 pub struct Series {
-    pub subject: &'static str,
+    pub name: &'static str,
     pub rounds: Vec<Figures>,
 }
 
 impl Series {
-    pub fn new(subject: &'static str) -> Series {
+    pub fn new(name: &'static str) -> Series {
         Series {
-            subject,
+            name,
             rounds: Vec::new(),
         }
     }
@@ -24,10 +24,16 @@ impl Series {
         median(self.rounds.iter().map(|round| round.per_second))
     }
 
-    /// How many times another's rate this one's is, round by round: the machine's speed changes from one to the next.
-    pub fn times(&self, other: &Series) -> f64 {
+    /// The requests per second of this series divided by those of `other`: the median of the rounds' ratios, because
+    /// the machine's speed changes from one round to the next.
+    pub fn ratio_to(&self, other: &Series) -> f64 {
+        median(self.ratios_to(other))
+    }
+
+    /// The same ratio for each round.
+    pub fn ratios_to(&self, other: &Series) -> impl Iterator<Item = f64> {
         let rounds = self.rounds.iter().zip(&other.rounds);
-        median(rounds.map(|(ours, theirs)| ours.per_second / theirs.per_second))
+        rounds.map(|(ours, theirs)| ours.per_second / theirs.per_second)
     }
 
     pub fn p50(&self) -> Option<Duration> {
@@ -38,16 +44,16 @@ impl Series {
         self.median_time(|round| round.p99)
     }
 
-    /// How many times the median latency the 99th percentile is, round by round.
-    pub fn tail(&self) -> f64 {
-        median(
-            self.rounds
-                .iter()
-                .map(|round| match (round.p50, round.p99) {
-                    (Some(p50), Some(p99)) => p99.as_secs_f64() / p50.as_secs_f64(),
-                    _ => f64::NAN,
-                }),
-        )
+    /// The 99th percentile of the latency divided by its median: the median of the rounds' ratios.
+    pub fn p99_to_p50(&self) -> f64 {
+        let ratios = self
+            .rounds
+            .iter()
+            .map(|round| match (round.p50, round.p99) {
+                (Some(p50), Some(p99)) => p99.as_secs_f64() / p50.as_secs_f64(),
+                _ => f64::NAN,
+            });
+        median(ratios)
     }
 
     fn median_time(&self, of: impl Fn(&Figures) -> Option<Duration>) -> Option<Duration> {
@@ -64,14 +70,19 @@ impl Series {
     }
 }
 
+/// The middle value, or the mean of the two middle ones; 0 if there are no values.
 pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    let middle = values.get(values.len() / 2);
-    middle.copied().unwrap_or_default()
+    let upper = values.len() / 2;
+    let lower = values.len().saturating_sub(1) / 2;
+    match (values.get(lower), values.get(upper)) {
+        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
+        _ => 0.0,
+    }
 }
 
-/// What the figures were read on.
+/// Prints the processor and the commit that the figures belong to.
 pub fn print_machine() -> anyhow::Result<()> {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors
@@ -79,90 +90,108 @@ pub fn print_machine() -> anyhow::Result<()> {
         .find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("?", |model| model.trim_start_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism()?;
-    let commit = std::env::var("BENCH_COMMIT").context("BENCH_COMMIT")?;
-    println!("{cores} cores of {model}, the load and PostgreSQL on them too; commit {commit}");
+    let commit = std::env::var("BENCH_COMMIT").context("BENCH_COMMIT is not set")?;
+    println!(
+        "{cores} cores of {model}, shared with the load generator and PostgreSQL; commit {commit}"
+    );
     Ok(())
 }
 
-/// One route's subjects, the first being the service; the ratio is the service's rate to theirs.
-pub fn print_route(route: &str, statements: Option<f64>, table: &[Series]) {
-    let Some(ours) = table.first() else {
+/// Prints the table of one route. `ratio` is the rate of the first series divided by that of the row.
+pub fn print_route(route: &str, statements_per_request: Option<f64>, table: &[Series]) {
+    let Some(first) = table.first() else {
         return;
     };
-    let counted = statements.map_or(String::new(), |each| {
-        format!("   ({each:.2} statements a request)")
+    let statements = statements_per_request.map_or(String::new(), |statements| {
+        format!("   ({statements:.2} statements per request)")
     });
-    println!("\n{route}{counted}");
+    println!("\n{route}{statements}");
     println!(
         "  {:<28} {:>10} {:>9} {:>9} {:>9} {:>8}",
         "", "requests/s", "p50 ms", "p99 ms", "MiB", "ratio"
     );
     for series in table {
-        let time = |time: Option<Duration>| {
+        let milliseconds = |time: Option<Duration>| {
             time.map_or("-".to_owned(), |time| {
                 format!("{:.2}", time.as_secs_f64() * 1e3)
             })
         };
-        let memory = series.resident_bytes();
+        let memory = series.resident_bytes().map_or("-".to_owned(), |bytes| {
+            format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+        });
         println!(
-            "  {:<28} {:>10.0} {:>9} {:>9} {:>9} {:>8.2}",
-            series.subject,
+            "  {:<28} {:>10.0} {:>9} {:>9} {memory:>9} {:>8.2}",
+            series.name,
             series.per_second(),
-            time(series.p50()),
-            time(series.p99()),
-            memory.map_or("-".to_owned(), |bytes| format!(
-                "{:.1}",
-                bytes as f64 / f64::from(1 << 20)
-            )),
-            ours.times(series),
+            milliseconds(series.p50()),
+            milliseconds(series.p99()),
+            first.ratio_to(series),
         );
     }
 }
 
-/// What was promised of a figure, and whether this run kept it.
-pub struct Verdict {
-    pub what: String,
-    pub read: f64,
-    pub bound: f64,
-    pub is_least: bool,
+/// A limit that a measured value has to keep.
+pub struct Target {
+    description: String,
+    value: f64,
+    limit: f64,
+    is_minimum: bool,
 }
 
-impl Verdict {
-    pub fn at_least(what: impl Into<String>, read: f64, bound: f64) -> Verdict {
-        Verdict {
-            what: what.into(),
-            read,
-            bound,
-            is_least: true,
+impl Target {
+    pub fn at_least(description: impl Into<String>, value: f64, limit: f64) -> Target {
+        Target {
+            description: description.into(),
+            value,
+            limit,
+            is_minimum: true,
         }
     }
 
-    pub fn at_most(what: impl Into<String>, read: f64, bound: f64) -> Verdict {
-        Verdict {
-            what: what.into(),
-            read,
-            bound,
-            is_least: false,
+    pub fn at_most(description: impl Into<String>, value: f64, limit: f64) -> Target {
+        Target {
+            description: description.into(),
+            value,
+            limit,
+            is_minimum: false,
         }
     }
-}
 
-pub fn print_verdicts(verdicts: &[Verdict]) {
-    println!("\n  {:<58} {:>7}   {:<14}", "aim", "read", "");
-    for Verdict {
-        what,
-        read,
-        bound,
-        is_least,
-    } in verdicts
-    {
-        let (word, is_met) = if *is_least {
-            ("at least", read >= bound)
+    fn is_met(&self) -> bool {
+        if self.is_minimum {
+            self.value >= self.limit
         } else {
-            ("at most", read <= bound)
+            self.value <= self.limit
+        }
+    }
+}
+
+pub fn print_targets(targets: &[Target]) {
+    println!("\n  {:<62} {:>8}", "target", "measured");
+    for target in targets {
+        let required = if target.is_minimum {
+            "at least"
+        } else {
+            "at most"
         };
-        let met = if is_met { "met" } else { "NOT MET" };
-        let bound = (bound * 1e3).round() / 1e3;
-        println!("  {:<58} {read:>7.2}   {word} {bound}: {met}", what);
+        println!(
+            "  {:<62} {:>8.3}   {required} {}: {}",
+            target.description,
+            target.value,
+            (target.limit * 1e3).round() / 1e3,
+            if target.is_met() { "met" } else { "NOT MET" },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn median_of_an_even_number_of_values_is_the_mean_of_the_middle_two() {
+        assert_eq!(median([4.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
+        assert_eq!(median(std::iter::empty()), 0.0);
     }
 }

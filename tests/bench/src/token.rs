@@ -1,4 +1,4 @@
-//! Access tokens, HS256 by hand: minted for the load, checked by the peer.
+//! Access tokens (JWT with HS256): made for the requests, checked by the axum peer.
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
@@ -8,10 +8,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// A day: longer than any run.
+/// One day, longer than any run.
 const LIFETIME_SECONDS: u64 = 86_400;
 
-/// The key, its pads already hashed: cloning it saves that for every token.
+/// The signing key after HMAC's first hash of its pads, which clones reuse for every token.
 pub struct Key(Hmac<Sha256>);
 
 #[derive(Deserialize)]
@@ -31,11 +31,12 @@ struct Claims {
 impl Key {
     pub fn new(secret: &str) -> anyhow::Result<Key> {
         let mac = Hmac::new_from_slice(secret.as_bytes());
-        mac.map(Key).map_err(|_| anyhow!("a key for HS256"))
+        mac.map(Key)
+            .map_err(|_| anyhow!("the signing key is not valid for HS256"))
     }
 
-    /// An access token of this user.
-    pub fn mint(&self, user_id: i64) -> anyhow::Result<String> {
+    /// Makes an access token of the user.
+    pub fn sign(&self, user_id: i64) -> anyhow::Result<String> {
         let now = seconds_since_epoch();
         let claims = Claims {
             token_type: "access".to_owned(),
@@ -52,8 +53,8 @@ impl Key {
         Ok(format!("{message}.{signature}"))
     }
 
-    /// The user whom an access token speaks for; none if it is not good.
-    pub fn check(&self, token: &str) -> Option<i64> {
+    /// The user of a valid access token; `None` if the token is not valid.
+    pub fn verify(&self, token: &str) -> Option<i64> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
         let header: Header = decode(header)?;
@@ -66,8 +67,8 @@ impl Key {
         mac.verify_slice(bytes.get(..length)?).ok()?;
         let claims: Claims = decode(claims)?;
         let now = seconds_since_epoch();
-        let is_good = claims.token_type == "access" && claims.iat <= now && now < claims.exp;
-        is_good.then(|| claims.user_id.parse().ok()).flatten()
+        let is_valid = claims.token_type == "access" && claims.iat <= now && now < claims.exp;
+        is_valid.then(|| claims.user_id.parse().ok()).flatten()
     }
 }
 
@@ -86,11 +87,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_tokens_of_the_same_key_are_good() {
+    fn only_tokens_of_the_same_key_are_valid() {
         let key = Key::new("one").unwrap();
-        let token = key.mint(42).unwrap();
-        assert_eq!(key.check(&token), Some(42));
-        assert_eq!(Key::new("two").unwrap().check(&token), None);
-        assert_eq!(key.check(&token[..token.len() - 1]), None);
+        let token = key.sign(42).unwrap();
+        assert_eq!(key.verify(&token), Some(42));
+        assert_eq!(Key::new("two").unwrap().verify(&token), None);
+        assert_eq!(key.verify(&token[..token.len() - 1]), None);
     }
 }

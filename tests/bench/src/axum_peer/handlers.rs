@@ -1,4 +1,4 @@
-//! The peer's handlers: a request's fields in, one statement, JSON out.
+//! The handlers of the axum peer: each parses a request, executes one statement and writes JSON.
 use std::sync::atomic::Ordering;
 
 use axum::Json;
@@ -12,26 +12,26 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 
-use super::{ALWAYS, App, Asker, Origin, REQUEST_ID, statements};
+use super::{App, BaseUrl, COMMON_HEADERS, CurrentUser, REQUEST_ID, statements};
 
-/// A refusal or a fault: a status alone is enough for a bench, whose answers are all good ones.
-pub struct Refusal(pub StatusCode);
+/// An error response without a body: the bench sends only requests that succeed.
+pub struct StatusError(pub StatusCode);
 
-impl IntoResponse for Refusal {
+impl IntoResponse for StatusError {
     fn into_response(self) -> Response {
         self.0.into_response()
     }
 }
 
-impl From<tokio_postgres::Error> for Refusal {
-    fn from(_: tokio_postgres::Error) -> Refusal {
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR)
+impl From<tokio_postgres::Error> for StatusError {
+    fn from(_: tokio_postgres::Error) -> StatusError {
+        StatusError(StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
-impl From<deadpool_postgres::PoolError> for Refusal {
-    fn from(_: deadpool_postgres::PoolError) -> Refusal {
-        Refusal(StatusCode::SERVICE_UNAVAILABLE)
+impl From<deadpool_postgres::PoolError> for StatusError {
+    fn from(_: deadpool_postgres::PoolError) -> StatusError {
+        StatusError(StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 
@@ -66,7 +66,7 @@ pub struct ListQuery {
 }
 
 #[derive(Serialize)]
-struct Envelope {
+struct Page {
     count: i64,
     next: Option<String>,
     previous: Option<String>,
@@ -79,24 +79,23 @@ struct Health {
 }
 
 pub async fn check_liveness(State(app): State<App>) -> Response {
-    answer_json(&app, StatusCode::OK, &Health { status: "ok" })
+    json_response(&app, StatusCode::OK, &Health { status: "ok" })
 }
 
-/// What was counted.
-pub async fn show_metrics() -> Result<String, Refusal> {
+pub async fn show_metrics() -> Result<String, StatusError> {
     let mut registry = Registry::default();
     metrics::register(&mut registry);
     let mut text = String::new();
-    encode(&mut text, &registry).map_err(|_| Refusal(StatusCode::INTERNAL_SERVER_ERROR))?;
+    encode(&mut text, &registry).map_err(|_| StatusError(StatusCode::INTERNAL_SERVER_ERROR))?;
     Ok(text)
 }
 
 pub async fn list_movies(
     State(app): State<App>,
-    Asker(user_id): Asker,
-    origin: Origin,
+    CurrentUser(user_id): CurrentUser,
+    base_url: BaseUrl,
     Query(query): Query<ListQuery>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, StatusError> {
     let size = query.page_size.filter(|size| *size > 0).unwrap_or(10);
     let size = size.min(100);
     let number = match query.page.as_deref() {
@@ -104,33 +103,33 @@ pub async fn list_movies(
         Some("last") => None,
         Some(number) => match number.parse() {
             Ok(number @ 1..) => Some(number),
-            _ => return Err(Refusal(StatusCode::NOT_FOUND)),
+            _ => return Err(StatusError(StatusCode::NOT_FOUND)),
         },
     };
     let title = query.title.as_deref().unwrap_or_default().trim();
     let (total, results) = match number {
         _ if !title.is_empty() => statements::search(&app, user_id, number, size, title).await?,
         Some(1) => statements::list_first(&app, user_id, size).await?,
-        _ => statements::list_shelf(&app, user_id, number, size).await?,
+        _ => statements::list_page(&app, user_id, number, size).await?,
     };
     let last = ((total + size - 1) / size).max(1);
     let number = number.unwrap_or(last);
     if number > last {
-        return Err(Refusal(StatusCode::NOT_FOUND));
+        return Err(StatusError(StatusCode::NOT_FOUND));
     }
-    let link_to = |page: i64| query.link_to(&origin, page);
-    let envelope = Envelope {
+    let link_to = |page: i64| query.link_to(&base_url, page);
+    let body = Page {
         count: total,
         next: (number < last).then(|| link_to(number + 1)),
         previous: (number > 1).then(|| link_to(number - 1)),
         results,
     };
-    Ok(answer_json(&app, StatusCode::OK, &envelope))
+    Ok(json_response(&app, StatusCode::OK, &body))
 }
 
 impl ListQuery {
-    /// The address of another page: the parameters by name, without the page if it is the first.
-    fn link_to(&self, Origin(origin): &Origin, page: i64) -> String {
+    /// The URL of another page: the same parameters, without `page` if it is 1.
+    fn link_to(&self, BaseUrl(base_url): &BaseUrl, page: i64) -> String {
         let mut pairs = form_urlencoded::Serializer::new(String::new());
         if page != 1 {
             pairs.append_pair("page", &page.to_string());
@@ -142,62 +141,62 @@ impl ListQuery {
             pairs.append_pair("title", title);
         }
         match pairs.finish().as_str() {
-            "" => format!("{origin}/api/v1/movies/"),
-            query => format!("{origin}/api/v1/movies/?{query}"),
+            "" => format!("{base_url}/api/v1/movies/"),
+            query => format!("{base_url}/api/v1/movies/?{query}"),
         }
     }
 }
 
 pub async fn create_movie(
     State(app): State<App>,
-    Asker(user_id): Asker,
+    CurrentUser(user_id): CurrentUser,
     Json(movie): Json<NewMovie>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, StatusError> {
     check_text(&movie.title)?;
     check_text(&movie.genre)?;
     let movie = statements::create(&app, user_id, movie).await?;
-    Ok(answer_json(&app, StatusCode::CREATED, &movie))
+    Ok(json_response(&app, StatusCode::CREATED, &movie))
 }
 
 pub async fn read_movie(
     State(app): State<App>,
-    Asker(user_id): Asker,
+    CurrentUser(user_id): CurrentUser,
     Path(id): Path<i64>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, StatusError> {
     let movie = statements::read(&app, user_id, id).await?;
-    Ok(answer_json(&app, StatusCode::OK, &movie))
+    Ok(json_response(&app, StatusCode::OK, &movie))
 }
 
 pub async fn update_movie(
     State(app): State<App>,
-    Asker(user_id): Asker,
+    CurrentUser(user_id): CurrentUser,
     Path(id): Path<i64>,
     Json(changes): Json<Changes>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, StatusError> {
     for text in [&changes.title, &changes.genre].into_iter().flatten() {
         check_text(text)?;
     }
     let movie = statements::update(&app, user_id, id, changes).await?;
-    Ok(answer_json(&app, StatusCode::OK, &movie))
+    Ok(json_response(&app, StatusCode::OK, &movie))
 }
 
 pub async fn delete_movie(
     State(app): State<App>,
-    Asker(user_id): Asker,
+    CurrentUser(user_id): CurrentUser,
     Path(id): Path<i64>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, StatusError> {
     statements::delete(&app, user_id, id).await?;
     Ok(finish(&app, StatusCode::NO_CONTENT.into_response()))
 }
 
-fn check_text(text: &str) -> Result<(), Refusal> {
-    let is_good = !text.trim().is_empty() && text.chars().count() <= 100 && !text.contains('\0');
-    is_good
+fn check_text(text: &str) -> Result<(), StatusError> {
+    let is_valid = !text.trim().is_empty() && text.chars().count() <= 100 && !text.contains('\0');
+    is_valid
         .then_some(())
-        .ok_or(Refusal(StatusCode::BAD_REQUEST))
+        .ok_or(StatusError(StatusCode::BAD_REQUEST))
 }
 
-fn answer_json<T: Serialize>(app: &App, status: StatusCode, body: &T) -> Response {
+fn json_response<T: Serialize>(app: &App, status: StatusCode, body: &T) -> Response {
     let Ok(bytes) = serde_json::to_vec(body) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
@@ -208,10 +207,10 @@ fn answer_json<T: Serialize>(app: &App, status: StatusCode, body: &T) -> Respons
     finish(app, response)
 }
 
-/// The headers that every answer has.
+/// Adds the headers that every response has.
 fn finish(app: &App, mut response: Response) -> Response {
     let headers = response.headers_mut();
-    for (name, value) in ALWAYS {
+    for (name, value) in COMMON_HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
     }
     let number = app.0.request_ids.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
-//! What the bench takes from the product's library beside what the peer counts with: the handler under rouille's own
-//! server, and the two servers alone, with an answer that costs nothing. Where the library's face changes, this file
-//! follows.
+//! The servers that this program runs from the library of movies-api: its handlers under rouille's own server and
+//! without batches, and a response of fixed size under either server.
+//!
+//! This file and the metrics in `axum_peer` are the only uses of the library.
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -8,23 +9,23 @@ use anyhow::anyhow;
 use clap::Parser;
 use movies_api::api;
 use movies_api::cli::open_app;
-use movies_api::http::{Class, Limits, Server};
 use movies_api::config::Settings;
 use movies_api::db::MAX_BATCH;
+use movies_api::http::{Class, Limits, Server};
 use rouille::{Request, Response};
 
-/// The product's handler under rouille's own server, with the product's settings from the environment.
-pub fn serve_handler_by_rouille() -> anyhow::Result<()> {
+/// The handlers of movies-api under rouille's own server, with its settings from the environment.
+pub fn serve_handlers_under_rouille() -> anyhow::Result<()> {
     let settings = Settings::try_parse_from(["movies-api"])?;
     let address = settings.bind;
     let app = open_app(&settings, MAX_BATCH)?;
-    serve_by_rouille(address, move |request| {
+    serve_under_rouille(address, move |request| {
         let deadline = Instant::now() + Limits::default().request_timeout;
         api::handle(request, &app, deadline)
     })
 }
 
-/// The product with each request answered by a statement of its own.
+/// movies-api with a statement of its own for each request.
 pub fn serve_unbatched() -> anyhow::Result<()> {
     let settings = Settings::try_parse_from(["movies-api"])?;
     let address = settings.bind;
@@ -39,28 +40,28 @@ pub fn serve_unbatched() -> anyhow::Result<()> {
     Ok(server.run()?)
 }
 
-/// The answer of fixed size under the product's server.
-pub fn serve_alone() -> anyhow::Result<()> {
+/// The response of fixed size under the server of movies-api.
+pub fn serve_fixed_response() -> anyhow::Result<()> {
     let server = Server::bind(
         address()?,
         Limits::default(),
         |_| Class::Ordinary,
-        |request, _| answer_alone(request),
+        |request, _| fixed_response(request),
     )?;
     Ok(server.run()?)
 }
 
-/// The answer of fixed size under rouille's own server.
-pub fn serve_alone_by_rouille() -> anyhow::Result<()> {
-    serve_by_rouille(address()?, answer_alone)
+/// The response of fixed size under rouille's own server.
+pub fn serve_fixed_response_under_rouille() -> anyhow::Result<()> {
+    serve_under_rouille(address()?, fixed_response)
 }
 
 fn address() -> anyhow::Result<SocketAddr> {
     Ok(std::env::var("BIND")?.parse()?)
 }
 
-/// With as many threads as the product has, by default.
-fn serve_by_rouille(
+/// Serves on as many threads as movies-api has by default.
+fn serve_under_rouille(
     address: SocketAddr,
     handler: impl Fn(&Request) -> Response + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
@@ -69,9 +70,9 @@ fn serve_by_rouille(
     Ok(())
 }
 
-/// `GET /100` and `GET /2000` answer a JSON text of so many bytes.
-fn answer_alone(request: &Request) -> Response {
+/// The response to `GET /N`: a JSON string that takes N bytes with its quotes.
+fn fixed_response(request: &Request) -> Response {
     let bytes = request.raw_url().trim_start_matches('/').parse();
-    let filling = bytes.unwrap_or(100usize).saturating_sub(2);
-    Response::from_data("application/json", format!("\"{}\"", "x".repeat(filling)))
+    let length = bytes.unwrap_or(100usize).saturating_sub(2);
+    Response::from_data("application/json", format!("\"{}\"", "x".repeat(length)))
 }

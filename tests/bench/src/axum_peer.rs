@@ -1,5 +1,5 @@
-//! The peer: the movie routes as a careful engineer writes them on axum and tokio-postgres, one prepared statement a
-//! request, with the product's schema, tokens, JSON, headers, deadlines, bounds and metrics.
+//! The axum peer: the movie routes as a careful engineer writes them with axum and tokio-postgres. It executes one
+//! prepared statement per request, and has the service's schema, tokens, JSON, headers, timeouts, limits and metrics.
 mod handlers;
 mod statements;
 
@@ -24,10 +24,10 @@ use movies_api::telemetry::metrics::{self, Route};
 use tokio::sync::Semaphore;
 use tokio_postgres::NoTls;
 
-use self::handlers::Refusal;
+use self::handlers::StatusError;
 use crate::token::Key;
 
-/// What handlers share.
+/// The state that handlers share.
 #[derive(Clone)]
 struct App(Arc<Shared>);
 
@@ -37,7 +37,6 @@ struct Shared {
     request_ids: AtomicU64,
 }
 
-/// What the peer needs to know to serve.
 pub struct Options {
     pub bind: SocketAddr,
     pub database_url: String,
@@ -46,8 +45,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// From the variables that the product reads. Eight connections were, of 4, 8, 16 and 32, the best over reads, first
-    /// pages and searches together.
+    /// Reads the environment variables of the service. Of 4, 8, 16 and 32 connections to the database, 8 gave the highest
+    /// rates over reads, first pages and searches together.
     pub fn from_environment() -> anyhow::Result<Options> {
         Ok(Options {
             bind: std::env::var("BIND")?.parse()?,
@@ -58,20 +57,20 @@ impl Options {
     }
 }
 
-/// Serves until the process ends, on as many threads as there are cores.
+/// Serves until the process ends, on one thread per core.
 pub fn serve(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let mut database: tokio_postgres::Config = options.database_url.parse()?;
-        // As the product: what is prepared is planned once, and no statement runs for ever.
+        // As in the service: prepared statements are planned once, and every statement has a timeout.
         database.options("-c statement_timeout=5000 -c plan_cache_mode=force_generic_plan");
         let manager = Manager::from_config(
             database,
             NoTls,
             ManagerConfig {
-                // No question is asked when a connection is taken from the pool.
+                // A connection is taken from the pool without a statement that tests it.
                 recycling_method: RecyclingMethod::Fast,
             },
         );
@@ -99,16 +98,16 @@ pub fn serve(options: Options) -> anyhow::Result<()> {
                     .delete(handlers::delete_movie),
             )
             .route("/metrics", get(handlers::show_metrics))
-            .layer(middleware::from_fn(answer_in_time))
+            .layer(middleware::from_fn(limit_time))
             .with_state(app);
         let listener = tokio::net::TcpListener::bind(options.bind).await?;
-        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        // Not axum::serve, which waits for a head for ever.
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        // axum::serve would set no timeout for a request's headers.
         let mut server = http1::Builder::new();
         server.timer(TokioTimer::new());
-        server.header_read_timeout(IDLE_DEADLINE);
+        server.header_read_timeout(IDLE_TIMEOUT);
         loop {
-            let place = Arc::clone(&places).acquire_owned().await?;
+            let permit = Arc::clone(&permits).acquire_owned().await?;
             let Ok((stream, _)) = listener.accept().await else {
                 continue;
             };
@@ -117,21 +116,21 @@ pub fn serve(options: Options) -> anyhow::Result<()> {
             let connection = server.serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
                 _ = connection.await;
-                drop(place);
+                drop(permit);
             });
         }
     })
 }
 
-/// As many as the product's on this bench, which never comes near.
-const MOST_CONNECTIONS: usize = 1024;
+/// The service's limit on this bench, which opens far fewer.
+const MAX_CONNECTIONS: usize = 1024;
 
-/// The product's for silence between requests; a head counts as part of it here.
-const IDLE_DEADLINE: Duration = Duration::from_secs(75);
+/// The service's timeout between requests. Here it includes the time in which the headers arrive.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// As the product's, a handler has nine seconds, and is counted, by the product's own room for that.
-async fn answer_in_time(request: Request, next: Next) -> Response {
-    let began = Instant::now();
+/// Gives a handler nine seconds and records the request in the service's metrics, as the service does.
+async fn limit_time(request: Request, next: Next) -> Response {
+    let start = Instant::now();
     let method = request.method().clone();
     let path = request.extensions().get().map(MatchedPath::as_str);
     let route = match (method.as_str(), path.unwrap_or_default()) {
@@ -142,45 +141,47 @@ async fn answer_in_time(request: Request, next: Next) -> Response {
         ("DELETE", "/api/v1/movies/{id}/") => Route::DeleteMovie,
         _ => Route::Unknown,
     };
-    let answer = tokio::time::timeout(Duration::from_secs(9), next.run(request)).await;
-    let answer = answer.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response());
-    let status = answer.status().as_u16();
-    metrics::count_request(route, method.as_str(), status, began.elapsed());
-    answer
+    let response = tokio::time::timeout(Duration::from_secs(9), next.run(request)).await;
+    let response = response.unwrap_or_else(|_| StatusCode::SERVICE_UNAVAILABLE.into_response());
+    let status = response.status().as_u16();
+    metrics::count_request(route, method.as_str(), status, start.elapsed());
+    response
 }
 
 /// The user whose access token the request carries.
-struct Asker(i64);
+struct CurrentUser(i64);
 
-impl FromRequestParts<App> for Asker {
-    type Rejection = Refusal;
+impl FromRequestParts<App> for CurrentUser {
+    type Rejection = StatusError;
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Asker, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<CurrentUser, StatusError> {
         let header = parts.headers.get(AUTHORIZATION);
         let token = header
             .and_then(|header| header.to_str().ok())
             .and_then(|header| header.strip_prefix("Bearer "))
-            .ok_or(Refusal(StatusCode::UNAUTHORIZED))?;
-        let user_id = app.0.key.check(token.trim());
-        user_id.map(Asker).ok_or(Refusal(StatusCode::UNAUTHORIZED))
+            .ok_or(StatusError(StatusCode::UNAUTHORIZED))?;
+        let user_id = app.0.key.verify(token.trim());
+        user_id
+            .map(CurrentUser)
+            .ok_or(StatusError(StatusCode::UNAUTHORIZED))
     }
 }
 
-/// Scheme and host under which the client reached the peer.
-struct Origin(String);
+/// The scheme and the host of the request, for the links to other pages.
+struct BaseUrl(String);
 
-impl<S: Sync> FromRequestParts<S> for Origin {
-    type Rejection = Refusal;
+impl<S: Sync> FromRequestParts<S> for BaseUrl {
+    type Rejection = StatusError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Origin, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<BaseUrl, StatusError> {
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-        host.map(|host| Origin(format!("http://{host}")))
-            .ok_or(Refusal(StatusCode::BAD_REQUEST))
+        host.map(|host| BaseUrl(format!("http://{host}")))
+            .ok_or(StatusError(StatusCode::BAD_REQUEST))
     }
 }
 
-/// The headers of every answer beside its type and the request's id.
-const ALWAYS: [(HeaderName, &str); 3] = [
+/// The headers of every response besides `Content-Type` and `X-Request-Id`.
+const COMMON_HEADERS: [(HeaderName, &str); 3] = [
     (HeaderName::from_static("x-content-type-options"), "nosniff"),
     (HeaderName::from_static("referrer-policy"), "same-origin"),
     (
