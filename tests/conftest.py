@@ -10,7 +10,11 @@ import time
 
 import pytest
 
+# Failed assertions in the helpers show their values, as those in test files do.
+pytest.register_assert_rewrite("helpers")
+
 from helpers.client import MISSING, Client
+from helpers.cluster import running_cluster
 from helpers.database import Database, DatabaseLink
 from helpers.installation import Installation
 from helpers.programs import find_program
@@ -18,7 +22,7 @@ from helpers.server import Server
 from helpers.settings import HAS_OWN_SERVERS, SECRET_KEY
 
 # A test needs servers of its own if it uses one of these fixtures, directly or not, or is marked `own_servers`.
-OWN_SERVER_FIXTURES = {"make_server", "database", "installation"}
+OWN_SERVER_FIXTURES = {"make_server", "database", "cluster", "installation"}
 
 
 def needs_own_servers(item):
@@ -124,6 +128,13 @@ def launch_server(database):
 def start_server(launch_server):
     """Returns a function that starts a server on the test's database and waits until it listens."""
     return lambda **settings: launch_server(**settings).wait_until_listening()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A PostgreSQL cluster for one test file, which its tests may stop and change. Some files override it with their own settings."""
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

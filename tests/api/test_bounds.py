@@ -76,19 +76,19 @@ def test_two_hundred_slow_clients_use_no_threads_and_little_memory_and_do_not_sl
     page = request(ann, "GET", f"{MOVIES}?page_size=100")
     # First, the memory that 50 ordinary clients use is allocated, so that it is not counted below.
     run_simultaneously(50, lambda _: [send_bytes(server.base, page) for _ in range(4)])
-    alone = [ann.get(f"{MOVIES}?page_size=5") for _ in range(100)]
+    responses_before = [ann.get(f"{MOVIES}?page_size=5") for _ in range(100)]
     memory, threads = process_status(server, "VmRSS"), process_status(server, "Threads")
     slow = [b"", b"GET / HTTP/1.1\r\nHost: ", request(ann, "POST", MOVIES, 900_000) + b"x" * 50_000, page * 10]
     with contextlib.ExitStack() as connections:
         for sent in slow:
             connections.enter_context(open_connections(server, 50, sent))
-        beside = [ann.get(f"{MOVIES}?page_size=5") for _ in range(200)] + [ann.post(MOVIES, movie_fields()) for _ in range(50)]
+        responses_during = [ann.get(f"{MOVIES}?page_size=5") for _ in range(200)] + [ann.post(MOVIES, movie_fields()) for _ in range(50)]
         assert process_status(server, "Threads") <= threads + 8
         assert (process_status(server, "VmRSS") - memory) * 1024 < 48 * MIB
-    assert {response.status_code for response in beside} == {200, 201}
+    assert {response.status_code for response in responses_during} == {200, 201}
     # A request that waited for a slow client would take seconds.
-    usual, slowed = (statistics.median(response.elapsed.total_seconds() for response in responses) for responses in (alone, beside))
-    assert slowed < 5 * usual + 0.05, (usual, slowed)
+    seconds_before, seconds_during = (statistics.median(response.elapsed.total_seconds() for response in responses) for responses in (responses_before, responses_during))
+    assert seconds_during < 5 * seconds_before + 0.05, (seconds_before, seconds_during)
 
 
 def test_thousand_idle_connections_use_less_than_4_mib(start_server):

@@ -41,17 +41,22 @@ def is_unavailable(response, seconds):
     )
 
 
+def check_outage_and_recovery(client, user, end_outage):
+    """Checks the responses during a database outage that has begun, ends it, and checks that the service recovers."""
+    assert [is_unavailable(request(), 5) for request in requests_of_every_kind(client, user)] == [True] * 9
+    wait_until(lambda: client.get("/readyz").status_code == 503)
+    assert client.get("/healthz").status_code == 200
+    end_outage()
+    wait_until(lambda: client.get("/readyz").status_code == 200, deadline=5)
+    wait_until(lambda: user.post(MOVIES, movie_fields()).status_code == 201, deadline=5)
+
+
 def test_requests_return_503_while_database_refuses_connections_and_recover(start_server, database):
     server = start_server()
     client = server.client()
     ann = client.new_user()
     database.disallow_connections()
-    assert [is_unavailable(request(), 5) for request in requests_of_every_kind(client, ann)] == [True] * 9
-    wait_until(lambda: client.get("/readyz").status_code == 503)
-    assert client.get("/healthz").status_code == 200
-    database.allow_connections()
-    wait_until(lambda: client.get("/readyz").status_code == 200, deadline=5)
-    wait_until(lambda: ann.post(MOVIES, movie_fields()).status_code == 201, deadline=5)
+    check_outage_and_recovery(client, ann, end_outage=database.allow_connections)
 
 
 def test_requests_return_503_while_database_is_unreachable_and_recover(start_server, database_link):
@@ -60,12 +65,7 @@ def test_requests_return_503_while_database_is_unreachable_and_recover(start_ser
     # A connection that is only being opened now would survive the cut.
     wait_until(lambda: database_link.database.count_connections() == 5)  # those of the pool, and that of the background check
     database_link.cut()
-    assert [is_unavailable(request(), 5) for request in requests_of_every_kind(client, ann)] == [True] * 9
-    wait_until(lambda: client.get("/readyz").status_code == 503)
-    assert client.get("/healthz").status_code == 200
-    database_link.restore()
-    wait_until(lambda: client.get("/readyz").status_code == 200, deadline=5)
-    wait_until(lambda: ann.post(MOVIES, movie_fields()).status_code == 201, deadline=5)
+    check_outage_and_recovery(client, ann, end_outage=database_link.restore)
 
 
 def test_requests_without_database_access_are_answered_during_outage(start_server, database):

@@ -66,5 +66,5 @@ def test_generated_client_creates_lists_changes_and_deletes_a_movie(own_server, 
     page = movies["list_movies"].sync(client=client, title="heat", year_gt=1995)
     assert (page.count, page.next_, [listed.id for listed in page.results]) == (1, None, [movie.id])
     assert movies["delete_movie"].sync_detailed(movie.id, client=client).status_code == 204
-    gone = movies["read_movie"].sync(movie.id, client=client)
-    assert gone.detail == "No Movie matches the given query."
+    error = movies["read_movie"].sync(movie.id, client=client)
+    assert error.detail == "No Movie matches the given query."

@@ -39,10 +39,10 @@ create trigger lose_statements after insert on users for each statement execute 
 
 @pytest.fixture(scope="module")
 def cluster():
-    made = Cluster()
-    made.listen("host all all 127.0.0.1/32 trust")
-    yield made.start()
-    made.dispose()
+    cluster = Cluster()
+    cluster.listen("host all all 127.0.0.1/32 trust")
+    yield cluster.start()
+    cluster.dispose()
 
 
 @pytest.fixture

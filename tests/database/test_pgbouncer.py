@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from helpers.client import wait_until
-from helpers.cluster import postgresql_user, running_cluster
+from helpers.cluster import postgresql_user
 from helpers.load import Load
 from helpers.programs import find_program
 from helpers.server import Server
@@ -37,12 +37,6 @@ class Bouncer:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(10)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with running_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture(params=["", "options"], ids=["refuses settings", "swallows settings"])

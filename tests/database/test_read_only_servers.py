@@ -4,19 +4,13 @@ import time
 import pytest
 
 from helpers.client import MOVIES, movie_fields, wait_until
-from helpers.cluster import failover_url, primary_with_standby, running_cluster
+from helpers.cluster import failover_url, primary_with_standby
 from helpers.request_kinds import WRITES, RequestKinds
 from helpers.server import Server
 
 pytestmark = pytest.mark.own_servers
 
 RECOVERY_SECONDS = 5
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with running_cluster() as cluster:
-        yield cluster
 
 
 def set_read_only(cluster, value, database=None):

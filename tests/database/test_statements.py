@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from helpers.client import MOVIES, movie_fields, unique_word, wait_until
-from helpers.cluster import Cluster
-from helpers.server import Server
+from helpers.cluster import running_cluster
+from helpers.server import Server, running_server
 
 pytestmark = pytest.mark.own_servers
 REQUESTS = 20
@@ -13,19 +13,17 @@ REQUESTS = 20
 
 @pytest.fixture(scope="module")
 def cluster():
-    made = Cluster("shared_preload_libraries = 'pg_stat_statements'").start()
-    made.run("create extension pg_stat_statements")
-    yield made
-    made.dispose()
+    with running_cluster("shared_preload_libraries = 'pg_stat_statements'") as cluster:
+        cluster.run("create extension pg_stat_statements")
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def server(cluster):
-    made = Server({"DATABASE_URL": cluster.url, "DB_POOL_SIZE": "4"}).wait_until_listening()
-    # Opening a connection runs a statement, which does not belong to a request.
-    wait_until(lambda: len(cluster.client_backends()) == 5)  # those of the pool, and that of the background check
-    yield made
-    made.dispose()
+    with running_server({"DATABASE_URL": cluster.url, "DB_POOL_SIZE": "4"}) as server:
+        # Opening a connection runs a statement, which does not belong to a request.
+        wait_until(lambda: len(cluster.client_backends()) == 5)  # those of the pool, and that of the background check
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ class Installation:
 
     def __init__(self, logs_folder, name="it's a place"):
         # Not pytest's tmp_path: other users, as whom run.sh started by root runs PostgreSQL and the service, may not enter it.
-        self.parent = Path(tempfile.mkdtemp(prefix="movies-place-", dir="/tmp"))
+        self.parent = Path(tempfile.mkdtemp(prefix="movies-installation-", dir="/tmp"))
         self.parent.chmod(0o711)
         self.folder = self.parent / name
         self.logs_folder = logs_folder

@@ -5,17 +5,10 @@ import subprocess
 import pytest
 
 from helpers.client import MOVIES, unique_word
-from helpers.cluster import running_cluster
 from helpers.server import Server
 from helpers.settings import BINARY, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with running_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

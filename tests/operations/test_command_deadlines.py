@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from helpers.client import PASSWORD
-from helpers.cluster import primary_with_standby, running_cluster
+from helpers.cluster import primary_with_standby
 from helpers.settings import BINARY, ROOT, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
@@ -61,12 +61,6 @@ def test_commands_with_hanging_commit_exit_and_say_that_the_change_may_have_been
         assert list_result[0] == 0 and "ann@example.com" in list_result[1]
         assert [code for code, _, _ in results] == [1] * len(commands)
         assert [bool(re.search("may have been stored", errors)) for _, _, errors in results] == [True] * len(commands)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with running_cluster() as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -217,8 +217,8 @@ def test_serve_is_the_default_command(database):
 
 def test_user_created_on_the_command_line_can_sign_in(operate, start_server):
     api = start_server().client()
-    made = json.loads(operate("users", "create", "ann", "--email", "ann@example.com", "--json", typed=f"{PASSWORD}\n"))
-    assert made == {"id": 1, "username": "ann", "email": "ann@example.com", "first_name": "", "last_name": ""}
+    user = json.loads(operate("users", "create", "ann", "--email", "ann@example.com", "--json", typed=f"{PASSWORD}\n"))
+    assert user == {"id": 1, "username": "ann", "email": "ann@example.com", "first_name": "", "last_name": ""}
     assert api.post(TOKEN, {"username": "ann", "password": PASSWORD}).status_code == 200
 
 

@@ -84,9 +84,9 @@ Movie.objects.bulk_create(
 )
 # Deletes the rows with the last ids, so that the next ids are not those after the largest one.
 Movie.objects.filter(id__gt=9990).delete()
-gone = user(1001)
-gone.save()
-gone.delete()
+deleted_user = user(1001)
+deleted_user.save()
+deleted_user.delete()
 '''
 
 

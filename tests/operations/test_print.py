@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from helpers.client import MOVIES, TOKEN, Client, wait_until
-from helpers.cluster import free_port, running_cluster
+from helpers.cluster import free_port
 from helpers.programs import PATH, find_program
 from helpers.settings import BINARY, OPERATIONS, SECRET_KEY
 
@@ -109,12 +109,6 @@ def test_unit_and_proxy_files_name_the_same_trusted_proxies():
             assert f"if TRUSTED_PROXIES names this proxy: {proxies}\n" in print_file(proxy, **settings)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with running_cluster() as cluster:
-        yield cluster
-
-
 def test_documented_role_and_database_suffice_and_backup_unit_works(cluster, tmp_path):
     analyze = find_program("systemd-analyze", "systemd")
     recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", print_file("systemd"), re.MULTILINE)
@@ -192,14 +186,20 @@ def test_compose_file_is_valid_and_its_service_gets_key_and_signals(database, tm
         process.kill()
 
 
+def make_certificate(folder):
+    """Creates a certificate for `localhost` in fullchain.pem, with its key in privkey.pem; returns its path."""
+    certificate = folder / "fullchain.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", certificate], check=True, capture_output=True)
+    return certificate
+
+
 class Nginx:
     """nginx with the printed configuration, on other ports and with a certificate of the test."""
 
     def __init__(self, folder, server, ports):
         program = find_program("nginx", "nginx-light")
-        self.certificate = folder / "fullchain.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-                        "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", self.certificate], check=True, capture_output=True)
+        self.certificate = make_certificate(folder)
         text = print_file("nginx", "--host", "localhost", BIND=server)
         for port in (80, 443):
             text = text.replace(f"listen {port}", f"listen 127.0.0.1:{ports[port]}").replace(f"listen [::]:{port}", f"listen [::1]:{ports[port]}")
@@ -234,9 +234,7 @@ class Haproxy:
 
     def __init__(self, folder, server, ports):
         program = find_program("haproxy", "haproxy")
-        self.certificate = folder / "fullchain.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-                        "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", self.certificate], check=True, capture_output=True)
+        self.certificate = make_certificate(folder)
         (folder / "haproxy.pem").write_text(self.certificate.read_text() + (folder / "privkey.pem").read_text())
         text = print_file("haproxy", "--host", "localhost", BIND=server)
         for port in (80, 443):

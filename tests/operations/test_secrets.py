@@ -20,8 +20,8 @@ PASSWORD = "hunter2"
 
 def run(*arguments, timeout=20, **environment):
     """Runs the program with exactly this environment; returns its exit code and all its output."""
-    done = subprocess.run([BINARY, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd="/")
-    return done.returncode, done.stdout + done.stderr
+    completed = subprocess.run([BINARY, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd="/")
+    return completed.returncode, completed.stdout + completed.stderr
 
 
 def forge(user, key):
@@ -68,10 +68,10 @@ def test_short_or_blank_signing_key_is_refused_by_every_command_that_uses_it(dat
 @pytest.mark.parametrize("value", ["  ", "\t\n" * 20])
 def test_blank_signing_key_counts_as_missing(database, command, value):
     settings = {"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "SECRET_KEY": value}
-    told = (2, "movies-api: SECRET_KEY is not set and has no default (see --help)\n")
-    assert run(*command, **settings) == told
+    expected = (2, "movies-api: SECRET_KEY is not set and has no default (see --help)\n")
+    assert run(*command, **settings) == expected
     del settings["SECRET_KEY"]
-    assert run(*command, f"--secret-key={value}", **settings) == told
+    assert run(*command, f"--secret-key={value}", **settings) == expected
 
 
 def test_white_space_around_a_signing_key_is_ignored(start_server):
