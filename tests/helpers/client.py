@@ -237,10 +237,10 @@ def as_bytes(text):
     return text.encode() if isinstance(text, str) else text
 
 
-def wait_until(condition, deadline=10):
-    """Calls `condition` until it returns a true value, and returns that value; fails after `deadline` seconds."""
-    ends = time.monotonic() + deadline
+def wait_until(condition, deadline=10, what="success of the condition"):
+    """Calls `condition` until it returns a true value, and returns that value; fails after `deadline` seconds and says that `what` is missing."""
+    end = time.monotonic() + deadline
     while not (value := condition()):
-        assert time.monotonic() < ends, f"the condition did not hold within {deadline} s"
+        assert time.monotonic() < end, f"no {what} within {deadline} s"
         time.sleep(0.02)
     return value

@@ -5,22 +5,12 @@ import resource
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
-from helpers.client import Client
+from helpers.client import Client, wait_until
 from helpers.settings import ROOT
 
 RUN = ROOT / "run.sh"
-
-
-def wait_for(condition, what, deadline=60):
-    """Calls `condition` until it returns a true value, and returns that value; fails after `deadline` seconds."""
-    end = time.monotonic() + deadline
-    while not (value := condition()):
-        assert time.monotonic() < end, f"no {what} within {deadline} s"
-        time.sleep(0.02)
-    return value
 
 
 def state_and_parent(process_id):
@@ -89,7 +79,7 @@ class Installation:
             assert process.poll() is None, process.log.read_text()
             return re.search(r"listening on (http://\S+)", process.log.read_text())
 
-        return process, Client(wait_for(listening, "address of the server")[1])
+        return process, Client(wait_until(listening, 60, "address of the server")[1])
 
     def process_id_in(self, file):
         return int((self.folder / file).read_text().split()[0])

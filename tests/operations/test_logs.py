@@ -266,13 +266,13 @@ def test_unwritable_log_loses_lines_but_no_requests(start_piped, pipe, problem):
             free.close()
             server = start_piped(full, BIND=f"127.0.0.1:{port}")
 
-        def responses():
+        def is_answering():
             try:
                 return requests.get(f"{server.base}/healthz", timeout=5).status_code == 200
             except requests.ConnectionError:
                 return False
 
-        wait_until(responses, deadline=20)
+        wait_until(is_answering, deadline=20)
     else:
         server = start_piped(writing)
         server.read_until_listening(reading)

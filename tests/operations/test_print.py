@@ -264,13 +264,13 @@ def client_of(proxy):
     client = Client(proxy.base)
     client.session.verify = str(proxy.certificate)
 
-    def responses():
+    def is_answering():
         try:
             return client.get("/api/v1/movies/").status_code == 401
         except requests.ConnectionError:
             return False
 
-    wait_until(responses, 30)
+    wait_until(is_answering, 30)
     return client
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account_fields
+from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account_fields, wait_until
 from helpers.cluster import find_postgresql_programs, free_port, postgresql_user
-from helpers.installation import children_of, is_running, wait_for
+from helpers.installation import children_of, is_running
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
@@ -55,7 +55,7 @@ def test_data_survives_sigkill_of_all_processes(installation):
         with contextlib.suppress(ProcessLookupError):  # PostgreSQL's short-lived workers may have ended meanwhile
             os.kill(process_id, signal.SIGKILL)
     run.wait()
-    wait_for(lambda: not any(map(is_running, processes)), "end of all processes")
+    wait_until(lambda: not any(map(is_running, processes)), 60, "end of all processes")
     _, client = installation.serve()
     assert can_sign_in(client, username)
     client.close()
@@ -241,7 +241,7 @@ def test_flags_of_serve_reach_the_program(installation):
     port = free_port()
     for flags in (["serve", "--bind", f"127.0.0.1:{port}"], [f"--bind=127.0.0.1:{port}", "--log-level", "info"]):
         run = installation.start(*flags, BIND="127.0.0.1:1")
-        wait_for(lambda: run.poll() is not None or "run.sh: ready" in run.log.read_text(), "end of the start")
+        wait_until(lambda: run.poll() is not None or "run.sh: ready" in run.log.read_text(), 60, "end of the start")
         assert f"listening on http://127.0.0.1:{port}" in run.log.read_text()
         run.terminate()
         assert run.wait(20) == 0
@@ -249,7 +249,7 @@ def test_flags_of_serve_reach_the_program(installation):
 
 def test_last_line_names_the_documentation_page(installation):
     run, client = installation.serve()
-    line = wait_for(lambda: re.search(r"run\.sh: ready; open (http://.*)\n\Z", run.log.read_text()), "last line")
+    line = wait_until(lambda: re.search(r"run\.sh: ready; open (http://.*)\n\Z", run.log.read_text()), 60, "last line")
     assert line[1] == f"{client.base}/api/v1/docs/"
     assert client.get("/api/v1/docs/").status_code == 200
     client.close()
@@ -342,17 +342,17 @@ def test_database_is_run_by_the_programs_that_created_it(installation):
 def test_killed_postmaster_is_started_again(installation):
     run, client = installation.serve()
     username = sign_up(client)
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "end of the start")
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
     killed = time.monotonic()
     os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
     # Open sessions may still answer for a moment.
-    wait_for(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), "restart of PostgreSQL")
+    wait_until(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), 60, "restart of PostgreSQL")
 
-    def responses():
+    def is_answering():
         assert run.poll() is None, run.log.read_text()
         return can_sign_in(client, username)
 
-    wait_for(responses, "response")
+    wait_until(is_answering, 60, "response")
     print(f"answered {time.monotonic() - killed:.2f} s after the postmaster was killed")
     client.close()
     run.terminate()
@@ -363,7 +363,7 @@ def test_killed_postmaster_is_started_again(installation):
 def test_postgresql_that_cannot_be_started_again_ends_the_run_with_its_cause(installation):
     run, client = installation.serve()
     client.close()
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "end of the start")
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
     cluster = installation.folder / "database/cluster"
     (cluster / "global/pg_control").rename(cluster / "global/pg_control.away")
     os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
@@ -410,7 +410,7 @@ def test_sockets_outside_a_long_data_dir_are_removed(installation):
     run, client = installation.serve()
     sockets = Path((installation.folder / "sockets.path").read_text().strip())
     assert sockets.parent == Path("/tmp") and sockets.is_dir()
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "end of the start")
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
     client.close()
     for process_id in [run.pid, installation.process_id_in("server.pid"), installation.process_id_in("database/cluster/postmaster.pid")]:
         os.kill(process_id, signal.SIGKILL)
