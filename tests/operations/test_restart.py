@@ -205,10 +205,11 @@ def test_server_started_before_its_database_waits_for_it(launch_server, database
 
 @pytest.mark.own_servers
 def test_help_lists_every_setting_and_shows_no_secret():
-    environment = {**os.environ, "SECRET_KEY": OLD_KEY, "SECRET_KEY_FALLBACKS": NEW_KEY, "DATABASE_URL": f"host=/x password={unique_word()}secret"}
+    password = unique_word()
+    environment = {**os.environ, "SECRET_KEY": OLD_KEY, "SECRET_KEY_FALLBACKS": NEW_KEY, "DATABASE_URL": f"host=/x password={password}"}
     completed = subprocess.run([BINARY, "--help"], env=environment, capture_output=True, text=True, timeout=10)
     names = ["BIND", "DATABASE_URL", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "ACCESS_TOKEN_LIFETIME", "REFRESH_TOKEN_LIFETIME",
              "MOVIES_VISIBILITY", "BCRYPT_COST", "WORKERS", "DB_POOL_SIZE", "TRUSTED_PROXIES", "LOG_LEVEL", "LOG_FORMAT", "SERVER_TIMING"]
     assert completed.returncode == 0
     assert [name for name in names if name not in completed.stdout] == []
-    assert [secret for secret in (OLD_KEY, NEW_KEY, "secret ") if secret in completed.stdout.replace("secrets", "")] == []
+    assert [secret for secret in (OLD_KEY, NEW_KEY, password) if secret in completed.stdout] == []
