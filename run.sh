@@ -55,9 +55,9 @@ choose_users() {
     local cluster=$DATA_DIR/database/cluster
     DATABASE_USER=$(id -un) SERVICE_USER=$DATABASE_USER AS_DATABASE=() AS_SERVICE=()
     is_root || return 0
-    # An existing cluster keeps its owner. That is nobody if the user postgres did not exist when the cluster was made.
-    DATABASE_USER=$(stat -c %U -- "$cluster" 2>/dev/null || id -un postgres 2>/dev/null || echo nobody)
     SERVICE_USER=nobody
+    # An existing cluster keeps its owner, which is SERVICE_USER if the user postgres did not exist when it was made.
+    DATABASE_USER=$(stat -c %U -- "$cluster" 2>/dev/null || id -un postgres 2>/dev/null || echo "$SERVICE_USER")
     AS_DATABASE=(setpriv "--reuid=$DATABASE_USER" "--regid=$(id -g "$DATABASE_USER")" --init-groups --no-new-privs --)
     AS_SERVICE=(setpriv "--reuid=$SERVICE_USER" "--regid=$(id -g "$SERVICE_USER")" --clear-groups --no-new-privs --)
 }
@@ -1005,7 +1005,7 @@ run_bench() {
     build
     local bench=$ROOT/target/bench
     (cd "$ROOT/tests/bench" && cargo_build --target-dir "$bench")
-    case " $* " in *" --help "*) exec "$bench/release/movies-bench" "$@" ;; esac
+    case " $* " in *' --help '* | *' -h '*) exec "$bench/release/movies-bench" "$@" ;; esac
     trap 'exit 143' INT TERM HUP
     trap remove_throwaway_cluster EXIT
     # The bench runs vacuum and checkpoints between measurements, so that none runs during one. For the measurement of

@@ -1,8 +1,9 @@
 //! Every setting of the service: flag, environment variable, default, unit and validation.
 //!
-//! A field's name gives the flag (`--max-connections`) and the variable (`MAX_CONNECTIONS`); its doc comment is the text of
-//! `--help`. The settings are grouped so that a command takes only those that it uses. Secrets are parsed into types whose
-//! `Debug` does not show them, and `cli::args` hides the values of variables in `--help` for every argument.
+//! A field's name gives the flag (`--max-connections`) and the variable (`MAX_CONNECTIONS`); its doc comment is the
+//! text of `--help`. The settings are grouped so that a command takes only those that it uses. Secrets are parsed into
+//! types whose `Debug` does not show them, and `cli::args` hides the values of variables in `--help` for every
+//! argument.
 use std::any::TypeId;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use clap::builder::{BoolValueParser, EnumValueParser, PossibleValue, TypedValueP
 use clap::{ArgAction, ArgMatches, Args, Parser};
 use ipnet::IpNet;
 
-use crate::api::{Origin, Visibility};
+use crate::api::options::{Origin, Visibility};
 use crate::auth::signing_key::{SigningKey, WeakKey};
 use crate::db::ConnectionConfig;
 use crate::telemetry::logging::{Format, Levels};
@@ -53,8 +54,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "75", value_name = "SECONDS", value_parser = parse_idle_timeout)]
     pub idle_timeout: Duration,
 
-    /// Connections to PostgreSQL, 1 to 1000: a quarter for writes and the rest for reads, at least one each; one more is
-    /// used for health checks
+    /// Connections to PostgreSQL, 1 to 1000: a quarter for writes and the rest for reads, at least one each; one more
+    /// is used for health checks
     #[arg(long, env, default_value = "32", value_name = "CONNECTIONS", value_parser = parse_number::<1, 1000>)]
     pub db_pool_size: u32,
 
@@ -87,8 +88,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "false", value_name = "BOOL", action = ArgAction::Set, value_parser = Trimmed(BoolValueParser::new()))]
     pub server_timing: bool,
 
-    /// Least severe level that is logged: off, error, warn, info, debug or trace; a list sets it for single modules too,
-    /// for example info,db=debug,request=off
+    /// Least severe level that is logged: off, error, warn, info, debug or trace; a list sets it for single modules
+    /// too, for example info,db=debug,request=off
     #[arg(long, env, default_value = "info", value_name = "LEVEL", value_parser = parse_levels)]
     pub log_level: Levels,
 
@@ -108,11 +109,11 @@ pub struct DatabaseSettings {
 /// The settings of commands that issue or verify tokens.
 #[derive(Args, Debug)]
 pub struct TokenSettings {
-    /// Secret key that signs tokens, at least 32 bytes
+    /// Key that signs tokens, at least 32 bytes
     #[arg(long, env, value_parser = str::parse::<SigningKey>)]
     pub secret_key: SigningKey,
 
-    /// Previous secret keys whose tokens are still accepted, at least 32 bytes each, separated by commas
+    /// Previous keys whose tokens are still accepted, at least 32 bytes each, separated by commas
     #[arg(long, env, value_delimiter = ',', value_parser = parse_fallback)]
     pub secret_key_fallbacks: Vec<Option<SigningKey>>,
 
@@ -138,8 +139,9 @@ pub const HIDDEN: &str = "(hidden)";
 
 /// Whether the argument's value may be logged, printed and repeated in an error message.
 ///
-/// The value's type decides: enumerations and the types listed here are public. A value of any other type, such as text, a
-/// connection string or a key, may hold a secret, so a setting of a new type stays hidden until its type is added.
+/// The value's type decides: enumerations and the types listed here are public. A value of any other type, such as
+/// text, a connection string or a key, may hold a secret, so a setting of a new type stays hidden until its type is
+/// added.
 pub fn is_public(argument: &clap::Arg) -> bool {
     let public_types = [
         TypeId::of::<SocketAddr>(),
@@ -162,8 +164,8 @@ pub fn raw_value(matches: &ArgMatches, name: &str) -> String {
     values.collect::<Vec<_>>().join(",")
 }
 
-/// A DNS host name: labels of letters, digits and hyphens, separated by dots (RFC 1123 2.1). It needs no quoting in any file
-/// that `print` fills in.
+/// A DNS host name: labels of letters, digits and hyphens, separated by dots (RFC 1123 2.1). It needs no quoting in any
+/// file that `print` fills in.
 #[derive(Clone, Debug)]
 pub struct HostName(pub String);
 
@@ -190,7 +192,8 @@ impl FromStr for HostName {
     }
 }
 
-/// Removes the white space around a value before `P`, a parser of clap's, parses it; the parsers below do so themselves.
+/// Removes the white space around a value before `P`, a parser of clap's, parses it; the parsers below do so
+/// themselves.
 #[derive(Clone)]
 struct Trimmed<P>(P);
 
@@ -212,8 +215,8 @@ impl<P: TypedValueParser> TypedValueParser for Trimmed<P> {
     }
 }
 
-/// Parses a connection string in either form of libpq's. The error describes the mistake without repeating the value, which
-/// may hold a password.
+/// Parses a connection string in either form of libpq's. The error describes the mistake without repeating the value,
+/// which may hold a password.
 pub fn parse_database_url(text: &str) -> Result<ConnectionConfig, String> {
     text.trim().parse().map_err(|reason: String| {
         format!(

@@ -1,19 +1,18 @@
-//! How Python reads text, which the framework's rules rest on: white space, digits, integers, floats.
-//! Knows no fields and no messages.
+//! Python's rules for white space, digits, integers and floats in text, on which Django REST framework's validation rests.
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Whether Python's `str.strip` removes it: Unicode's White_Space and the four information separators.
+/// Whether Python's `str.strip` removes the character: Unicode's White_Space and the four information separators.
 pub fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
 }
 
-/// The text without white space at both ends, as Python's `str.strip` leaves it.
+/// Python's `str.strip`.
 pub fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }
 
-/// Whether it is a letter or a number of any script, as Python's `str.isalnum` judges a character. Combining
-/// marks are neither, which is where `char::is_alphanumeric` differs.
+/// Python's `str.isalnum` for one character: a letter or a number of any script. Combining marks are neither, unlike in
+/// `char::is_alphanumeric`.
 pub fn is_letter_or_number(character: char) -> bool {
     use GeneralCategory::*;
     character.is_ascii_alphanumeric()
@@ -30,8 +29,8 @@ pub fn is_letter_or_number(character: char) -> bool {
         )
 }
 
-/// Characters that are digits but not decimal ones, such as superscripts and circled digits: Numeric_Type=Digit
-/// of the Unicode Character Database, inclusive ranges.
+/// Digits that are not decimal, such as superscripts and circled digits: inclusive ranges of Numeric_Type=Digit in the Unicode
+/// Character Database.
 const OTHER_DIGITS: [(char, char); 20] = [
     ('\u{b2}', '\u{b3}'),
     ('\u{b9}', '\u{b9}'),
@@ -55,7 +54,7 @@ const OTHER_DIGITS: [(char, char); 20] = [
     ('\u{1f100}', '\u{1f10a}'),
 ];
 
-/// Whether Python's `str.isdigit` holds for the character.
+/// Python's `str.isdigit` for one character.
 pub fn is_digit(character: char) -> bool {
     decimal_digit(character).is_some()
         || OTHER_DIGITS
@@ -73,8 +72,8 @@ pub fn decimal_digit(character: char) -> Option<u8> {
     if character.general_category() != GeneralCategory::DecimalNumber {
         return None;
     }
-    // Unicode encodes each script's ten digits in a run from zero to nine, and some runs follow each other at once:
-    // the value is the distance from where the decimals before it begin.
+    // Unicode encodes the ten digits of a script in a run from zero to nine, and some runs are adjacent, so the value is the
+    // distance from the first of the adjacent decimal digits, modulo ten.
     let distance = (0..u32::from(character))
         .rev()
         .map_while(char::from_u32)
@@ -83,9 +82,9 @@ pub fn decimal_digit(character: char) -> Option<u8> {
     u8::try_from(distance % 10).ok()
 }
 
-/// The integer that Python's `int` reads from the text: white space around it, a sign, leading zeros, single
-/// underscores between digits and digits of any script are fine. What is past 64 bits becomes the nearest bound.
-/// The information separators, which `str.strip` removes, are no white space to `int`.
+/// Parses an integer as Python's `int` does: it accepts white space around it, a sign, leading zeros, single underscores between
+/// digits, and digits of any script. A number past 64 bits becomes `i64::MIN` or `i64::MAX`. The information separators, which
+/// `str.strip` removes, are not white space for `int`.
 pub fn parse_integer(text: &str) -> Option<i64> {
     parse_signed(text.trim_matches(char::is_whitespace))
 }
@@ -114,22 +113,22 @@ fn parse_signed(text: &str) -> Option<i64> {
     follows_digit.then_some(signed)
 }
 
-/// A decimal number as whole numbers see it; beyond 64 bits it stands at the nearest bound.
+/// The whole numbers next to a decimal number. A number past 64 bits becomes `i64::MIN` or `i64::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decimal {
-    /// The greatest whole number that is not above it.
+    /// The largest whole number that is not greater.
     pub floor: i64,
     is_whole: bool,
 }
 
 impl Decimal {
-    /// The least whole number that is not below it.
+    /// The smallest whole number that is not less.
     pub fn ceiling(self) -> i64 {
         self.floor.saturating_add(i64::from(!self.is_whole))
     }
 
-    /// What Python's `Decimal` reads and is finite: a sign, digits of any script, underscores anywhere, a point, an
-    /// exponent.
+    /// Parses a finite number as Python's `Decimal` does: it accepts a sign, digits of any script, underscores anywhere, a point
+    /// and an exponent.
     pub fn parse(text: &str) -> Option<Decimal> {
         let text = text.replace('_', "");
         let (negative, unsigned) = match text.strip_prefix('-') {
@@ -154,16 +153,16 @@ impl Decimal {
             .saturating_add(exponent);
         let mut magnitude: i64 = 0;
         let mut has_fraction = false;
-        for (place, digit) in (1_i64..).zip(&digits) {
-            if place <= whole_length {
+        for (position, digit) in (1_i64..).zip(&digits) {
+            if position <= whole_length {
                 magnitude = magnitude.saturating_mul(10).saturating_add(*digit);
             } else {
                 has_fraction |= *digit != 0;
             }
         }
-        let given = i64::try_from(digits.len()).ok()?;
-        // Zeros that the exponent adds; nineteen of them are past 64 bits for any digit but zero.
-        for _ in 0..whole_length.saturating_sub(given).clamp(0, 19) {
+        let digit_count = i64::try_from(digits.len()).ok()?;
+        // The exponent appends zeros. Nineteen of them are past 64 bits unless all digits are zero.
+        for _ in 0..whole_length.saturating_sub(digit_count).clamp(0, 19) {
             magnitude = magnitude.saturating_mul(10);
         }
         let truncated = if negative { -magnitude } else { magnitude };
@@ -174,9 +173,9 @@ impl Decimal {
     }
 }
 
-/// A JSON number, given in its own digits, as Python prints what it reads from them: integers with all their
-/// digits, floats in `repr`'s shortest form. `None` if it is too large for a float.
-pub fn print_number(literal: &str) -> Option<String> {
+/// Formats a JSON number as Python prints the value that it parses from `literal`: integers with all digits, floats in the
+/// shortest form of `repr`. `None` if the number is too large for a float.
+pub fn format_number(literal: &str) -> Option<String> {
     if !literal.contains(['.', 'e', 'E']) {
         return Some(if literal == "-0" { "0" } else { literal }.to_owned());
     }
@@ -187,7 +186,7 @@ pub fn print_number(literal: &str) -> Option<String> {
     let shortest = format!("{value:e}");
     let (digits, exponent) = shortest.split_once('e')?;
     let exponent: i32 = exponent.parse().ok()?;
-    // float.__repr__ turns to an exponent below 1e-4 and from 1e16 on.
+    // float.__repr__ uses an exponent below 1e-4 and from 1e16 on.
     Some(if (-4..16).contains(&exponent) {
         format!("{value:?}")
     } else {
@@ -201,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_are_read_as_python_reads_them() {
+    fn integers_are_parsed_as_python_does() {
         for (text, value) in [
             ("5", Some(5)),
             (" +5\u{c}", Some(5)),
@@ -230,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_decimal_digit_has_the_value_of_its_place_in_its_run() {
+    fn value_of_a_decimal_digit_is_its_position_in_its_run() {
         let mut previous = None;
         for character in (0x80..=0x10ffff).filter_map(char::from_u32) {
             let is_decimal = character.general_category() == GeneralCategory::DecimalNumber;
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_printed_as_python_prints_them() {
+    fn numbers_are_formatted_as_python_does() {
         for (literal, text) in [
             ("12", "12"),
             ("-0", "0"),
@@ -267,13 +266,13 @@ mod tests {
                 "123456789012345678901234567890",
             ),
         ] {
-            assert_eq!(print_number(literal).as_deref(), Some(text), "{literal}");
+            assert_eq!(format_number(literal).as_deref(), Some(text), "{literal}");
         }
-        assert_eq!(print_number("1E400"), None);
+        assert_eq!(format_number("1E400"), None);
     }
 
     #[test]
-    fn decimals_are_read_as_python_reads_them() {
+    fn decimals_are_parsed_as_python_does() {
         for (text, floor, is_whole) in [
             ("1995", 1995, true),
             ("+1995.0", 1995, true),
@@ -296,10 +295,10 @@ mod tests {
                 "{text}"
             );
         }
-        for bad in [
+        for invalid in [
             "", ".", "abc", "NaN", "Infinity", "0x7cb", "1,995", "1e", "--1", "1.2.3", "1 2",
         ] {
-            assert_eq!(Decimal::parse(bad), None, "{bad}");
+            assert_eq!(Decimal::parse(invalid), None, "{invalid}");
         }
     }
 }

@@ -1,4 +1,5 @@
--- Gives every user whose kept count is wrong the number of their movies.
+-- Sets users.movie_count of each user for whom it differs from the number of their movies.
+-- Uses movies_by_creator.
 update users
 set movie_count = counted.movies
 from (

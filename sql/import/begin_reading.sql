@@ -1,5 +1,5 @@
--- Sets a transaction up to read one moment of the source for as long as it takes, and to write times in a form that
--- reads the same anywhere.
+-- Sets up a transaction that reads one snapshot of the Django application's database, without a time limit, and writes
+-- timestamps in a format that every server reads in the same way.
 set transaction isolation level repeatable read, read only;
 set local statement_timeout = 0;
 set local datestyle = 'ISO, YMD';

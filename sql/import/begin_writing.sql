@@ -1,4 +1,4 @@
--- Sets a transaction up to be the only one that writes, for as long as it takes; readers go on.
+-- Sets up a transaction during which no other one writes users or movies, without a time limit; reads continue.
 set local statement_timeout = 0;
 set local datestyle = 'ISO, YMD';
 lock table users, movies in share row exclusive mode;

@@ -1,2 +1,2 @@
--- Takes movies, one a line of COPY's text, as copy_movies_out.sql answers them.
+-- Inserts movies from lines in COPY's text format, as copy_movies_out.sql writes them.
 copy movies (id, title, genre, year, creator_id, created_at, updated_at) from stdin;

@@ -1,5 +1,5 @@
--- Answers the Django application's movies, one a line of COPY's text. Its table may keep when they were made and
--- changed, and often does not: then that is now.
+-- Writes the Django application's movies as lines in COPY's text format. A table without created_at or updated_at,
+-- which is usual, gives the current time.
 copy (
     select
         id,

@@ -1,2 +1,2 @@
--- Takes users, one a line of COPY's text, as copy_users_out.sql answers them.
+-- Inserts users from lines in COPY's text format, as copy_users_out.sql writes them.
 copy users (id, username, password_hash, email, first_name, last_name, is_active, date_joined) from stdin;

@@ -1,4 +1,4 @@
--- Answers the Django application's users, one a line of COPY's text.
+-- Writes the Django application's users as lines in COPY's text format.
 copy (
     select id, username, password, email, first_name, last_name, is_active, date_joined::timestamptz
     from auth_user

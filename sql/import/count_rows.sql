@@ -1,2 +1,2 @@
--- Answers how many users and movies there are, counted one by one.
+-- Returns one row: the numbers of users and movies, counted row by row.
 select (select count(*) from users) as users, (select count(*) from movies) as movies;

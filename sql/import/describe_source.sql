@@ -1,5 +1,6 @@
--- Answers how much there is to import, how many users have no e-mail address, and the last ids that were given out: one
--- whose row is gone is not given again, since a token of its user may still be good.
+-- Returns one row about the Django application's tables: the numbers of users, of movies and of users without an e-mail
+-- address, and the last ids that were given out. An id is not given out again even if its row was deleted, since a
+-- token of that user may still be valid.
 select
     (select count(*) from auth_user) as users,
     (select count(*) from movies_movie) as movies,

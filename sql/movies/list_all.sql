@@ -1,12 +1,13 @@
--- Answers who asks, how many movies there are, and one page of everybody's, newest first, walked to from the nearer
--- end. The first row is always there; its movie is null past the end.
--- $1 bigint: the user who asks; $2 bigint: the page from 1, null for the last; $3 bigint: movies on a page
--- Rests on users_id_key, movie_counts_slot_key and movies_id_key.
--- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table.
+-- Returns one page of all users' movies, newest first, each row with whether the requesting user is active (null: no
+-- such user) and the number of all movies. Past the last page there is one row, whose movie is null.
+-- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
+-- Uses users_id_key, movie_counts_slot_key and movies_id_key, from whose nearer end it skips to the page.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 with counted as (
     select coalesce(sum(movies), 0)::bigint as total
     from movie_counts
-), asked as (
+), request as (
     select
         requester.is_active,
         counted.total,
@@ -17,30 +18,30 @@ with counted as (
     (
         select movie.id, movie.title, movie.genre, movie.year, movie.creator_id
         from movies as movie
-        where (select skipped <= total / 2 from asked)
+        where (select skipped <= total / 2 from request)
         order by movie.id desc
         limit $3::bigint
-        offset (select skipped from asked)
+        offset (select skipped from request)
     )
     union all
     (
         select movie.id, movie.title, movie.genre, movie.year, movie.creator_id
         from movies as movie
-        where (select skipped > total / 2 from asked)
+        where (select skipped > total / 2 from request)
         order by movie.id
-        limit (select least($3::bigint, greatest(0, total - skipped)) from asked)
-        offset (select greatest(0, total - skipped - $3::bigint) from asked)
+        limit (select least($3::bigint, greatest(0, total - skipped)) from request)
+        offset (select greatest(0, total - skipped - $3::bigint) from request)
     )
 )
 select
-    asked.is_active as user_is_active,
-    asked.total,
+    request.is_active as user_is_active,
+    request.total,
     page.id,
     page.title,
     page.genre,
     page.year,
     creator.username as creator
-from asked
+from request
 left join page on true
 left join lateral (select username from users where id = page.creator_id limit 1) as creator on true
 order by page.id desc;

@@ -1,10 +1,12 @@
--- Answers who asks, how many of all movies match, and one page of these, in any order. A user who is there has one row at
--- least; its movie is null, and the count 0, past the end.
--- $1 bigint: the user who asks; $2 bigint: the page from 1, null for the last; $3 bigint: movies on a page
--- $4 text: LIKE pattern of the title; $5 text: of the genre; $6 text: of the creator's name; % matches all
--- $7 bigint: the lowest year; $8 bigint: the highest
--- Rests on users_id_key and find_page_of_matches, which finds its way by movies_by_title if a title is searched.
--- `limit 1` changes no answer: it keeps the planner on the key, where a join might read the whole table.
+-- Returns one page of all users' movies that match a search, in any order, each row with whether the requesting user is
+-- active and the number of all matches. Past the last page there is one row, whose movie is null and whose count is 0.
+-- No row if the user does not exist.
+-- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
+-- $4, $5, $6 text: LIKE patterns of the title, the genre and the creator's username; % matches everything
+-- $7 bigint: the first year; $8 bigint: the last year
+-- Uses users_id_key and find_page_of_matches, which uses movies_by_title if a title is searched.
+-- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
+-- table.
 select
     requester.is_active as user_is_active,
     coalesce(found.total, 0) as total,

@@ -1,7 +1,8 @@
--- Answers whether what was set at the connection's start is still in force: a pooler that gives each transaction
--- another connection keeps none of it. If so, no timeout of the server's ends the session while it is idle in a pool,
--- unless the connection string itself sets one: a statement sent in the same moment would fail, and its effect be unknown.
-with kept as (
+-- Returns one row: whether the settings made when the connection was opened still apply. They do not behind a pooler
+-- that gives each transaction another connection. If they do, switches off idle_session_timeout, unless the connection
+-- string sets it: the server would end an idle connection of the pool, perhaps at the moment when a statement is sent,
+-- whose effect would then be unknown.
+with session as (
     select coalesce(current_setting('movies_api.session', true) = 'kept', false) as keeps_session
 )
 select
@@ -13,4 +14,4 @@ select
             where name = 'idle_session_timeout' and source <> 'client'
         )
     end as idle_session_timeout
-from kept;
+from session;

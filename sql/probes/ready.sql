@@ -1,2 +1,2 @@
--- Answers if the database does.
+-- Returns one row if the database answers.
 select true as ready;

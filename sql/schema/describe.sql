@@ -1,8 +1,9 @@
--- Returns one row: what the database is, what it has and what the role may do in it. Changes nothing.
--- The text is ASCII, since a database may have an encoding without the other characters.
+-- Returns one row: the server's version and settings, the tables, extensions and indexes that exist, and the privileges
+-- of the role. Changes nothing.
+-- This text is ASCII, since the database may have an encoding that lacks other characters.
 with tables as (
     select name, to_regclass(name) as id
-    from unnest(array['users', 'movies', 'movie_counts', 'shelf_parts', 'refinery_schema_history']) as name
+    from unnest(array['users', 'movies', 'movie_counts', 'movie_count_ranges', 'refinery_schema_history']) as name
 ), present as (
     select tables.name, tables.id, class.relowner
     from tables

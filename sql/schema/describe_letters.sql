@@ -1,2 +1,2 @@
--- Answers whether upper() knows letters beyond ASCII, on which searching without regard to case rests.
+-- Returns one row: whether upper() knows letters beyond ASCII, which case-insensitive searches of such letters need.
 select upper('é') = 'É' as knows_letters;

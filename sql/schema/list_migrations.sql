@@ -1,5 +1,6 @@
--- Returns the migrations that were applied, each named as its file and with the checksum of its text then, in their order.
--- The table is the migration library's own, and is there once a first migration ran.
+-- Returns the migrations that were applied, oldest first: the name of each file without its extension, its version, and
+-- the checksum of its text at that time.
+-- The table belongs to the migration library (refinery), which creates it before the first migration.
 select format('V%s__%s', version, name) as name, version, checksum::text as checksum
 from refinery_schema_history
 order by version;

@@ -1,3 +1,3 @@
--- Answers once no other instance is migrating; the lock goes with the transaction.
--- 7309453 is "movies" on a telephone's keys (668437), made odd enough to be nobody else's.
+-- Returns once no other instance migrates this database; the lock ends with the transaction.
+-- The number is this program's own: 668437 spells "movies" on a telephone's keys.
 select pg_advisory_xact_lock(7309453668437);

@@ -1,6 +1,6 @@
--- Answers whether the user is there (a row) and active.
--- $1 bigint: the user
--- Rests on users_id_key.
+-- Returns whether the user is active; no row if the user does not exist.
+-- $1 bigint: user
+-- Uses users_id_key.
 select is_active
 from users
 where id = $1::bigint;

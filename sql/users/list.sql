@@ -1,5 +1,5 @@
--- Answers all users, but never a hash.
--- Rests on users_id_key.
+-- Returns all users, by id, without their password hashes.
+-- Uses users_id_key.
 select
     id,
     username,

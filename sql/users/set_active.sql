@@ -1,6 +1,6 @@
--- Lets a user sign in, or no longer.
--- $1 bigint: the user; $2 boolean: whether they may
--- Rests on users_id_key.
+-- Activates or deactivates a user: an inactive user cannot sign in, and their tokens are refused. Returns nothing.
+-- $1 bigint: user; $2 boolean: whether the user is active
+-- Uses users_id_key.
 update users
 set is_active = $2::boolean
 where id = $1::bigint;

@@ -1,7 +1,8 @@
--- Keeps another hash of a user's password; if a former one is given, only in its place, so that a hash made from the
--- former password never undoes a change that came meanwhile.
--- $1 bigint: the user; $2 text: the hash; $3 text: the former one, or null
--- Rests on users_id_key.
+-- Stores a new hash of a user's password. Returns nothing.
+-- With a former hash, replaces only that one: a hash that was computed from the former password cannot undo a change of
+-- the password made meanwhile.
+-- $1 bigint: user; $2 text: new hash; $3 text: former hash, or null
+-- Uses users_id_key.
 update users
 set password_hash = $2::text
 where id = $1::bigint

@@ -1,4 +1,5 @@
-//! Every refusal: one enum, one match to status, one match to body. The sentences are Django REST framework's.
+//! Every error response of the handlers: one enum, with its status, headers and body. The texts are those of Django REST
+//! framework and SimpleJWT.
 use std::borrow::Cow;
 use std::fmt;
 
@@ -6,55 +7,59 @@ use rouille::Response;
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::answer_json;
-use crate::auth::password;
+use super::json_response;
+use crate::auth::password::HashError;
 use crate::auth::throttle::Throttled;
-use crate::auth::token::Rejection;
+use crate::auth::token::TokenError;
 use crate::db;
 
-/// What is wrong with the fields of a body or a query, in the order in which they are declared; what concerns none of
-/// them stands under `non_field_errors`.
+/// A validation error of a field.
+pub type Message = Cow<'static, str>;
+
+/// The validation errors of a body or a query: messages by field, in the order in which the fields are declared. An error
+/// that concerns no single field stands under `non_field_errors`.
 #[derive(Debug, Default, PartialEq, Eq, ToSchema)]
 #[schema(value_type = std::collections::HashMap<String, Vec<String>>)]
-pub struct FieldErrors(Vec<(&'static str, Vec<Cow<'static, str>>)>);
+pub struct FieldErrors(Vec<(&'static str, Vec<Message>)>);
 
 impl FieldErrors {
-    /// Adds what is wrong with one field, if anything is.
-    pub fn add(&mut self, field: &'static str, messages: Vec<Cow<'static, str>>) {
+    /// Adds the messages of a field. Without messages, the field is valid.
+    pub fn add(&mut self, field: &'static str, messages: Vec<Message>) {
         if !messages.is_empty() {
             self.0.push((field, messages));
         }
     }
 
-    /// Puts the fields into the order in which they are declared.
+    /// Sorts the fields into the order of `declared`.
     pub fn sort(&mut self, declared: &[&str]) {
         self.0
             .sort_by_key(|(field, _)| declared.iter().position(|name| name == field));
     }
 
-    /// Whether nothing is wrong.
+    /// Whether all fields are valid so far.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The refusal that names all that is wrong; none if nothing is.
-    pub fn into_result(self) -> Result<(), Error> {
+    /// `Ok` if all fields are valid.
+    ///
+    /// # Errors
+    /// [`ApiError::Fields`] with all messages.
+    pub fn into_result(self) -> Result<(), ApiError> {
         if self.is_empty() {
             Ok(())
         } else {
-            Err(Error::Fields(self))
+            Err(ApiError::Fields(self))
         }
     }
 }
 
+/// One line for a terminal, which the commands print.
 impl fmt::Display for FieldErrors {
-    /// For a person at a terminal.
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let told = self
-            .0
-            .iter()
-            .map(|(field, messages)| format!("{field}: {}", messages.join(" ")));
-        formatter.write_str(&told.collect::<Vec<_>>().join("; "))
+        let fields = self.0.iter();
+        let lines = fields.map(|(field, messages)| format!("{field}: {}", messages.join(" ")));
+        formatter.write_str(&lines.collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -64,10 +69,11 @@ impl Serialize for FieldErrors {
     }
 }
 
-/// Every other refusal: a sentence for people, with some a word for programs, with a bad access token what is wrong
-/// with it.
+/// The body of every error response without validation errors: a sentence for people, for some errors a code for
+/// programs, and for an invalid access token the reason.
 #[derive(Serialize, ToSchema)]
-pub struct Refusal<'a> {
+#[schema(as = Error)]
+pub struct ErrorBody<'a> {
     detail: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -77,165 +83,164 @@ pub struct Refusal<'a> {
     messages: Option<[AccessTokenMessage; 1]>,
 }
 
-/// Why a request is not answered with what it asked for.
+/// An error response of a handler. `Display` is for the log and for commands; clients get [`ApiError::into_response`].
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// 400: fields that are wrong, each with its messages.
+pub enum ApiError {
+    /// 400: invalid fields.
     #[error("{0}")]
     Fields(FieldErrors),
-    /// 400: the body is no object.
-    #[error("body refused: {0}")]
-    NonField(Cow<'static, str>),
-    /// 400: the body is no JSON.
+    /// 400: the body is not a JSON object.
+    #[error("invalid body: {0}")]
+    NonField(Message),
+    /// 400: the body is not JSON.
     #[error("JSON parse error - {0}")]
-    Syntax(Cow<'static, str>),
-    /// 400: the Host header, or the one a trusted proxy forwarded, names no host.
+    JsonSyntax(Message),
+    /// 400: the Host header, or the X-Forwarded-Host of a trusted proxy, is not a valid host.
     #[error("invalid host")]
     InvalidHost,
-    /// 400: the query or the form has more fields than are read.
+    /// 400: the query or the form has more fields than this limit.
     #[error("more than {0} fields")]
     TooManyFields(usize),
-    /// 401: no Bearer token was sent.
+    /// 401: the request has no bearer token.
     #[error("no token")]
     NotAuthenticated,
-    /// 401: the Authorization header holds not exactly one token.
+    /// 401: the Authorization header does not hold exactly one token.
     #[error("malformed Authorization header")]
     MalformedAuthorization,
-    /// 401: the access token is refused.
-    #[error("access token refused: {0:?}")]
-    AccessToken(Rejection),
-    /// 401: the refresh token is refused.
-    #[error("refresh token refused: {0:?}")]
-    RefreshToken(Rejection),
-    /// 401: the access token names nobody.
+    /// 401: the access token is invalid.
+    #[error("invalid access token: {0:?}")]
+    AccessToken(TokenError),
+    /// 401: the refresh token is invalid.
+    #[error("invalid refresh token: {0:?}")]
+    RefreshToken(TokenError),
+    /// 401: the access token has no claim `user_id`.
     #[error("token without a user")]
     NoIdentification,
     /// 401: the user of the access token does not exist.
     #[error("user not found")]
     UserNotFound,
-    /// 401: the user of the access token was deactivated.
+    /// 401: the user of the access token is inactive.
     #[error("user inactive")]
     UserInactive,
-    /// 401: the sign-in failed, whichever way.
-    #[error("sign-in refused")]
+    /// 401: wrong username or password, or an inactive user.
+    #[error("wrong credentials")]
     WrongCredentials,
-    /// 401: the user of the refresh token may not sign in.
+    /// 401: the user of the refresh token does not exist or is inactive.
     #[error("no active account for the token")]
     NoActiveAccount,
-    /// 403: the movie is another's.
+    /// 403: another user created the movie.
     #[error("permission denied")]
     PermissionDenied,
-    /// 404: there is nothing under this path.
+    /// 404: no route has this path.
     #[error("path not found")]
     NotFound,
     /// 404: no movie has this id.
     #[error("movie not found")]
     MovieNotFound,
-    /// 404: the page is no number or past the end.
+    /// 404: the page is not a number from 1, or past the last page.
     #[error("invalid page")]
     InvalidPage,
-    /// 405: with the method as sent and the methods that the path has.
+    /// 405: the path does not have the method.
     #[error("method not allowed")]
     MethodNotAllowed {
         /// As the client sent it.
         method: String,
-        /// The value of the answer's Allow.
-        allow: &'static str,
+        /// The value of the response's Allow header.
+        allow: String,
     },
-    /// 415: with the Content-Type as sent.
+    /// 415: with the Content-Type as it was sent.
     #[error("unsupported media type")]
     UnsupportedMediaType(String),
-    /// 429: too many wrong passwords, or registrations; with how long to wait.
+    /// 429: too many failed sign-ins or registrations.
     #[error("throttled")]
     Throttled(Throttled),
-    /// 503: too much to do, or the database is away.
+    /// 503: overload, or the database is not available.
     #[error("unavailable")]
     Unavailable,
-    /// 500: a fault of ours.
+    /// 500: an error that no request should cause. Only the log has the reason.
     #[error("{0}")]
-    Fault(String),
+    Internal(String),
 }
 
-/// What a movie route makes of the store's answer.
-impl From<db::Error> for Error {
-    fn from(error: db::Error) -> Error {
+/// The response of the movie routes to an error of the database.
+impl From<db::Error> for ApiError {
+    fn from(error: db::Error) -> ApiError {
         match error {
-            db::Error::UnknownUser => Error::UserNotFound,
-            db::Error::InactiveUser => Error::UserInactive,
-            db::Error::MissingMovie => Error::MovieNotFound,
+            db::Error::UnknownUser => ApiError::UserNotFound,
+            db::Error::InactiveUser => ApiError::UserInactive,
+            db::Error::MissingMovie => ApiError::MovieNotFound,
             db::Error::Unavailable(_)
             | db::Error::Unconfirmed(_)
             | db::Error::Blocked(_)
             | db::Error::RolledBack(_) => {
-                log::debug!("answered with 503: {error}");
-                Error::Unavailable
+                log::debug!("responding with 503: {error}");
+                ApiError::Unavailable
             }
             db::Error::Conflict(_) | db::Error::Schema(_) | db::Error::Fault { .. } => {
-                Error::Fault(error.to_string())
+                ApiError::Internal(error.to_string())
             }
         }
     }
 }
 
-impl From<password::Error> for Error {
-    fn from(error: password::Error) -> Error {
+impl From<HashError> for ApiError {
+    fn from(error: HashError) -> ApiError {
         match error {
-            password::Error::Busy => Error::Unavailable,
-            password::Error::Bcrypt(_) => Error::Fault(error.to_string()),
+            HashError::Busy => ApiError::Unavailable,
+            HashError::Bcrypt(_) => ApiError::Internal(error.to_string()),
         }
     }
 }
 
-impl From<Throttled> for Error {
-    fn from(throttled: Throttled) -> Error {
-        Error::Throttled(throttled)
+impl From<Throttled> for ApiError {
+    fn from(throttled: Throttled) -> ApiError {
+        ApiError::Throttled(throttled)
     }
 }
 
-/// In whole seconds, rounded up: 1 or more.
-fn seconds_to_wait(Throttled { wait }: &Throttled) -> u64 {
+/// The value of Retry-After: whole seconds, rounded up, at least 1.
+fn retry_after_seconds(Throttled { wait }: &Throttled) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-impl Error {
-    /// The answer's status code.
+impl ApiError {
     pub fn status(&self) -> u16 {
         match self {
-            Error::Fields(_)
-            | Error::NonField(_)
-            | Error::Syntax(_)
-            | Error::TooManyFields(_)
-            | Error::InvalidHost => 400,
-            Error::NotAuthenticated
-            | Error::MalformedAuthorization
-            | Error::AccessToken(_)
-            | Error::RefreshToken(_)
-            | Error::NoIdentification
-            | Error::UserNotFound
-            | Error::UserInactive
-            | Error::WrongCredentials
-            | Error::NoActiveAccount => 401,
-            Error::PermissionDenied => 403,
-            Error::NotFound | Error::MovieNotFound | Error::InvalidPage => 404,
-            Error::MethodNotAllowed { .. } => 405,
-            Error::UnsupportedMediaType(_) => 415,
-            Error::Throttled(_) => 429,
-            Error::Fault(_) => 500,
-            Error::Unavailable => 503,
+            ApiError::Fields(_)
+            | ApiError::NonField(_)
+            | ApiError::JsonSyntax(_)
+            | ApiError::TooManyFields(_)
+            | ApiError::InvalidHost => 400,
+            ApiError::NotAuthenticated
+            | ApiError::MalformedAuthorization
+            | ApiError::AccessToken(_)
+            | ApiError::RefreshToken(_)
+            | ApiError::NoIdentification
+            | ApiError::UserNotFound
+            | ApiError::UserInactive
+            | ApiError::WrongCredentials
+            | ApiError::NoActiveAccount => 401,
+            ApiError::PermissionDenied => 403,
+            ApiError::NotFound | ApiError::MovieNotFound | ApiError::InvalidPage => 404,
+            ApiError::MethodNotAllowed { .. } => 405,
+            ApiError::UnsupportedMediaType(_) => 415,
+            ApiError::Throttled(_) => 429,
+            ApiError::Internal(_) => 500,
+            ApiError::Unavailable => 503,
         }
     }
 
-    /// The whole answer.
+    /// The response with its status, headers and body.
     pub fn into_response(self) -> Response {
         let status = self.status();
-        let response = answer_json(status, &self.body());
+        let response = json_response(status, &self.body());
         match self {
-            Error::MethodNotAllowed { allow, .. } => response.with_unique_header("Allow", allow),
-            Error::Throttled(throttled) => {
-                let seconds = seconds_to_wait(&throttled).to_string();
+            ApiError::MethodNotAllowed { allow, .. } => response.with_unique_header("Allow", allow),
+            ApiError::Throttled(throttled) => {
+                let seconds = retry_after_seconds(&throttled).to_string();
                 response.with_unique_header("Retry-After", seconds)
             }
-            Error::Unavailable => response.with_unique_header("Retry-After", "1"),
+            ApiError::Unavailable => response.with_unique_header("Retry-After", "1"),
             _ if status == 401 => {
                 response.with_unique_header("WWW-Authenticate", "Bearer realm=\"api\"")
             }
@@ -244,76 +249,81 @@ impl Error {
     }
 }
 
-/// What a refusal says.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Body<'a> {
     Fields(&'a FieldErrors),
     NonField { non_field_errors: [&'a str; 1] },
-    Refusal(Refusal<'a>),
+    Error(ErrorBody<'a>),
 }
 
-impl Error {
+impl ApiError {
     fn body(&self) -> Body<'_> {
         let detail: Cow<str> = match self {
-            Error::Fields(errors) => return Body::Fields(errors),
-            Error::NonField(message) => {
+            ApiError::Fields(errors) => return Body::Fields(errors),
+            ApiError::NonField(message) => {
                 return Body::NonField {
                     non_field_errors: [message],
                 };
             }
-            Error::Syntax(reason) => format!("JSON parse error - {reason}").into(),
-            Error::MethodNotAllowed { method, .. } => {
+            ApiError::JsonSyntax(reason) => format!("JSON parse error - {reason}").into(),
+            ApiError::MethodNotAllowed { method, .. } => {
                 format!("Method \"{method}\" not allowed.").into()
             }
-            Error::UnsupportedMediaType(media_type) => {
+            ApiError::UnsupportedMediaType(media_type) => {
                 format!("Unsupported media type \"{media_type}\" in request.").into()
             }
-            Error::InvalidHost => "The Host header names no host.".into(),
-            Error::TooManyFields(limit) => format!("There are more than {limit} fields.").into(),
-            Error::NotAuthenticated => "Authentication credentials were not provided.".into(),
-            Error::MalformedAuthorization => {
+            ApiError::InvalidHost => "The Host header names no host.".into(),
+            ApiError::TooManyFields(limit) => format!("There are more than {limit} fields.").into(),
+            ApiError::NotAuthenticated => "Authentication credentials were not provided.".into(),
+            ApiError::MalformedAuthorization => {
                 "Authorization header must contain two space-delimited values".into()
             }
-            Error::AccessToken(_) => "Given token not valid for any token type".into(),
-            Error::RefreshToken(rejection) => rejection.message().into(),
-            Error::NoIdentification => "Token contained no recognizable user identification".into(),
-            Error::UserNotFound => "User not found".into(),
-            Error::UserInactive => "User is inactive".into(),
-            Error::WrongCredentials => "No active account found with the given credentials".into(),
-            Error::NoActiveAccount => "No active account found for the given token.".into(),
-            Error::PermissionDenied => "You do not have permission to perform this action.".into(),
-            Error::NotFound => "Not found.".into(),
-            Error::MovieNotFound => "No Movie matches the given query.".into(),
-            Error::InvalidPage => "Invalid page.".into(),
-            Error::Throttled(throttled) => {
-                let seconds = seconds_to_wait(throttled);
+            ApiError::AccessToken(_) => "Given token not valid for any token type".into(),
+            ApiError::RefreshToken(error) => error.message().into(),
+            ApiError::NoIdentification => {
+                "Token contained no recognizable user identification".into()
+            }
+            ApiError::UserNotFound => "User not found".into(),
+            ApiError::UserInactive => "User is inactive".into(),
+            ApiError::WrongCredentials => {
+                "No active account found with the given credentials".into()
+            }
+            ApiError::NoActiveAccount => "No active account found for the given token.".into(),
+            ApiError::PermissionDenied => {
+                "You do not have permission to perform this action.".into()
+            }
+            ApiError::NotFound => "Not found.".into(),
+            ApiError::MovieNotFound => "No Movie matches the given query.".into(),
+            ApiError::InvalidPage => "Invalid page.".into(),
+            ApiError::Throttled(throttled) => {
+                let seconds = retry_after_seconds(throttled);
                 let plural = if seconds == 1 { "" } else { "s" };
                 format!("Request was throttled. Expected available in {seconds} second{plural}.")
                     .into()
             }
-            Error::Unavailable => "Service temporarily unavailable, try again later.".into(),
-            Error::Fault(_) => "Internal server error.".into(),
+            ApiError::Unavailable => "Service temporarily unavailable, try again later.".into(),
+            ApiError::Internal(_) => "Internal server error.".into(),
         };
-        Body::Refusal(Refusal {
+        Body::Error(ErrorBody {
             detail,
             code: self.code(),
             messages: match self {
-                Error::AccessToken(rejection) => Some([AccessTokenMessage::new(*rejection)]),
+                ApiError::AccessToken(error) => Some([AccessTokenMessage::new(*error)]),
                 _ => None,
             },
         })
     }
 
-    /// SimpleJWT's word for programs, beside the sentence for people.
+    /// SimpleJWT's error code.
     fn code(&self) -> Option<&'static str> {
         match self {
-            Error::MalformedAuthorization => Some("bad_authorization_header"),
-            Error::AccessToken(_) | Error::RefreshToken(_) | Error::NoIdentification => {
+            ApiError::MalformedAuthorization => Some("bad_authorization_header"),
+            ApiError::AccessToken(_) | ApiError::RefreshToken(_) | ApiError::NoIdentification => {
                 Some("token_not_valid")
             }
-            Error::UserNotFound => Some("user_not_found"),
-            Error::UserInactive => Some("user_inactive"),
+            ApiError::UserNotFound => Some("user_not_found"),
+            ApiError::UserInactive => Some("user_inactive"),
             _ => None,
         }
     }
@@ -327,11 +337,11 @@ struct AccessTokenMessage {
 }
 
 impl AccessTokenMessage {
-    fn new(rejection: Rejection) -> AccessTokenMessage {
+    fn new(error: TokenError) -> AccessTokenMessage {
         AccessTokenMessage {
             token_class: "AccessToken",
             token_type: "access",
-            message: rejection.message(),
+            message: error.message(),
         }
     }
 }
@@ -344,22 +354,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_told_in_whole_seconds_after_which_it_is_over() {
-        for (millis, seconds, told) in [
+    fn throttled_response_rounds_the_wait_up_to_whole_seconds() {
+        for (millis, seconds, text) in [
             (1, "1", "1 second."),
             (1000, "1", "1 second."),
             (1001, "2", "2 seconds."),
             (56_500, "57", "57 seconds."),
         ] {
             let wait = Duration::from_millis(millis);
-            let answer = Error::from(Throttled { wait }).into_response();
+            let response = ApiError::from(Throttled { wait }).into_response();
             let retry_after = ("Retry-After".into(), seconds.into());
-            assert!(answer.headers.contains(&retry_after), "{millis}");
+            assert!(response.headers.contains(&retry_after), "{millis}");
             let mut body = String::new();
-            let (mut reader, _) = answer.data.into_reader_and_size();
+            let (mut reader, _) = response.data.into_reader_and_size();
             reader.read_to_string(&mut body).unwrap();
-            let sentence = format!("Request was throttled. Expected available in {told}");
-            assert_eq!(body, format!(r#"{{"detail":"{sentence}"}}"#));
+            let detail = format!("Request was throttled. Expected available in {text}");
+            assert_eq!(body, format!(r#"{{"detail":"{detail}"}}"#));
         }
     }
 }

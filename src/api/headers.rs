@@ -1,20 +1,20 @@
-//! Headers that are sent more than once.
+//! Request headers that may be sent more than once.
 use std::borrow::Cow;
 
 use rouille::Request;
 
-/// The values of all lines of this header, in their order.
-pub fn find_all<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let lines = request.headers();
-    lines
-        .filter(move |(line, _)| line.eq_ignore_ascii_case(name))
+/// The values of all headers of this name, in the order in which they were sent.
+pub fn all<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = &'a str> {
+    request
+        .headers()
+        .filter(move |(header, _)| header.eq_ignore_ascii_case(name))
         .map(|(_, value)| value)
 }
 
-/// The header's value; of several lines, their values with commas between them and no spaces, as WSGI servers hand them to
+/// The value of a header. Several headers of one name are joined with commas without spaces, as WSGI servers pass them to
 /// Django.
-pub fn find_joined<'a>(request: &'a Request, name: &'a str) -> Option<Cow<'a, str>> {
-    let mut values = find_all(request, name);
+pub fn joined<'a>(request: &'a Request, name: &'a str) -> Option<Cow<'a, str>> {
+    let mut values = all(request, name);
     let mut joined = Cow::Borrowed(values.next()?);
     for value in values {
         let joined = joined.to_mut();
@@ -24,9 +24,9 @@ pub fn find_joined<'a>(request: &'a Request, name: &'a str) -> Option<Cow<'a, st
     Some(joined)
 }
 
-/// The value of a header that stands for one thing; none if it is sent twice, since then it stands for nothing.
-pub fn find_single<'a>(request: &'a Request, name: &'a str) -> Option<&'a str> {
-    let mut values = find_all(request, name);
+/// The value of a header that must be unique; `None` if it is missing or repeated.
+pub fn unique<'a>(request: &'a Request, name: &'a str) -> Option<&'a str> {
+    let mut values = all(request, name);
     values.next().filter(|_| values.next().is_none())
 }
 
@@ -35,19 +35,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_one_name_are_joined_and_are_no_single_value() {
-        for (lines, joined, single) in [
+    fn repeated_headers_are_joined_and_are_not_unique() {
+        for (values, expected_joined, expected_unique) in [
             (&[][..], None, None),
             (&["a"], Some("a"), Some("a")),
             (&["a", "b"], Some("a,b"), None),
             (&["", "b", ""], Some(",b,"), None),
         ] {
             let names = ["Origin", "origin", "ORIGIN"];
-            let headers = names.iter().zip(lines);
+            let headers = names.iter().zip(values);
             let headers = headers.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let request = Request::fake_http("GET", "/", headers.collect(), Vec::new());
-            assert_eq!(find_joined(&request, "Origin").as_deref(), joined);
-            assert_eq!(find_single(&request, "Origin"), single);
+            assert_eq!(joined(&request, "Origin").as_deref(), expected_joined);
+            assert_eq!(unique(&request, "Origin"), expected_unique);
         }
     }
 }

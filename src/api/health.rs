@@ -1,4 +1,4 @@
-//! What operators' probes ask: whether the process answers, whether the database does, and what was counted.
+//! Endpoints for operators: liveness and readiness probes, and Prometheus metrics.
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,12 +8,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-use rouille::Response;
+use rouille::{Request, Response};
 use serde::Serialize;
 
-use super::error::Error;
-use super::{App, answer_json};
-use crate::http::Counters;
+use super::error::ApiError;
+use super::{AppState, RequestContext, json_response};
+use crate::http::Stats;
 use crate::telemetry::metrics;
 
 #[derive(Serialize)]
@@ -21,74 +21,76 @@ struct Health {
     status: &'static str,
 }
 
-/// What is missing, without a word on where it would be.
+/// Names what is not ready, but no addresses.
 #[derive(Serialize)]
-struct Unready {
+struct NotReady {
     detail: &'static str,
     not_ready: [&'static str; 1],
 }
 
-/// `GET /healthz`: the process answers, whatever the database does.
-pub fn check_liveness() -> Response {
-    answer_json(200, &Health { status: "ok" })
+/// `GET /healthz`: 200 as long as the process handles requests, even without the database.
+pub fn check_liveness(_: &Request, _: &RequestContext) -> Result<Response, ApiError> {
+    Ok(json_response(200, &Health { status: "ok" }))
 }
 
-/// `GET /readyz`: 200 if the last check of the database, at most two seconds ago, succeeded, else 503. Waits for nothing.
-pub fn check_readiness(app: &App) -> Response {
-    if app.readiness.is_ready() {
-        return answer_json(200, &Health { status: "ok" });
+/// `GET /readyz`: 200 if the last check of the database, at most two seconds ago, succeeded, else 503. Does not block.
+pub fn check_readiness(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+    if context.state.readiness.is_ready() {
+        return Ok(json_response(200, &Health { status: "ok" }));
     }
-    let body = Unready {
+    let body = NotReady {
         detail: "Service temporarily unavailable, try again later.",
         not_ready: ["database"],
     };
-    answer_json(503, &body).with_unique_header("Retry-After", "1")
+    Ok(json_response(503, &body).with_unique_header("Retry-After", "1"))
 }
 
-/// `GET /metrics`, in Prometheus's own text format: every scraper takes it, and promtool reads no other. The registry
-/// lives for one answer, in which what other rooms count is read as it is now.
-///
-/// # Errors
-/// None that is known: the text is written to memory.
-pub fn show_metrics(app: &App) -> Result<Response, Error> {
+/// `GET /metrics`, in Prometheus's text format, which every scraper and promtool reads. Each response has a registry of its
+/// own, filled with the current values of all counters.
+pub fn show_metrics(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+    let state = context.state;
     let mut registry = Registry::default();
     metrics::register(&mut registry);
-    if let Some(counters) = app.counters.get() {
-        register_server(&mut registry, counters);
+    if let Some(stats) = state.server_stats.get() {
+        register_server(&mut registry, stats);
     }
-    register_waits(&mut registry, app);
+    register_waits(&mut registry, state);
     let version = [("version", env!("CARGO_PKG_VERSION"))];
-    registry.register("movies_build", "Which version runs", Info::new(version));
+    registry.register(
+        "movies_build",
+        "The version of the running program",
+        Info::new(version),
+    );
     register_process(&mut registry);
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry)
-        .map_err(|error| Error::Fault(error.to_string()))?;
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
     let response = Response::from_data(prometheus_text::CONTENT_TYPE, text);
     Ok(response.with_unique_header("Cache-Control", "no-store"))
 }
 
-fn register_server(registry: &mut Registry, counters: &Counters) {
+fn register_server(registry: &mut Registry, stats: &Stats) {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for (name, help, gauge) in [
         (
             "movies_connections",
-            "Clients' connections that are open",
-            &counters.connections,
+            "Open client connections",
+            &stats.connections,
         ),
         (
             "movies_requests_in_flight",
-            "Handlers that run",
-            &counters.in_flight,
+            "Handlers running now",
+            &stats.in_flight,
         ),
         (
             "movies_requests_queued",
-            "Requests that wait for a worker",
-            &counters.queued,
+            "Requests waiting for a worker",
+            &stats.queued,
         ),
         (
             "movies_body_bytes",
-            "Bytes of bodies on their way, and of answers not taken",
-            &counters.body_bytes,
+            "Bytes reserved for request bodies being received and responses being sent",
+            &stats.buffered_bytes,
         ),
     ] {
         registry.register(name, help, ConstGauge::new(load(gauge)));
@@ -96,100 +98,100 @@ fn register_server(registry: &mut Registry, counters: &Counters) {
     for (name, help, counter) in [
         (
             "movies_connections_accepted",
-            "Connections accepted, the refused ones included",
-            &counters.accepted,
+            "Connections accepted, including those refused afterwards",
+            &stats.accepted,
         ),
         (
             "movies_connections_refused",
-            "Connections past MAX_CONNECTIONS",
-            &counters.refused,
+            "Connections refused because of MAX_CONNECTIONS",
+            &stats.rejected_connections,
         ),
         (
             "movies_accept_errors",
-            "Accepts that failed",
-            &counters.accept_errors,
+            "Failed accept calls",
+            &stats.accept_errors,
         ),
         (
             "movies_server_requests",
-            "Requests read whole, liveness probes included",
-            &counters.requests,
+            "Requests received completely, including probes",
+            &stats.requests,
         ),
         (
             "movies_server_refusals",
-            "Requests that broke HTTP's rules or bounds",
-            &counters.refusals,
+            "Requests rejected for violating HTTP or a limit",
+            &stats.rejected_requests,
         ),
         (
             "movies_requests_shed",
-            "Requests answered 503 for want of a worker or memory",
-            &counters.shed,
+            "Requests rejected with 503 for lack of a worker or memory",
+            &stats.shed,
         ),
         (
             "movies_handler_timeouts",
-            "Handlers past their deadline",
-            &counters.handler_timeouts,
+            "Handlers that returned after the deadline of their request",
+            &stats.handler_timeouts,
         ),
         (
             "movies_handler_panics",
             "Handlers that panicked",
-            &counters.panics,
+            &stats.handler_panics,
         ),
     ] {
         registry.register(name, help, ConstCounter::new(load(counter)));
     }
-    let cut = Family::<[(&str, &str); 1], Counter>::default();
+    let timed_out = Family::<[(&str, &str); 1], Counter>::default();
     for (waiting_for, counter) in [
-        ("head", &counters.cut_heads),
-        ("body", &counters.cut_bodies),
-        ("write", &counters.cut_writes),
+        ("head", &stats.head_timeouts),
+        ("body", &stats.body_timeouts),
+        ("write", &stats.write_timeouts),
     ] {
-        let series = cut.get_or_create(&[("waiting_for", waiting_for)]);
+        let series = timed_out.get_or_create(&[("waiting_for", waiting_for)]);
         series.inc_by(load(counter));
     }
     registry.register(
         "movies_connections_cut",
-        "Connections cut at a deadline",
-        cut,
+        "Connections closed by a timeout, or for lack of memory for a response",
+        timed_out,
     );
 }
 
-/// What requests wait for: connections to the database, and cores for their passwords.
-fn register_waits(registry: &mut Registry, app: &App) {
-    let pool = app.store.pool_state();
+/// What requests wait for: database connections, and cores to hash passwords.
+fn register_waits(registry: &mut Registry, state: &AppState) {
+    let pool = state.database.pool_state();
     registry.register(
         "movies_database_pool_size",
-        "Connections at the most",
+        "Maximum number of database connections",
         ConstGauge::new(pool.size),
     );
     registry.register(
         "movies_database_connections",
-        "Connections that are open",
+        "Open database connections",
         ConstGauge::new(pool.open),
     );
     registry.register(
         "movies_database_connections_idle",
-        "Open ones that nobody uses",
+        "Open database connections that are idle",
         ConstGauge::new(pool.idle),
     );
     registry.register(
         "movies_database_writes_stalled",
-        "Writes that the server has not answered for more than a second",
-        ConstGauge::new(to_u64(app.store.stalled_writes())),
+        "Writes for whose result PostgreSQL has taken more than a second so far",
+        ConstGauge::new(to_u64(state.database.stalled_writes())),
     );
     registry.register(
         "movies_database_sessions_abandoned",
-        "Connections whose statement nobody waits for any longer",
-        ConstGauge::new(to_u64(app.store.abandoned_sessions())),
+        "Database connections whose statement outlived its request",
+        ConstGauge::new(to_u64(state.database.abandoned_sessions())),
     );
-    let (running, waiting) = app.hasher.queue_lengths();
+    let (running, waiting) = state.hasher.queue_lengths();
     registry.register(
         "movies_password_hashes_running",
-        "Passwords that are hashed",
+        "Passwords being hashed now",
         ConstGauge::new(running),
     );
     registry.register(
         "movies_password_hashes_waiting",
-        "Passwords that wait for a core",
+        "Passwords waiting for a core",
         ConstGauge::new(waiting),
     );
 }
@@ -198,7 +200,7 @@ fn to_u64(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// What Linux says of this process; where /proc cannot be read, nothing.
+/// Memory and open files of this process; nothing on systems without /proc.
 fn register_process(registry: &mut Registry) {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -207,14 +209,14 @@ fn register_process(registry: &mut Registry) {
     if let Some(kibibytes) = kibibytes {
         registry.register(
             "process_resident_memory_bytes",
-            "Memory that is resident",
+            "Resident memory",
             ConstGauge::new(kibibytes * 1024),
         );
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         registry.register(
             "process_open_fds",
-            "File descriptors that are open",
+            "Open file descriptors",
             ConstGauge::new(open.count()),
         );
     }

@@ -1,96 +1,118 @@
-//! What every request meets around its handler: its id, the headers of every answer, its line in the log, its count.
+//! What happens around every handler: request id, error rendering, security headers, CORS, access log and metrics.
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rouille::{Request, Response, ResponseBody};
+use serde_json::json;
 
-use super::error::Error;
-use super::{App, Context, cors, forwarded, route};
+use super::error::ApiError;
+use super::options::Origin;
+use super::{AppState, RequestContext, cors, forwarded, json_response, routes};
+use crate::http::{HeaderLookup, HttpError};
 use crate::telemetry::logging::RequestLine;
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
-/// The longest request id that is taken over from a proxy, in bytes.
-const LONGEST_ID: usize = 128;
+/// The longest X-Request-Id that is accepted from a proxy, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// A request that takes longer is warned of in the log. Undisturbed, one takes milliseconds, so it met something worth
-/// knowing: a lock, a full pool, a queue of passwords.
-const SLOW: Duration = Duration::from_secs(1);
+/// The access log warns of requests that take longer. A request usually takes milliseconds, so a slower one waited for
+/// something: a lock, a connection of the pool, a core for its password.
+const SLOW_REQUEST: Duration = Duration::from_secs(1);
 
-/// Answers one request by the deadline, logs it and counts it.
-pub fn handle(request: &Request, app: &App, deadline: Instant) -> Response {
+/// Handles one request: the function that the HTTP server's workers call. No wait on behalf of the request lasts longer than
+/// until `deadline`.
+pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Response {
     let started = Instant::now();
-    let request_id = identify(request, app);
-    let path = request.raw_url().split('?').next().unwrap_or_default();
-    // What a handler that panicked on this thread left behind.
+    let request_id = request_id(request, state);
+    // Drops the record of a handler that panicked on this thread.
     timings::take();
+    let context = RequestContext {
+        state,
+        deadline,
+        user_id: None,
+    };
     let mut fault = None;
-    let mut response = route(request, path, &Context { app, deadline }).unwrap_or_else(|error| {
-        if let Error::Fault(reason) = &error {
-            fault = Some(reason.clone());
-        }
-        error.into_response()
-    });
-    let trace = timings::take();
-    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
-    let (reader, size) = body.into_reader_and_size();
-    let body_bytes = size.unwrap_or_default();
-    response.data = ResponseBody::from_reader_and_size(reader, body_bytes);
+    let mut response =
+        routes::respond(request, path_of(request), &context).unwrap_or_else(|error| {
+            if let ApiError::Internal(reason) = &error {
+                fault = Some(reason.clone());
+            }
+            error.into_response()
+        });
+    let record = timings::take();
     response.headers.extend(security_headers());
-    if app.server_timing && !trace.timings.is_empty() {
-        let spent = trace.timings.to_string();
-        response
-            .headers
-            .push(("Server-Timing".into(), spent.into()));
+    if state.server_timing && !record.timings.is_empty() {
+        let timings = record.timings.to_string();
+        let header = ("Server-Timing".into(), timings.into());
+        response.headers.push(header);
     }
-    cors::add_headers(request, &app.cors_origins, &mut response);
+    cors::add_headers(request, &state.cors_origins, &mut response);
     let duration = started.elapsed();
-    metrics::count_request(
-        trace.route,
-        request.method(),
-        response.status_code,
-        duration,
-    );
+    let status = response.status_code;
+    metrics::count_request(record.route, request.method(), status, duration);
     let line = RequestLine {
         request_id: &request_id,
-        user_id: trace.user_id,
+        user_id: record.user_id,
         method: request.method(),
-        path,
-        route: trace.route.name(),
-        status: response.status_code,
+        path: path_of(request),
+        route: record.route.name(),
+        status,
         duration,
-        body_bytes,
-        slow: (duration > SLOW).then(|| trace.timings.to_string()),
+        body_bytes: body_size(&mut response),
+        slow: (duration > SLOW_REQUEST).then(|| record.timings.to_string()),
         fault,
     };
     line.log();
-    response
-        .headers
-        .push(("X-Request-Id".into(), request_id.into()));
+    let header = ("X-Request-Id".into(), request_id.into());
+    response.headers.push(header);
     response
 }
 
-/// The id that a trusted proxy gave the request, if it is fit for a log line and a header; else one of our own.
-fn identify(request: &Request, app: &App) -> String {
-    match forwarded::find_forwarded(request, "X-Request-Id", &app.trusted_proxies) {
-        Some(id) if is_well_formed(id) => id.to_owned(),
+/// Renders an error of the HTTP server itself as the API renders its own errors. `lookup` finds the headers of the request,
+/// by which scripts of the allowed origins may read the response.
+pub fn render_http_error(error: HttpError, lookup: &HeaderLookup, origins: &[Origin]) -> Response {
+    let mut response = json_response(error.status(), &json!({ "detail": error.detail() }));
+    response.headers.extend(security_headers());
+    let cors_headers = cors::error_headers_of(lookup, origins);
+    response.headers.extend(cors_headers);
+    response
+}
+
+fn path_of(request: &Request) -> &str {
+    request.raw_url().split('?').next().unwrap_or_default()
+}
+
+/// rouille tells the size only when it gives the body away, so this puts it back.
+fn body_size(response: &mut Response) -> usize {
+    let body = std::mem::replace(&mut response.data, ResponseBody::empty());
+    let (reader, size) = body.into_reader_and_size();
+    let size = size.unwrap_or_default();
+    response.data = ResponseBody::from_reader_and_size(reader, size);
+    size
+}
+
+/// The X-Request-Id of a trusted proxy, if it is safe in a log line and a header, else a new id.
+fn request_id(request: &Request, state: &AppState) -> String {
+    match forwarded::forwarded_value(request, "X-Request-Id", &state.trusted_proxies) {
+        Some(id) if is_safe_request_id(id) => id.to_owned(),
         _ => {
-            // An odd step visits every number once before any comes again.
-            let number = app
-                .request_ids
+            // Steps of an odd size visit all 2^64 numbers before one repeats.
+            let number = state
+                .next_request_id
                 .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
             format!("{number:016x}")
         }
     }
 }
 
-fn is_well_formed(id: &str) -> bool {
+fn is_safe_request_id(id: &str) -> bool {
     let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/+=@".contains(&byte);
-    (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(is_safe)
+    (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(is_safe)
 }
 
-/// On every answer.
+/// The security headers of every response.
 pub fn security_headers() -> [(Cow<'static, str>, Cow<'static, str>); 3] {
     [
         ("X-Content-Type-Options".into(), "nosniff".into()),
@@ -104,13 +126,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_short_and_breaks_no_line() {
-        let longest = "a".repeat(LONGEST_ID);
+    fn request_id_of_a_proxy_must_be_short_and_safe_in_a_log_line() {
+        let longest = "a".repeat(MAX_REQUEST_ID_BYTES);
         for good in ["a", "4bf92f35-77b3_4da6:a3ce/929d+0e=@x.~", &longest] {
-            assert!(is_well_formed(good), "{good}");
+            assert!(is_safe_request_id(good), "{good}");
         }
         for bad in ["", "a b", "a\n", "é", "a\"", "a,b", &format!("{longest}a")] {
-            assert!(!is_well_formed(bad), "{bad}");
+            assert!(!is_safe_request_id(bad), "{bad}");
         }
     }
 }

@@ -1,40 +1,39 @@
-//! Movies: list, create, read, replace, update, delete. Each answers with one statement where all is well; who asks
-//! is judged before what they sent, so a refusal may cost one of its own.
+//! Movies: list, create, read, replace, update, delete.
+//!
+//! A valid request takes one statement, which also checks the user. An error in the input is reported only to users who
+//! would be allowed the request otherwise, which takes a statement of its own.
 use std::str::FromStr;
 
 use rouille::{Request, Response};
 
-use super::error::Error;
-use super::fields::{NOT_A_STRING, Presence, Reader, Rule, TextField};
-use super::forwarded::find_origin;
-use super::pagination::Envelope;
-use super::query::{Query, check_field_count};
-use super::{Context, Visibility, answer_json, body};
+use super::error::ApiError;
+use super::forwarded::base_url;
+use super::options::Visibility;
+use super::pagination::{Page, parse_page};
+use super::validation::body::parse_body;
+use super::validation::fields::{CharField, IntegerField, Serializer, Validator};
+use super::validation::filters::{QueryParameters, parse_filter};
+use super::{RequestContext, json_response};
 use crate::db::movies::{self, Changes, Filter, Found, NewMovie, PageRequest, Scope};
 use crate::db::users;
 
-/// Kept as sent, trimmed.
-pub const TITLE: TextField = TextField {
-    name: "title",
-    wrong_kind: NOT_A_STRING,
-    may_be_blank: false,
-    rules: &[Rule::AtMost(100), Rule::WithoutNull],
+pub const TITLE: CharField = CharField {
+    validators: &[Validator::MaxLength(100), Validator::NoNullCharacters],
+    ..CharField::new("title")
 };
 
-/// As the title.
-pub const GENRE: TextField = TextField {
+pub const GENRE: CharField = CharField {
     name: "genre",
     ..TITLE
 };
 
-/// A 32-bit integer.
-pub const YEAR: &str = "year";
+pub const YEAR: IntegerField = IntegerField { name: "year" };
 
-/// The path of the list, to which links lead.
+/// The path of the list, which the links of pages also use.
 pub const LIST_PATH: &str = "/api/v1/movies/";
 
-/// A movie's id in a path: ASCII digits alone, where a number's own FromStr would take a sign. Digits past 64 bits
-/// are -1, which the schema gives to no movie.
+/// A movie's id in a path. It is written in ASCII digits only, whereas `i64::from_str` also accepts a sign. A number past 64
+/// bits becomes -1, the id of no movie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MovieId(i64);
 
@@ -49,136 +48,145 @@ impl FromStr for MovieId {
     }
 }
 
-/// Whether a `GET movies/` may take a statement of its own, whose cost varies: any list but the first page of one's own.
+/// Whether `GET movies/` may run an expensive statement: any list except the first page of the user's own movies.
 pub fn is_heavy_list(request: &Request, visibility: Visibility) -> bool {
-    // The query undecoded: whatever is not plainly a first page counts as heavy, and is answered all the same.
-    let says_little = |pair: &str| {
+    // The query is not decoded: an encoded one may count as heavy without need, which changes no response.
+    let is_first_page = |pair: &str| {
         matches!(
             pair.split_once('='),
             None | Some((_, "") | ("page", "1") | ("page_size", _))
         )
     };
-    visibility == Visibility::Shared || !request.raw_query_string().split('&').all(says_little)
+    visibility == Visibility::Shared || !request.raw_query_string().split('&').all(is_first_page)
 }
 
-/// `GET movies/`: one page, newest first.
-pub fn list_movies(request: &Request, context: &Context, user_id: i64) -> Result<Response, Error> {
-    let query = Query::parse(request.raw_query_string());
-    let (origin, filter, page) = match read_list_request(request, context, &query) {
-        Ok(wanted) => wanted,
-        Err(refusal) => {
-            users::find_active(context.store(), user_id)?;
-            return Err(refusal);
+/// `GET movies/`: one page of movies, newest first.
+///
+/// # Errors
+/// 400 for invalid filters, 404 for an invalid page.
+pub fn list_movies(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+    let user_id = context.user_id()?;
+    let parameters = QueryParameters::parse(request.raw_query_string());
+    let (base_url, filter, page) = match parse_list_request(request, context, &parameters) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            users::find_active(context.database(), user_id)?;
+            return Err(error);
         }
     };
-    let scope = match context.app.visibility {
+    let scope = match context.state.visibility {
         Visibility::Own => Scope::Own,
         Visibility::Shared => Scope::All,
     };
     let found = match filter {
-        None => movies::list(context.store(), user_id, scope, page)?,
-        Some(filter) => movies::search(context.store(), user_id, scope, page, &filter)?,
+        None => movies::list(context.database(), user_id, scope, page)?,
+        Some(filter) => movies::search(context.database(), user_id, scope, page, &filter)?,
     };
-    let address = format!("{origin}{LIST_PATH}");
-    Ok(answer_json(
-        200,
-        &Envelope::new(found, page, &address, &query)?,
-    ))
+    let list_url = format!("{base_url}{LIST_PATH}");
+    let page = Page::new(found.total, found.movies, page, &list_url, &parameters)?;
+    Ok(json_response(200, &page))
 }
 
-fn read_list_request(
+fn parse_list_request(
     request: &Request,
-    context: &Context,
-    query: &Query,
-) -> Result<(String, Option<Filter>, PageRequest), Error> {
-    let origin = find_origin(request, &context.app.trusted_proxies)?;
-    check_field_count(request.raw_query_string().as_bytes())?;
-    let filter = query.filter()?;
-    Ok((origin, filter, query.page()?))
+    context: &RequestContext,
+    parameters: &QueryParameters,
+) -> Result<(String, Option<Filter>, PageRequest), ApiError> {
+    let base_url = base_url(request, &context.state.trusted_proxies)?;
+    let filter = parse_filter(request.raw_query_string(), parameters)?;
+    Ok((base_url, filter, parse_page(parameters)?))
 }
 
-/// `POST movies/`: a new movie of the user who asks.
-pub fn create_movie(request: &Request, context: &Context, user_id: i64) -> Result<Response, Error> {
-    match read_changes(request, Presence::Required) {
+/// `POST movies/`: creates a movie of the user.
+///
+/// # Errors
+/// 400 for invalid fields.
+pub fn create_movie(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+    let user_id = context.user_id()?;
+    match parse_fields(request, false) {
         Ok(Changes {
             title: Some(title),
             genre: Some(genre),
             year: Some(year),
         }) => {
-            let movie = movies::create(context.store(), user_id, NewMovie { title, genre, year })?;
-            Ok(answer_json(201, &movie))
+            let movie = NewMovie { title, genre, year };
+            let movie = movies::create(context.database(), user_id, movie)?;
+            Ok(json_response(201, &movie))
         }
-        Ok(_) => Err(Error::Fault(
-            "a required field passed without a value".to_owned(),
+        Ok(_) => Err(ApiError::Internal(
+            "validation accepted a movie without a required field".to_owned(),
         )),
-        Err(refusal) => {
-            users::find_active(context.store(), user_id)?;
-            Err(refusal)
+        Err(error) => {
+            users::find_active(context.database(), user_id)?;
+            Err(error)
         }
     }
 }
 
 /// `GET movies/{id}/`.
-pub fn read_movie(
-    context: &Context,
-    user_id: i64,
-    MovieId(id): MovieId,
-) -> Result<Response, Error> {
-    let found = movies::read(context.store(), user_id, id)?;
-    let movie = permit(Action::Read, found, user_id, context.app.visibility)?;
-    Ok(answer_json(200, &movie))
+///
+/// # Errors
+/// 403 for a movie that the user may not see, 404 for one that does not exist.
+pub fn read_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
+    let user_id = context.user_id()?;
+    let found = movies::read(context.database(), user_id, id)?;
+    let movie = check_permission(Action::Read, found, context)?;
+    Ok(json_response(200, &movie))
 }
 
-/// `PUT movies/{id}/`: all fields anew.
+/// `PUT movies/{id}/`: replaces all fields.
+///
+/// # Errors
+/// 400 for invalid fields, 403 unless the user created the movie, 404 for a movie that does not exist.
 pub fn replace_movie(
     request: &Request,
-    context: &Context,
-    user_id: i64,
+    context: &RequestContext,
     id: MovieId,
-) -> Result<Response, Error> {
-    change_movie(request, context, user_id, id, Presence::Required)
+) -> Result<Response, ApiError> {
+    change_movie(request, context, id, false)
 }
 
-/// `PATCH movies/{id}/`: those fields that are sent.
+/// `PATCH movies/{id}/`: changes the fields that are sent.
+///
+/// # Errors
+/// As [`replace_movie`].
 pub fn update_movie(
     request: &Request,
-    context: &Context,
-    user_id: i64,
+    context: &RequestContext,
     id: MovieId,
-) -> Result<Response, Error> {
-    change_movie(request, context, user_id, id, Presence::Optional)
+) -> Result<Response, ApiError> {
+    change_movie(request, context, id, true)
 }
 
 fn change_movie(
     request: &Request,
-    context: &Context,
-    user_id: i64,
+    context: &RequestContext,
     MovieId(id): MovieId,
-    presence: Presence,
-) -> Result<Response, Error> {
-    match read_changes(request, presence) {
+    partial: bool,
+) -> Result<Response, ApiError> {
+    let user_id = context.user_id()?;
+    match parse_fields(request, partial) {
         Ok(changes) => {
-            let found = movies::update(context.store(), user_id, id, changes)?;
-            let movie = permit(Action::Change, found, user_id, context.app.visibility)?;
-            Ok(answer_json(200, &movie.ok_or(Error::MovieNotFound)?))
+            let found = movies::update(context.database(), user_id, id, changes)?;
+            let movie = check_permission(Action::Change, found, context)?;
+            Ok(json_response(200, &movie.ok_or(ApiError::MovieNotFound)?))
         }
-        Err(refusal) => {
-            let found = movies::read(context.store(), user_id, id)?;
-            permit(Action::Change, found, user_id, context.app.visibility)?;
-            Err(refusal)
+        Err(error) => {
+            let found = movies::read(context.database(), user_id, id)?;
+            check_permission(Action::Change, found, context)?;
+            Err(error)
         }
     }
 }
 
 /// `DELETE movies/{id}/`.
-pub fn delete_movie(
-    context: &Context,
-    user_id: i64,
-    MovieId(id): MovieId,
-) -> Result<Response, Error> {
-    let found = movies::delete(context.store(), user_id, id)?;
-    let deleted = permit(Action::Change, found, user_id, context.app.visibility)?;
-    deleted.ok_or(Error::MovieNotFound)?;
+///
+/// # Errors
+/// 403 unless the user created the movie, 404 for a movie that does not exist.
+pub fn delete_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
+    let found = movies::delete(context.database(), context.user_id()?, id)?;
+    let deleted = check_permission(Action::Change, found, context)?;
+    deleted.ok_or(ApiError::MovieNotFound)?;
     Ok(Response::empty_204())
 }
 
@@ -190,33 +198,36 @@ enum Action {
     Change,
 }
 
-/// Returns the outcome if the user may do this with the movie, else a 403 error. This is the only place that decides it
-/// for read, update and delete. The statements for update and delete leave other users' movies as they are, so nothing
-/// has been changed where this returns an error.
-fn permit<T>(
+/// Returns what a statement did with a movie, if the user may do this. This is the only place that decides it for read,
+/// update and delete. The statements for update and delete leave other users' movies as they are, so nothing has been
+/// changed if this fails.
+///
+/// # Errors
+/// 403 if the user may not.
+fn check_permission<T>(
     action: Action,
     found: Found<T>,
-    user_id: i64,
-    visibility: Visibility,
-) -> Result<T, Error> {
-    let is_creator = found.creator_id == user_id;
-    let may_read = action == Action::Read && visibility == Visibility::Shared;
-    if is_creator || may_read {
+    context: &RequestContext,
+) -> Result<T, ApiError> {
+    let is_creator = found.creator_id == context.user_id()?;
+    let is_shared = action == Action::Read && context.state.visibility == Visibility::Shared;
+    if is_creator || is_shared {
         Ok(found.outcome)
     } else {
-        Err(Error::PermissionDenied)
+        Err(ApiError::PermissionDenied)
     }
 }
 
-fn read_changes(request: &Request, presence: Presence) -> Result<Changes, Error> {
-    let fields = body::read_fields(request)?;
-    let mut reader = Reader::new(&fields);
+/// The fields of a movie in the body; without `partial`, all of them.
+fn parse_fields(request: &Request, partial: bool) -> Result<Changes, ApiError> {
+    let data = parse_body(request)?;
+    let mut serializer = Serializer::new(&data, partial);
     let changes = Changes {
-        title: reader.text(&TITLE, presence),
-        genre: reader.text(&GENRE, presence),
-        year: reader.integer(YEAR, presence),
+        title: serializer.text(&TITLE),
+        genre: serializer.text(&GENRE),
+        year: serializer.integer(&YEAR),
     };
-    reader.errors.into_result()?;
+    serializer.errors.into_result()?;
     Ok(changes)
 }
 
@@ -225,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_ascii_digits_alone() {
+    fn movie_id_is_written_in_ascii_digits_only() {
         assert_eq!("0042".parse(), Ok(MovieId(42)));
         assert_eq!("18446744073709551617".parse(), Ok(MovieId(-1)));
         for segment in ["", "+1", "-1", "1.0", "abc", "١", "1 ", "1x"] {

@@ -1,4 +1,4 @@
-//! Who a user is: tokens, passwords and the limits on guessing them.
+//! Tokens, passwords, and limits on the rate of attempts.
 pub mod bcrypt_cost;
 pub mod password;
 pub mod signing_key;

@@ -1,10 +1,14 @@
-//! Passwords: bcrypt over SHA-256, the queue in front of it, Django's PBKDF2 and validators. Knows no users and no HTTP.
+//! Password hashing, with a limit on concurrent hashes, and Django's password validators. Does not depend on users or HTTP.
+//!
+//! New hashes are bcrypt over SHA-256, as Django's BCryptSHA256PasswordHasher makes them. Django's default, PBKDF2, is only
+//! verified, for imported users.
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use parking_lot::{Condvar, Mutex};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -12,203 +16,186 @@ use crate::python_text;
 use crate::telemetry::metrics;
 
 /// Django's list of common passwords (django/contrib/auth/common-passwords.txt.gz of Django 5.2, BSD-3-Clause,
-/// see common_passwords.LICENSE), one a line, in lower case.
+/// see common_passwords.LICENSE): one per line, in lower case.
 static COMMON_PASSWORDS: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("common_passwords.txt").lines().collect());
 
-/// The shortest password allowed, in code points.
-pub const MINIMUM_LENGTH: usize = 8;
+/// The minimum length of a password in code points.
+pub const MIN_LENGTH: usize = 8;
 
-/// What Django's prefix for bcrypt over the hexadecimal SHA-256 of the password looks like. The digest is 64
-/// bytes, so bcrypt's limit of 72 cuts nothing.
+/// Django's prefix for bcrypt over the hexadecimal SHA-256 of the password. The digest has 64 bytes, fewer than the 72 that
+/// bcrypt uses of its input.
 const PREFIX: &str = "bcrypt_sha256$";
 
-/// Django's prefix for PBKDF2 with HMAC-SHA-256, its default; then follow iterations, salt and key, split by dollars.
+/// Django's prefix for PBKDF2 with HMAC-SHA-256, its default. Iterations, salt and key follow, separated by `$`.
 const PBKDF2_PREFIX: &str = "pbkdf2_sha256$";
 
-/// PBKDF2 of more iterations is not computed: Django 5.2 has 1,000,000, and a row that somebody tampered with must not
-/// hold a core. The import's statement find_locked_out knows the same bound.
-const MOST_ITERATIONS: u32 = 5_000_000;
+/// Stored hashes with more PBKDF2 iterations match no password: Django 5.2 uses 1,000,000, and a manipulated row must not
+/// occupy a core. The import's statement find_unverifiable_passwords has the same limit.
+const MAX_PBKDF2_ITERATIONS: u32 = 5_000_000;
 
-/// How long a request may wait for a core and its hash. A request has 9 s in all.
+/// The time limit of a command for a core and one hash.
 pub const HASH_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Stored hashes of a higher cost, unless it is the configured one, match nothing: one of cost 31, in a row that somebody
-/// tampered with, would hold a core for days. On the machine where it was measured cost 16 takes 7 s.
+/// Stored hashes with a higher bcrypt cost than this and the configured one match no password: cost 31 in a manipulated row
+/// would occupy a core for days. Cost 16 takes 7 s on the machine where it was measured.
 const MAX_STORED_COST: u32 = 16;
 
-/// Hashing failed or could not start.
+/// Why a password could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Too many hashes are waiting; try again shortly.
-    #[error("too many passwords wait for their hash")]
+pub enum HashError {
+    /// No core was free before the deadline, or too many others wait for one.
+    #[error("too many passwords wait for a core")]
     Busy,
-    /// bcrypt itself failed.
+    /// bcrypt failed, as without randomness.
     #[error("bcrypt: {0}")]
     Bcrypt(#[from] bcrypt::BcryptError),
 }
 
-/// How hard hashes are and how many may wait.
+/// Options of a [`Hasher`].
 #[derive(Clone, Copy, Debug)]
-pub struct Cost {
-    /// bcrypt's cost, 4 to 31: the hash takes 2^cost rounds.
-    pub rounds_log2: u32,
-    /// How many requests may wait for a free core before further ones are refused.
-    pub waiting_limit: usize,
+pub struct HashingOptions {
+    /// bcrypt's cost, 4 to 31: a hash takes 2^cost rounds.
+    pub bcrypt_cost: u32,
+    /// The number of callers that may wait for a core; further ones get [`HashError::Busy`] at once.
+    pub max_waiting: usize,
 }
 
-/// Hashes and verifies passwords, at most as many at once as there are cores, so that sign-ins never starve
-/// readers.
+/// Hashes and verifies passwords, at most one per core at a time, so that sign-ins leave time for other requests. Workers
+/// share it.
 pub struct Hasher {
-    cost: Cost,
+    options: HashingOptions,
     cores: usize,
-    queue: Mutex<Queue>,
-    freed: Condvar,
-    /// What the password of an unknown user is verified against: a well-formed hash that was never computed.
-    nobody: String,
+    permits: Mutex<PermitCounts>,
+    /// Notified when a permit is released.
+    released: Condvar,
+    /// The password of an unknown user is verified against this valid hash, which no known password has.
+    dummy_hash: String,
 }
 
 #[derive(Default)]
-struct Queue {
+struct PermitCounts {
     running: usize,
     waiting: usize,
 }
 
 impl Hasher {
-    /// A hasher of the given cost.
-    pub fn new(cost: Cost) -> Hasher {
+    /// Creates a hasher with as many permits as there are cores.
+    pub fn new(options: HashingOptions) -> Hasher {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        // Salt and key of zeros: verifying against it takes as long as against any other hash of this cost.
+        // With salt and key of zeros a verification takes as long as with any other hash of this cost.
         let zeros = ".".repeat(53);
         Hasher {
-            cost,
+            options,
             cores,
-            queue: Mutex::default(),
-            freed: Condvar::new(),
-            nobody: format!("$2b${:02}${zeros}", cost.rounds_log2),
+            permits: Mutex::default(),
+            released: Condvar::new(),
+            dummy_hash: format!("$2b${:02}${zeros}", options.bcrypt_cost),
         }
     }
 
-    /// The password's hash in the form that Django stores: `bcrypt_sha256$$2b$10$...`.
+    /// Hashes a password, in the format that Django stores: `bcrypt_sha256$$2b$10$...`. Waits for a core until `deadline`.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full, or no core was free until the deadline.
-    pub fn hash(&self, password: &str, deadline: Instant) -> Result<String, Error> {
-        self.acquire_core(deadline)?.hash(password)
+    /// [`HashError::Busy`] if it gets no core.
+    pub fn hash(&self, password: &str, deadline: Instant) -> Result<String, HashError> {
+        self.acquire(deadline)?.hash(password)
     }
 
-    /// As [`Core::verify`], on a core of its own.
+    /// Waits for a core until `deadline`, and records the wait in the metrics.
     ///
     /// # Errors
-    /// [`Error::Busy`] if the queue is full, or no core was free until the deadline.
-    pub fn verify(
-        &self,
-        password: &str,
-        stored: Option<&str>,
-        deadline: Instant,
-    ) -> Result<bool, Error> {
-        Ok(self.acquire_core(deadline)?.verify(password, stored))
-    }
-
-    /// Waits until the deadline for a core to hash on, for a caller that hashes more than once. Counts how that went.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if the queue is full, or no core was free until the deadline.
-    pub fn acquire_core(&self, deadline: Instant) -> Result<Core<'_>, Error> {
-        let asked = Instant::now();
-        let core = self.wait_for_core(deadline);
-        match core {
-            Ok(_) => metrics::count_hash_wait(asked.elapsed()),
+    /// [`HashError::Busy`] if it gets no core.
+    pub fn acquire(&self, deadline: Instant) -> Result<HashingPermit<'_>, HashError> {
+        let started = Instant::now();
+        let permit = self.wait_for_permit(deadline);
+        match permit {
+            Ok(_) => metrics::count_hash_wait(started.elapsed()),
             Err(_) => metrics::count_hash_refusal(),
         }
-        core
+        permit
     }
 
-    /// How many passwords are hashed now, and how many wait for that.
+    /// The number of permits in use and of callers that wait for one, for the metrics.
     pub fn queue_lengths(&self) -> (usize, usize) {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        (queue.running, queue.waiting)
+        let permits = self.permits.lock();
+        (permits.running, permits.waiting)
     }
 
-    fn wait_for_core(&self, deadline: Instant) -> Result<Core<'_>, Error> {
-        // The counters are whole at every step, so a lock poisoned elsewhere is still good.
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+    fn wait_for_permit(&self, deadline: Instant) -> Result<HashingPermit<'_>, HashError> {
+        let mut permits = self.permits.lock();
         if deadline <= Instant::now() {
-            return Err(Error::Busy);
+            return Err(HashError::Busy);
         }
-        if queue.running >= self.cores {
-            if queue.waiting >= self.cost.waiting_limit {
-                return Err(Error::Busy);
+        if permits.running >= self.cores {
+            if permits.waiting >= self.options.max_waiting {
+                return Err(HashError::Busy);
             }
-            queue.waiting += 1;
-            while queue.running >= self.cores {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    queue.waiting -= 1;
-                    return Err(Error::Busy);
-                }
-                let woken = self.freed.wait_timeout(queue, left);
-                queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+            permits.waiting += 1;
+            let all_in_use = |permits: &mut PermitCounts| permits.running >= self.cores;
+            self.released
+                .wait_while_until(&mut permits, all_in_use, deadline);
+            permits.waiting -= 1;
+            if permits.running >= self.cores {
+                return Err(HashError::Busy);
             }
-            queue.waiting -= 1;
         }
-        queue.running += 1;
-        Ok(Core(self))
+        permits.running += 1;
+        Ok(HashingPermit(self))
     }
 }
 
-/// A core that is reserved for hashing until this is dropped.
-pub struct Core<'a>(&'a Hasher);
+/// The right to hash on one core, released on drop.
+pub struct HashingPermit<'a>(&'a Hasher);
 
-impl Core<'_> {
-    /// As [`Hasher::hash`].
+impl HashingPermit<'_> {
+    /// Hashes a password as [`Hasher::hash`] does.
     ///
     /// # Errors
-    /// If bcrypt fails, as without randomness.
-    pub fn hash(&self, password: &str) -> Result<String, Error> {
-        let hash = bcrypt::hash(digest(password), self.0.cost.rounds_log2)?;
+    /// [`HashError::Bcrypt`] if bcrypt fails.
+    pub fn hash(&self, password: &str) -> Result<String, HashError> {
+        let hash = bcrypt::hash(digest(password), self.0.options.bcrypt_cost)?;
         Ok(format!("{PREFIX}{hash}"))
     }
 
-    /// Whether the password has this stored hash. Without one (an unknown user) the answer is no, after as much work as
-    /// for a wrong password.
+    /// Whether the password has this stored hash. Without a stored hash (an unknown user) it has not, and the check takes as
+    /// long as with a wrong password.
     pub fn verify(&self, password: &str, stored: Option<&str>) -> bool {
-        if let Some(foreign) = stored.and_then(|stored| stored.strip_prefix(PBKDF2_PREFIX)) {
-            return verify_pbkdf2(password, foreign).unwrap_or(false);
+        if let Some(hash) = stored.and_then(|stored| stored.strip_prefix(PBKDF2_PREFIX)) {
+            return verify_pbkdf2(password, hash).unwrap_or(false);
         }
-        let known = stored.and_then(|stored| stored.strip_prefix(PREFIX));
-        let known = known.filter(|hash| self.is_affordable(hash));
-        let matches = bcrypt::verify(digest(password), known.unwrap_or(&self.0.nobody));
-        // A stored text that is no hash (Django's "!" for an unusable password) matches nothing.
-        matches.unwrap_or(false) && known.is_some()
+        let hash = stored.and_then(|stored| stored.strip_prefix(PREFIX));
+        let hash = hash.filter(|hash| self.is_affordable(hash));
+        let matches = bcrypt::verify(digest(password), hash.unwrap_or(&self.0.dummy_hash));
+        // A stored text that is not a hash, such as Django's "!" for an unusable password, matches no password.
+        matches.unwrap_or(false) && hash.is_some()
     }
 
-    /// `hash` is bcrypt's, such as `$2b$10$...`; what is none is left to bcrypt itself.
+    /// Whether the cost of a hash such as `$2b$10$...` is within the limit. bcrypt itself rejects malformed hashes.
     fn is_affordable(&self, hash: &str) -> bool {
         let cost = hash.get(4..6).and_then(|cost| cost.parse().ok());
-        cost.is_none_or(|cost: u32| cost <= MAX_STORED_COST.max(self.0.cost.rounds_log2))
+        cost.is_none_or(|cost: u32| cost <= MAX_STORED_COST.max(self.0.options.bcrypt_cost))
     }
 }
 
-impl Drop for Core<'_> {
+impl Drop for HashingPermit<'_> {
     fn drop(&mut self) {
-        let queue = self.0.queue.lock();
-        queue.unwrap_or_else(PoisonError::into_inner).running -= 1;
-        self.0.freed.notify_one();
+        self.0.permits.lock().running -= 1;
+        self.0.released.notify_one();
     }
 }
 
-/// Whether the hash is of another kind than those that are made here, and should give way to one of these.
-pub fn is_foreign(stored: &str) -> bool {
+/// Whether the stored hash was made by another algorithm and should be replaced.
+pub fn needs_rehash(stored: &str) -> bool {
     !stored.starts_with(PREFIX)
 }
 
-/// `None` if what was stored is no such hash, or asks for too many iterations.
+/// `None` if the stored text is malformed or has too many iterations.
 fn verify_pbkdf2(password: &str, stored: &str) -> Option<bool> {
     let mut parts = stored.split('$');
     let (iterations, salt, key) = (parts.next()?, parts.next()?, parts.next()?);
     let iterations = iterations.parse().ok()?;
-    if !(1..=MOST_ITERATIONS).contains(&iterations) {
+    if !(1..=MAX_PBKDF2_ITERATIONS).contains(&iterations) {
         return None;
     }
     let mut computed = [0; 32];
@@ -229,29 +216,30 @@ fn digest(password: &str) -> String {
         .collect()
 }
 
-/// What Django's validators (length, common, numeric) say against the password, in their order.
-pub fn find_weaknesses(password: &str) -> Vec<&'static str> {
-    let mut weaknesses = Vec::new();
-    if password.chars().count() < MINIMUM_LENGTH {
-        weaknesses.push("This password is too short. It must contain at least 8 characters.");
+/// The messages of Django's MinimumLengthValidator, CommonPasswordValidator and NumericPasswordValidator, in this order; none
+/// for a good password.
+pub fn validate(password: &str) -> Vec<&'static str> {
+    let mut messages = Vec::new();
+    if password.chars().count() < MIN_LENGTH {
+        messages.push("This password is too short. It must contain at least 8 characters.");
     }
     if COMMON_PASSWORDS.contains(python_text::strip(&password.to_lowercase())) {
-        weaknesses.push("This password is too common.");
+        messages.push("This password is too common.");
     }
     if !password.is_empty() && password.chars().all(python_text::is_digit) {
-        weaknesses.push("This password is entirely numeric.");
+        messages.push("This password is entirely numeric.");
     }
-    weaknesses
+    messages
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hasher(waiting_limit: usize) -> Hasher {
-        Hasher::new(Cost {
-            rounds_log2: 4,
-            waiting_limit,
+    fn hasher(max_waiting: usize) -> Hasher {
+        Hasher::new(HashingOptions {
+            bcrypt_cost: 4,
+            max_waiting,
         })
     }
 
@@ -260,131 +248,124 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_verifies_its_own_password_alone() {
-        let core = hasher(1);
-        let core = core.acquire_core(later()).unwrap();
+    fn hash_verifies_only_its_own_password() {
+        let hasher = hasher(1);
+        let permit = hasher.acquire(later()).unwrap();
         let long = "x".repeat(72);
-        let stored = core.hash(&format!("{long}a")).unwrap();
+        let stored = permit.hash(&format!("{long}a")).unwrap();
         assert!(stored.starts_with("bcrypt_sha256$$2b$04$"));
-        assert!(core.verify(&format!("{long}a"), Some(&stored)));
-        assert!(!core.verify(&format!("{long}b"), Some(&stored)));
-        assert!(!core.verify("x", None));
-        assert!(!core.verify("x", Some("!unusable")));
+        assert!(permit.verify(&format!("{long}a"), Some(&stored)));
+        assert!(!permit.verify(&format!("{long}b"), Some(&stored)));
+        assert!(!permit.verify("x", None));
+        assert!(!permit.verify("x", Some("!unusable")));
     }
 
     #[test]
-    fn the_hash_of_an_unknown_user_is_one_that_bcrypt_computes() {
+    fn dummy_hash_is_a_valid_bcrypt_hash() {
         for cost in [4, 5] {
-            let hasher = Hasher::new(Cost {
-                rounds_log2: cost,
-                waiting_limit: 0,
+            let hasher = Hasher::new(HashingOptions {
+                bcrypt_cost: cost,
+                max_waiting: 0,
             });
-            let parts: bcrypt::HashParts = hasher.nobody.parse().unwrap();
+            let parts: bcrypt::HashParts = hasher.dummy_hash.parse().unwrap();
             assert_eq!(parts.get_cost(), cost);
-            assert!(!bcrypt::verify(digest("x"), &hasher.nobody).unwrap());
+            assert!(!bcrypt::verify(digest("x"), &hasher.dummy_hash).unwrap());
         }
     }
 
     #[test]
-    fn a_stored_hash_of_a_cost_past_the_bound_matches_nothing() {
+    fn stored_hash_with_too_high_cost_matches_no_password() {
         let hasher = hasher(0);
-        let core = hasher.acquire_core(later()).unwrap();
-        let stored = core.hash("x").unwrap();
-        assert!(core.is_affordable(stored.strip_prefix(PREFIX).unwrap()));
+        let permit = hasher.acquire(later()).unwrap();
+        let stored = permit.hash("x").unwrap();
+        assert!(permit.is_affordable(stored.strip_prefix(PREFIX).unwrap()));
         // Computing this one would take months.
-        assert!(!core.verify("x", Some(&stored.replace("$04$", "$31$"))));
+        assert!(!permit.verify("x", Some(&stored.replace("$04$", "$31$"))));
     }
 
     /// By Django 5.2: `PBKDF2PasswordHasher().encode("naïve password", "saltsalt", 1000)`.
-    const DJANGO_S: &str =
+    const DJANGO_HASH: &str =
         "pbkdf2_sha256$1000$saltsalt$ZbYrW2qEUunsgVZjnP7LeJwU2YmZnoQGdmHoUPQzodM=";
 
     #[test]
-    fn a_hash_by_django_s_pbkdf2_verifies_and_is_to_be_replaced() {
+    fn pbkdf2_hash_of_django_verifies_and_needs_a_rehash() {
         let hasher = hasher(1);
         let verify = |password, stored: &str| {
-            let verified = hasher.verify(password, Some(stored), later());
-            verified.unwrap()
+            let permit = hasher.acquire(later()).unwrap();
+            permit.verify(password, Some(stored))
         };
-        assert!(verify("naïve password", DJANGO_S));
-        assert!(!verify("naive password", DJANGO_S));
-        assert!(is_foreign(DJANGO_S));
-        assert!(!is_foreign(
+        assert!(verify("naïve password", DJANGO_HASH));
+        assert!(!verify("naive password", DJANGO_HASH));
+        assert!(needs_rehash(DJANGO_HASH));
+        assert!(!needs_rehash(
             &hasher.hash("naïve password", later()).unwrap()
         ));
     }
 
     #[test]
-    fn a_broken_or_too_costly_hash_matches_nothing_at_once() {
+    fn malformed_or_too_expensive_hash_matches_no_password() {
         let hasher = hasher(1);
-        let costly = DJANGO_S.replace("$1000$", "$5000001$");
-        let endless = DJANGO_S.replace("$1000$", "$4294967296$");
-        let none = DJANGO_S.replace("$1000$", "$0$");
-        let (whole, _) = DJANGO_S.split_at(DJANGO_S.len() - 2);
+        let permit = hasher.acquire(later()).unwrap();
+        let expensive = DJANGO_HASH.replace("$1000$", "$5000001$");
+        let overflowing = DJANGO_HASH.replace("$1000$", "$4294967296$");
+        let zero = DJANGO_HASH.replace("$1000$", "$0$");
+        let (truncated, _) = DJANGO_HASH.split_at(DJANGO_HASH.len() - 2);
         for stored in [
-            &costly,
-            &endless,
-            &none,
-            whole,
+            &expensive,
+            &overflowing,
+            &zero,
+            truncated,
             "pbkdf2_sha256$",
             "pbkdf2_sha256$1000$a$",
         ] {
-            assert!(
-                !hasher
-                    .verify("naïve password", Some(stored), later())
-                    .unwrap(),
-                "{stored}"
-            );
+            assert!(!permit.verify("naïve password", Some(stored)), "{stored}");
         }
     }
 
-    fn take_all_cores(hasher: &Hasher) -> Vec<Core<'_>> {
-        let cores = (0..hasher.cores).map(|_| hasher.acquire_core(later()).unwrap());
-        cores.collect()
+    fn acquire_all(hasher: &Hasher) -> Vec<HashingPermit<'_>> {
+        let permits = (0..hasher.cores).map(|_| hasher.acquire(later()).unwrap());
+        permits.collect()
     }
 
     #[test]
-    fn a_full_queue_refuses_and_a_freed_core_is_given_on() {
+    fn full_queue_rejects_and_released_permit_can_be_acquired() {
         let hasher = hasher(0);
-        let cores = take_all_cores(&hasher);
-        assert!(matches!(hasher.acquire_core(later()), Err(Error::Busy)));
-        drop(cores);
-        assert!(hasher.acquire_core(later()).is_ok());
+        let permits = acquire_all(&hasher);
+        assert!(matches!(hasher.acquire(later()), Err(HashError::Busy)));
+        drop(permits);
+        assert!(hasher.acquire(later()).is_ok());
     }
 
     #[test]
-    fn one_core_verifies_and_hashes_without_a_second_wait() {
+    fn one_permit_is_enough_to_verify_and_rehash() {
         let hasher = hasher(0);
-        let cores = take_all_cores(&hasher);
-        let core = cores.first().unwrap();
-        assert!(core.verify("naïve password", Some(DJANGO_S)));
-        assert!(!is_foreign(&core.hash("naïve password").unwrap()));
+        let permits = acquire_all(&hasher);
+        let permit = permits.first().unwrap();
+        assert!(permit.verify("naïve password", Some(DJANGO_HASH)));
+        assert!(!needs_rehash(&permit.hash("naïve password").unwrap()));
     }
 
     #[test]
-    fn one_that_waits_past_its_deadline_is_refused() {
+    fn waiting_ends_at_the_deadline() {
         let hasher = hasher(1);
-        let cores = take_all_cores(&hasher);
+        let permits = acquire_all(&hasher);
         let soon = Instant::now() + Duration::from_millis(20);
-        assert!(matches!(hasher.acquire_core(soon), Err(Error::Busy)));
-        assert_eq!(hasher.queue.lock().unwrap().waiting, 0);
-        drop(cores);
-        // One whose time is up hashes nothing, even if a core is free.
-        assert!(matches!(hasher.hash("x", soon), Err(Error::Busy)));
+        assert!(matches!(hasher.acquire(soon), Err(HashError::Busy)));
+        assert_eq!(hasher.permits.lock().waiting, 0);
+        drop(permits);
+        // After its deadline a caller gets no permit, even if a core is free.
+        assert!(matches!(hasher.hash("x", soon), Err(HashError::Busy)));
     }
 
     #[test]
-    fn weaknesses_are_named_in_django_s_order() {
+    fn validators_run_in_the_order_of_django() {
         assert_eq!(COMMON_PASSWORDS.len(), 19_640);
-        assert_eq!(find_weaknesses("123").len(), 3);
+        assert_eq!(validate("123").len(), 3);
+        assert_eq!(validate("PassWord123"), ["This password is too common."]);
         assert_eq!(
-            find_weaknesses("PassWord123"),
-            ["This password is too common."]
-        );
-        assert_eq!(
-            find_weaknesses("٨٣٧٤٩٢٧٤²²"),
+            validate("٨٣٧٤٩٢٧٤²²"),
             ["This password is entirely numeric."]
         );
-        assert!(find_weaknesses("aB3$xyzq").is_empty());
+        assert!(validate("aB3$xyzq").is_empty());
     }
 }

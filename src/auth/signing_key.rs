@@ -1,16 +1,16 @@
-//! A key that signs tokens: long enough for HS256, and of a type that cannot be printed.
+//! The secret key that signs tokens: long enough for HS256, and not printable.
 use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// The fewest bytes of a key: as many as HMAC-SHA-256 puts out (RFC 7518 3.2).
+/// The minimum length of a key, the size of an HMAC-SHA-256 output (RFC 7518 3.2).
 const MIN_BYTES: usize = 32;
 
-/// A key of [`MIN_BYTES`] or more, without white space around it. `Debug` does not show it, and it has no `Display`.
+/// A key of at least [`MIN_BYTES`] bytes without white space around it. `Debug` does not show it, and it has no `Display`.
 #[derive(Clone, Debug)]
 pub struct SigningKey(SecretString);
 
-/// The text is blank, or too short for a key.
+/// The text is too short for a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a key is {MIN_BYTES} bytes or longer, without the white space around it (RFC 7518 3.2); `openssl rand -hex 32` prints one"
@@ -30,7 +30,7 @@ impl FromStr for SigningKey {
 }
 
 impl SigningKey {
-    /// For the code that signs and checks.
+    /// The secret itself, for signing and verification.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.expose_secret().as_bytes()
     }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_trimmed_and_has_32_bytes_or_more() {
+    fn key_is_trimmed_and_has_at_least_32_bytes() {
         let key = "0123456789abcdef0123456789abcdef";
         for text in [key, " 0123456789abcdef0123456789abcdef\r\n"] {
             assert_eq!(
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_not_shown_by_debug() {
+    fn debug_does_not_show_the_key() {
         let key: SigningKey = "hunter2-hunter2-hunter2-hunter2-hunter2".parse().unwrap();
         assert!(!format!("{key:?} {key:#?}").contains("hunter2"));
     }

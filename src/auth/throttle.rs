@@ -1,15 +1,16 @@
-//! How often somebody may fail: a key goes in, a verdict comes out. Uses no other room; anybody may use it.
+//! Limits on the rate of events by key, such as failed sign-ins by client address.
 //!
-//! What is counted is forgotten at a steady rate, a leaky bucket: `limit` may come at once, and one more each `interval`
-//! (the generic cell rate algorithm of ITU-T I.371, kept for failures rather than for all that is tried). A key costs 24
-//! bytes of a table whose size never changes; no verdict takes longer than a look at eight of its places.
+//! Each key has a leaky bucket: `limit` events may occur at once, and one more each `interval` (the generic cell rate
+//! algorithm of ITU-T I.371). Keys are kept in a set-associative table of fixed size, so memory and the time of a call have a
+//! limit; a key takes 24 bytes. Does not depend on what is counted.
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The table's sets; a key belongs to one of them. With eight places each that is 65,536 keys in 1.5 MiB.
+use parking_lot::Mutex;
+
+/// The number of sets. The hash of a key selects its set. All sets together hold 65,536 keys in 1.5 MiB.
 const SETS: usize = 8192;
-const PLACES: usize = 8;
+const ENTRIES_PER_SET: usize = 8;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -17,47 +18,49 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("throttled for {wait:?}")]
 pub struct Throttled {
-    /// How long it takes until one more is allowed; never zero.
+    /// The time until one more event is allowed; never zero.
     pub wait: Duration,
 }
 
-/// One bound, kept for each key apart.
+/// A rate limit that applies to each key separately. Workers share it.
 pub struct Throttle {
     interval: Duration,
-    /// How much a key may owe and still go on: `limit - 1` intervals.
-    most: Duration,
-    /// Keyed at random, so that nobody can choose names that share a set.
+    /// The largest debt at which an event is still allowed: `limit - 1` intervals.
+    max_debt: Duration,
+    /// Has a random key, so that clients cannot choose keys of one set.
     hasher: RandomState,
-    /// Without sets there is no bound.
-    sets: Mutex<Box<[[Place; PLACES]]>>,
+    /// Empty if there is no limit. Each call locks it once.
+    sets: Mutex<Box<[Set]>>,
 }
 
+type Set = [Entry; ENTRIES_PER_SET];
+
 #[derive(Clone, Copy, Default)]
-struct Place {
-    /// The key's hash. That two of 64 bits are equal is less likely than that the table is lost in a restart.
+struct Entry {
+    /// The key's hash. Collisions of 64 bits are too rare to matter.
     key: u64,
-    /// When all that was counted is forgotten.
+    /// When the key has no debt any more. The debt is the time until then.
     clear_at: Option<Instant>,
 }
 
 impl Throttle {
-    /// A bound of so many at once, and one more each interval. A limit of 0 is no bound.
+    /// Allows `limit` events at once, and one more each `interval`. A limit of 0 allows all.
     pub fn new(limit: u32, interval: Duration) -> Throttle {
         let sets = if limit == 0 { 0 } else { SETS };
         Throttle {
             interval,
-            most: interval * limit.saturating_sub(1),
+            max_debt: interval * limit.saturating_sub(1),
             hasher: RandomState::new(),
-            sets: Mutex::new(vec![[Place::default(); PLACES]; sets].into_boxed_slice()),
+            sets: Mutex::new(vec![Set::default(); sets].into_boxed_slice()),
         }
     }
 
-    /// A bound of so many in an hour: all of them at once, or one now and then.
-    pub fn each_hour(limit: u32) -> Throttle {
+    /// Allows `limit` events at once, and `limit` per hour afterwards. A limit of 0 allows all.
+    pub fn per_hour(limit: u32) -> Throttle {
         Throttle::new(limit, HOUR / limit.max(1))
     }
 
-    /// Whether the key may go on. Changes nothing.
+    /// Checks whether an event of the key is allowed, without recording one.
     ///
     /// # Errors
     /// If the limit is reached.
@@ -65,19 +68,19 @@ impl Throttle {
         self.change(key, now, |debt| debt)
     }
 
-    /// Counts one more of the key.
+    /// Records an event of the key.
     ///
     /// # Errors
-    /// If the limit is reached; then nothing is counted, so that trying does not make the wait longer.
-    pub fn count(&self, key: impl Hash, now: Instant) -> Result<(), Throttled> {
+    /// If the limit is reached. Then the event is not recorded, so retries do not make the wait longer.
+    pub fn record(&self, key: impl Hash, now: Instant) -> Result<(), Throttled> {
         self.change(key, now, |debt| debt + self.interval)
     }
 
-    /// Forgets all that was counted of the key.
+    /// Forgets the events of the key.
     ///
     /// # Errors
-    /// If the limit is reached; then nothing is forgotten.
-    pub fn forget(&self, key: impl Hash, now: Instant) -> Result<(), Throttled> {
+    /// If the limit is reached. Then no event is forgotten.
+    pub fn reset(&self, key: impl Hash, now: Instant) -> Result<(), Throttled> {
         self.change(key, now, |_| Duration::ZERO)
     }
 
@@ -88,38 +91,32 @@ impl Throttle {
         change: impl FnOnce(Duration) -> Duration,
     ) -> Result<(), Throttled> {
         let key = self.hasher.hash_one(key);
-        let mut sets = self.lock();
-        let Some(place) = find_place(&mut sets, key) else {
+        let mut sets = self.sets.lock();
+        let Some(entry) = find_entry(&mut sets, key) else {
             return Ok(());
         };
-        let clear_at = place.clear_at.filter(|_| place.key == key);
+        let clear_at = entry.clear_at.filter(|_| entry.key == key);
         let debt = clear_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        if debt > self.most {
-            let wait = debt - self.most;
+        if debt > self.max_debt {
+            let wait = debt - self.max_debt;
             return Err(Throttled { wait });
         }
         let changed = change(debt);
         if changed != debt {
             let clear_at = now.checked_add(changed);
-            *place = Place { key, clear_at };
+            *entry = Entry { key, clear_at };
         }
         Ok(())
     }
-
-    fn lock(&self) -> MutexGuard<'_, Box<[[Place; PLACES]]>> {
-        // Each place is written whole, so a lock poisoned elsewhere is still good.
-        self.sets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// The key's place, or the one in its set that is clear first: who failed least is the first to be forgotten, so that
-/// many names with one failure each do not wash out one with many.
-fn find_place(sets: &mut [[Place; PLACES]], key: u64) -> Option<&mut Place> {
+/// The key's entry, or the entry to replace with it: the one in its set with the least debt, so that many keys with one event
+/// each do not evict a key with many.
+fn find_entry(sets: &mut [Set], key: u64) -> Option<&mut Entry> {
     let set = key.checked_rem(u64::try_from(sets.len()).ok()?)?;
-    let places = sets.get_mut(usize::try_from(set).ok()?)?;
-    places
-        .iter_mut()
-        .min_by_key(|place| (place.key != key, place.clear_at))
+    let set = sets.get_mut(usize::try_from(set).ok()?)?;
+    set.iter_mut()
+        .min_by_key(|entry| (entry.key != key, entry.clear_at))
 }
 
 #[cfg(test)]
@@ -138,57 +135,60 @@ mod tests {
     }
 
     #[test]
-    fn as_many_as_allowed_may_come_at_once_and_one_more_each_interval() {
+    fn limit_events_are_allowed_at_once_and_one_more_each_interval() {
         let (throttle, start) = (Throttle::new(10, MINUTE), Instant::now());
         for _ in 0..10 {
             assert_eq!(throttle.check("ann", start), Ok(()));
-            assert_eq!(throttle.count("ann", start), Ok(()));
+            assert_eq!(throttle.record("ann", start), Ok(()));
         }
-        let told = |wait| Err(Throttled { wait });
-        assert_eq!(throttle.check("ann", start), told(MINUTE));
-        assert_eq!(throttle.count("ann", start + seconds(3)), told(seconds(57)));
+        let throttled = |wait| Err(Throttled { wait });
+        assert_eq!(throttle.check("ann", start), throttled(MINUTE));
+        assert_eq!(
+            throttle.record("ann", start + seconds(3)),
+            throttled(seconds(57))
+        );
         let later = start + MINUTE;
-        assert_eq!(throttle.count("ann", later), Ok(()));
-        assert_eq!(throttle.check("ann", later), told(MINUTE));
+        assert_eq!(throttle.record("ann", later), Ok(()));
+        assert_eq!(throttle.check("ann", later), throttled(MINUTE));
         assert_eq!(throttle.check("bob", later), Ok(()));
     }
 
     #[test]
-    fn what_is_refused_does_not_make_the_wait_longer_and_frees_nothing() {
+    fn throttled_calls_neither_extend_the_wait_nor_reset_it() {
         let (throttle, start) = (Throttle::new(1, MINUTE), Instant::now());
-        throttle.count("ann", start).unwrap();
+        throttle.record("ann", start).unwrap();
         for _ in 0..100 {
-            assert!(throttle.count("ann", start).is_err());
-            assert!(throttle.forget("ann", start).is_err());
+            assert!(throttle.record("ann", start).is_err());
+            assert!(throttle.reset("ann", start).is_err());
         }
         assert!(throttle.check("ann", start + seconds(59)).is_err());
         assert_eq!(throttle.check("ann", start + MINUTE), Ok(()));
     }
 
     #[test]
-    fn who_succeeds_in_time_begins_anew() {
+    fn reset_forgets_earlier_events() {
         let (throttle, start) = (Throttle::new(3, MINUTE), Instant::now());
         for _ in 0..5 {
-            throttle.count("ann", start).unwrap();
-            throttle.count("ann", start).unwrap();
-            throttle.forget("ann", start).unwrap();
+            throttle.record("ann", start).unwrap();
+            throttle.record("ann", start).unwrap();
+            throttle.reset("ann", start).unwrap();
         }
     }
 
     #[test]
-    fn a_limit_of_nothing_is_no_bound() {
+    fn limit_of_zero_allows_all() {
         let (throttle, now) = (Throttle::new(0, MINUTE), Instant::now());
-        assert!((0..1000).all(|_| throttle.count("ann", now).is_ok()));
-        assert!(throttle.lock().is_empty());
+        assert!((0..1000).all(|_| throttle.record("ann", now).is_ok()));
+        assert!(throttle.sets.lock().is_empty());
     }
 
     #[test]
-    fn of_those_that_come_at_once_no_more_are_counted_than_allowed() {
+    fn concurrent_events_do_not_exceed_the_limit() {
         let (throttle, now) = (Throttle::new(10, MINUTE), Instant::now());
         let counted = thread::scope(|scope| {
             let count = || {
                 (0..20)
-                    .filter(|_| throttle.count("ann", now).is_ok())
+                    .filter(|_| throttle.record("ann", now).is_ok())
                     .count()
             };
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(count)).collect();
@@ -201,58 +201,58 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_locks_nobody_out_and_hides_nobody() {
+    fn flood_of_keys_neither_throttles_new_keys_nor_evicts_throttled_ones() {
         let (throttle, now) = (Throttle::new(2, MINUTE), Instant::now());
-        throttle.count("guessed", now).unwrap();
-        throttle.count("guessed", now).unwrap();
-        for key in 0..3 * SETS * PLACES {
-            throttle.count(key, now).unwrap();
+        throttle.record("guessed", now).unwrap();
+        throttle.record("guessed", now).unwrap();
+        for key in 0..3 * SETS * ENTRIES_PER_SET {
+            throttle.record(key, now).unwrap();
         }
         assert!(throttle.check("guessed", now).is_err());
         assert!((0..1000).all(|key| throttle.check(("another", key), now).is_ok()));
     }
 
     #[test]
-    fn of_a_full_set_the_one_that_is_clear_first_gives_way() {
-        let (start, mut sets) = (Instant::now(), [[Place::default(); PLACES]]);
+    fn full_set_evicts_the_entry_with_the_least_debt() {
+        let (start, mut sets) = (Instant::now(), [Set::default()]);
         for (key, clear_in) in (1..=8).zip([5, 9, 2, 7, 9, 9, 9, 9]) {
-            let place = find_place(&mut sets, key).unwrap();
+            let entry = find_entry(&mut sets, key).unwrap();
             let clear_at = Some(start + seconds(clear_in));
-            *place = Place { key, clear_at };
+            *entry = Entry { key, clear_at };
         }
-        assert_eq!(find_place(&mut sets, 2).unwrap().key, 2);
-        assert_eq!(find_place(&mut sets, 100).unwrap().key, 3);
+        assert_eq!(find_entry(&mut sets, 2).unwrap().key, 2);
+        assert_eq!(find_entry(&mut sets, 100).unwrap().key, 3);
     }
 
     proptest! {
-        /// Against a list of all that was counted, forgotten one by one.
+        /// Compares with a model of one bucket per key.
         #[test]
-        fn a_key_is_throttled_as_a_bucket_that_leaks(
+        fn throttle_behaves_as_a_leaky_bucket_per_key(
             limit in 1..5u32,
             steps in prop::collection::vec((0..3u8, 0..4u8, 0..90u64), 1..80),
         ) {
             let (throttle, start) = (Throttle::new(limit, MINUTE), Instant::now());
             let mut now = 0;
             let mut clear_at: HashMap<u8, u64> = HashMap::new();
-            for (key, act, pause) in steps {
+            for (key, action, pause) in steps {
                 now += pause;
                 let clear = clear_at.entry(key).or_insert(now);
                 *clear = (*clear).max(now);
                 let is_allowed = *clear - now <= 60 * u64::from(limit - 1);
                 let instant = start + seconds(now);
-                let verdict = match act {
+                let result = match action {
                     0 => throttle.check(key, instant),
-                    1 => throttle.forget(key, instant),
-                    _ => throttle.count(key, instant),
+                    1 => throttle.reset(key, instant),
+                    _ => throttle.record(key, instant),
                 };
-                prop_assert_eq!(verdict.is_ok(), is_allowed);
-                match verdict {
+                prop_assert_eq!(result.is_ok(), is_allowed);
+                match result {
                     Err(Throttled { wait }) => {
                         prop_assert!(wait > Duration::ZERO && wait <= MINUTE);
                         prop_assert!(throttle.check(key, instant + wait).is_ok());
                     }
-                    Ok(()) if act == 1 => *clear = now,
-                    Ok(()) if act > 1 => *clear += 60,
+                    Ok(()) if action == 1 => *clear = now,
+                    Ok(()) if action > 1 => *clear += 60,
                     Ok(()) => {}
                 }
             }

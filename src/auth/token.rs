@@ -1,6 +1,6 @@
-//! JSON Web Tokens: claims, signing, checking, key rotation. Knows no users, no HTTP and no database.
+//! JSON Web Tokens: claims, signing, verification, key rotation. Does not depend on users, HTTP or the database.
 //!
-//! The rules are SimpleJWT 5.5's over PyJWT: HS256 alone, no leeway, the signature judged before the claims.
+//! The rules are those of SimpleJWT 5.5 and PyJWT: HS256 only, no leeway, and the signature is verified before the claims.
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,32 +14,32 @@ use sha2::Sha256;
 
 use crate::auth::signing_key::SigningKey;
 
-/// What a token is for; the claim `token_type` says which.
+/// The value of the claim `token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Opens the movies.
+pub enum TokenType {
+    /// Authenticates requests.
     Access,
-    /// Is exchanged for a new access token.
+    /// Can be exchanged for a new access token.
     Refresh,
 }
 
-impl Kind {
+impl TokenType {
     fn claim(self) -> &'static str {
         match self {
-            Kind::Access => "access",
-            Kind::Refresh => "refresh",
+            TokenType::Access => "access",
+            TokenType::Refresh => "refresh",
         }
     }
 }
 
-/// Why a token is refused.
+/// Why a token is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// Malformed, of another algorithm, signed with another key, not valid yet, or with odd claims.
+pub enum TokenError {
+    /// It is malformed, has another algorithm or signature, is not valid yet, or a claim has the wrong type.
     Invalid,
     /// `exp` has passed.
     Expired,
-    /// `token_type` names another kind.
+    /// `token_type` is another type.
     WrongType,
     /// There is no `token_type`.
     NoType,
@@ -49,209 +49,222 @@ pub enum Rejection {
     NoExpiry,
 }
 
-impl Rejection {
-    /// SimpleJWT's sentence for it.
+impl TokenError {
+    /// SimpleJWT's message.
     pub fn message(self) -> &'static str {
         match self {
-            Rejection::Invalid => "Token is invalid",
-            Rejection::Expired => "Token is expired",
-            Rejection::WrongType => "Token has wrong type",
-            Rejection::NoType => "Token has no type",
-            Rejection::NoId => "Token has no id",
-            Rejection::NoExpiry => "Token has no 'exp' claim",
+            TokenError::Invalid => "Token is invalid",
+            TokenError::Expired => "Token is expired",
+            TokenError::WrongType => "Token has wrong type",
+            TokenError::NoType => "Token has no type",
+            TokenError::NoId => "Token has no id",
+            TokenError::NoExpiry => "Token has no 'exp' claim",
         }
     }
 }
 
-/// Whom a token speaks for, read from its claim `user_id`.
+/// The user of a token, from its claim `user_id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// There is no such claim.
-    Absent,
-    /// The claim is what Python takes for false: null, false, zero, or empty.
-    Nobody,
-    /// The claim holds nothing that could be a user's id.
-    Unreadable,
+    /// The claim is missing.
+    Missing,
+    /// The claim is false in Python: null, false, zero, or empty.
+    Falsy,
+    /// The claim cannot be a user's id.
+    Invalid,
     /// A user's id.
     User(i64),
 }
 
-/// The claims of a token whose signature, times, type and id were found good.
+/// The claims of a verified token.
 #[derive(Clone, Debug)]
 pub struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// The user whom the token speaks for. A string of digits and a whole number are both accepted.
+    /// The token's user. The claim may be a string of digits or a whole number.
     pub fn subject(&self) -> Subject {
         let id = match self.0.get("user_id") {
-            None => return Subject::Absent,
-            Some(claim) if is_false(claim) => return Subject::Nobody,
+            None => return Subject::Missing,
+            Some(claim) if is_falsy(claim) => return Subject::Falsy,
             Some(Value::String(text)) => text.trim().parse().ok(),
             Some(Value::Number(number)) => number.as_i64(),
             Some(_) => None,
         };
-        id.map_or(Subject::Unreadable, Subject::User)
+        id.map_or(Subject::Invalid, Subject::User)
     }
 }
 
-/// Access tokens that were found good and are remembered at once, so that the next request of the same client costs no
-/// signature and no JSON. The least used go first; with tokens as they are issued here they take 2 MiB.
-const REMEMBERED: usize = 8192;
+/// The number of verified access tokens in the cache, so that the next request with the same token needs no HMAC and no JSON
+/// parsing. With tokens as they are issued here, the cache takes 2 MiB.
+const CACHE_CAPACITY: usize = 8192;
 
-/// A longer token is judged anew each time. Those that are issued here have 240 bytes.
-const LONGEST_REMEMBERED: usize = 512;
+/// Longer tokens are not cached. Tokens that are issued here have 240 bytes.
+const MAX_CACHED_BYTES: usize = 512;
 
-/// What is remembered of a token: all that can change of its judgement is that it expires.
+/// The result of a verification. A verified token stays valid until it expires.
 #[derive(Clone, Copy)]
-struct Remembered {
+struct CachedToken {
     subject: Subject,
+    /// In seconds since 1970.
     expires: i128,
 }
 
-/// The secrets that sign and check tokens, and how long tokens live.
-pub struct Keys {
-    signing: EncodingKey,
-    checking: Vec<DecodingKey>,
+/// Signs and verifies tokens. Workers share it; the cache has its own locks.
+pub struct TokenKeys {
+    signing_key: EncodingKey,
+    /// The current key and its predecessors.
+    verification_keys: Vec<DecodingKey>,
     validation: Validation,
     access_lifetime: Duration,
     refresh_lifetime: Duration,
-    /// By the whole token, under a hash whose key nobody outside knows: nothing can be learnt of it by timing.
-    remembered: Cache<Box<str>, Remembered>,
+    /// By the whole token. The hash has a random key, so the time of a lookup reveals nothing about cached tokens.
+    cache: Cache<Box<str>, CachedToken>,
 }
 
-impl Keys {
-    /// Tokens are signed with `key`; those signed with one of `fallbacks` are accepted too, so that a key
-    /// can be replaced without signing everyone out.
+impl TokenKeys {
+    /// Signs tokens with `key`. Tokens signed with one of `fallbacks` are also valid, so that a key can be replaced without
+    /// signing all users out.
     pub fn new<'a>(
         key: &'a SigningKey,
         fallbacks: impl IntoIterator<Item = &'a SigningKey>,
         access_lifetime: Duration,
         refresh_lifetime: Duration,
-    ) -> Keys {
-        // A second installation finds the same provider in place, so its refusal means nothing.
+    ) -> TokenKeys {
+        // Fails if an earlier call has already installed the same provider.
         _ = HS256_PROVIDER.install_default();
         let mut validation = Validation::new(Algorithm::HS256);
-        // The library ignores claims of odd types and allows a minute of leeway: the claims are judged below.
+        // The library ignores claims of a wrong type and allows a minute of leeway, so `check_times` checks them instead.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
         let keys = std::iter::once(key).chain(fallbacks);
-        Keys {
-            signing: EncodingKey::from_secret(key.as_bytes()),
-            checking: keys
+        TokenKeys {
+            signing_key: EncodingKey::from_secret(key.as_bytes()),
+            verification_keys: keys
                 .map(|key| DecodingKey::from_secret(key.as_bytes()))
                 .collect(),
             validation,
             access_lifetime,
             refresh_lifetime,
-            remembered: Cache::new(REMEMBERED),
+            cache: Cache::new(CACHE_CAPACITY),
         }
     }
 
-    /// A refresh token and an access token for the user, in this order.
+    /// Issues a refresh token and an access token for the user, in this order.
+    ///
+    /// # Errors
+    /// If the system has no randomness for the token's id.
     pub fn issue_pair(&self, user_id: i64) -> jsonwebtoken::errors::Result<(String, String)> {
         let claims = Map::from_iter([("user_id".into(), Value::from(user_id.to_string()))]);
         Ok((
-            self.sign(Kind::Refresh, claims.clone())?,
-            self.sign(Kind::Access, claims)?,
+            self.sign(TokenType::Refresh, claims.clone())?,
+            self.sign(TokenType::Access, claims)?,
         ))
     }
 
-    /// An access token that speaks for whom the refresh token speaks. Claims that the service does not know are
-    /// carried over, as SimpleJWT does.
+    /// Issues an access token for the user of a refresh token. Unknown claims are copied, as SimpleJWT does.
+    ///
+    /// # Errors
+    /// As [`TokenKeys::issue_pair`].
     pub fn issue_access(&self, refresh: Claims) -> jsonwebtoken::errors::Result<String> {
-        self.sign(Kind::Access, refresh.0)
+        self.sign(TokenType::Access, refresh.0)
     }
 
     fn sign(
         &self,
-        kind: Kind,
+        token_type: TokenType,
         mut claims: Map<String, Value>,
     ) -> jsonwebtoken::errors::Result<String> {
         let now = seconds_since_epoch();
-        let lifetime = match kind {
-            Kind::Access => self.access_lifetime,
-            Kind::Refresh => self.refresh_lifetime,
+        let lifetime = match token_type {
+            TokenType::Access => self.access_lifetime,
+            TokenType::Refresh => self.refresh_lifetime,
         };
-        claims.insert("token_type".into(), kind.claim().into());
+        claims.insert("token_type".into(), token_type.claim().into());
         claims.insert("exp".into(), now.saturating_add(lifetime.as_secs()).into());
         claims.insert("iat".into(), now.into());
         claims.insert("jti".into(), random_token_id()?.into());
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing_key)
     }
 
-    /// Whom an access token speaks for, or why it is refused.
-    pub fn identify(&self, token: &str) -> Result<Subject, Rejection> {
-        let known = self.remembered.get(token);
-        if let Some(known) = known.filter(|known| known.expires > i128::from(seconds_since_epoch()))
-        {
-            return Ok(known.subject);
+    /// Verifies an access token and returns its user, from the cache if possible.
+    ///
+    /// # Errors
+    /// If the token is invalid.
+    pub fn verify_access(&self, token: &str) -> Result<Subject, TokenError> {
+        let now = i128::from(seconds_since_epoch());
+        let cached = self.cache.get(token);
+        if let Some(cached) = cached.filter(|cached| cached.expires > now) {
+            return Ok(cached.subject);
         }
-        let claims = self.check(token, Kind::Access)?;
+        let claims = self.verify(token, TokenType::Access)?;
         let subject = claims.subject();
         let expires = claims.0.get("exp").and_then(whole_seconds);
-        if let Some(expires) = expires.filter(|_| token.len() <= LONGEST_REMEMBERED) {
-            let known = Remembered { subject, expires };
-            self.remembered.insert(token.into(), known);
+        if let Some(expires) = expires.filter(|_| token.len() <= MAX_CACHED_BYTES) {
+            let cached = CachedToken { subject, expires };
+            self.cache.insert(token.into(), cached);
         }
         Ok(subject)
     }
 
-    /// The claims of a token of the given kind, or why it is refused.
-    pub fn check(&self, token: &str, kind: Kind) -> Result<Claims, Rejection> {
+    /// Verifies a token of the given type and returns its claims.
+    ///
+    /// # Errors
+    /// If the token is invalid.
+    pub fn verify(&self, token: &str, token_type: TokenType) -> Result<Claims, TokenError> {
         let decoded = self
-            .checking
+            .verification_keys
             .iter()
             .find_map(|key| {
                 jsonwebtoken::decode::<Map<String, Value>>(token, key, &self.validation).ok()
             })
-            .ok_or(Rejection::Invalid)?;
-        // RFC 7515 4.1.11: who does not know an extension that a token calls critical refuses it; none is known here.
+            .ok_or(TokenError::Invalid)?;
+        // A token with an unknown critical extension is invalid (RFC 7515 4.1.11), and none is known here.
         if decoded.header.crit.is_some() {
-            return Err(Rejection::Invalid);
+            return Err(TokenError::Invalid);
         }
         let claims = decoded.claims;
         check_times(&claims, seconds_since_epoch())?;
         if !claims.contains_key("exp") {
-            return Err(Rejection::NoExpiry);
+            return Err(TokenError::NoExpiry);
         }
         if !claims.contains_key("jti") {
-            return Err(Rejection::NoId);
+            return Err(TokenError::NoId);
         }
         match claims.get("token_type") {
-            None => Err(Rejection::NoType),
-            Some(Value::String(named)) if named == kind.claim() => Ok(Claims(claims)),
-            Some(_) => Err(Rejection::WrongType),
+            None => Err(TokenError::NoType),
+            Some(Value::String(named)) if named == token_type.claim() => Ok(Claims(claims)),
+            Some(_) => Err(TokenError::WrongType),
         }
     }
 }
 
-/// PyJWT's order: `iat`, `nbf`, `exp`, then the types of `sub` and `jti`.
-fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), Rejection> {
+/// Checks the registered claims in PyJWT's order: `iat`, `nbf`, `exp`, then the types of `sub` and `jti`.
+fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), TokenError> {
     let now = i128::from(now);
     for name in ["iat", "nbf"] {
         if let Some(claim) = claims.get(name)
-            && whole_seconds(claim).ok_or(Rejection::Invalid)? > now
+            && whole_seconds(claim).ok_or(TokenError::Invalid)? > now
         {
-            return Err(Rejection::Invalid);
+            return Err(TokenError::Invalid);
         }
     }
     if let Some(claim) = claims.get("exp")
-        && whole_seconds(claim).ok_or(Rejection::Invalid)? <= now
+        && whole_seconds(claim).ok_or(TokenError::Invalid)? <= now
     {
-        return Err(Rejection::Expired);
+        return Err(TokenError::Expired);
     }
     for name in ["sub", "jti"] {
         if claims.get(name).is_some_and(|claim| !claim.is_string()) {
-            return Err(Rejection::Invalid);
+            return Err(TokenError::Invalid);
         }
     }
     Ok(())
 }
 
-/// Whether Python takes the claim for false.
-fn is_false(claim: &Value) -> bool {
+/// Whether the claim is false in Python.
+fn is_falsy(claim: &Value) -> bool {
     match claim {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,
@@ -262,13 +275,13 @@ fn is_false(claim: &Value) -> bool {
     }
 }
 
-/// A time claim in seconds since 1970; RFC 7519 2 allows a fraction, which is dropped.
+/// A time claim in seconds since 1970. The fraction that RFC 7519 2 allows is dropped.
 fn whole_seconds(claim: &Value) -> Option<i128> {
     let number = claim.as_number()?;
     if let Some(whole) = number.as_i128() {
         return Some(whole);
     }
-    // A float past 64 bits is beyond any clock, whichever way it is rounded.
+    // A float past 64 bits is later than any clock, so it does not matter how it is rounded.
     #[allow(clippy::cast_possible_truncation)]
     number.as_f64().map(|seconds| seconds as i128)
 }
@@ -286,8 +299,8 @@ fn random_token_id() -> jsonwebtoken::errors::Result<String> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-// jsonwebtoken leaves the cryptography to a provider. Its own bring RSA and elliptic curves, which nothing here
-// uses; this one knows HS256 alone, so no other algorithm can be reached.
+// jsonwebtoken leaves the cryptography to a provider. Its own providers include RSA and elliptic curves, which are not used
+// here; this one has HS256 only, so no other algorithm can be chosen.
 static HS256_PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key| match algorithm {
         Algorithm::HS256 => Ok(Box::new(Hs256::new(key.as_bytes())?)),
@@ -342,37 +355,36 @@ impl JwtVerifier for Hs256 {
 mod tests {
     use super::*;
 
-    fn keys(lifetime: Duration) -> Keys {
+    fn keys(lifetime: Duration) -> TokenKeys {
         let key = "a-key-of-the-tests-alone-0123456789".parse().unwrap();
-        Keys::new(&key, [], lifetime, lifetime)
+        TokenKeys::new(&key, [], lifetime, lifetime)
     }
 
     #[test]
-    fn a_token_is_remembered_only_if_it_is_good_and_only_as_it_is() {
+    fn only_valid_access_tokens_are_cached_and_only_the_exact_token_hits() {
         let keys = keys(Duration::from_secs(60));
         let (refresh, access) = keys.issue_pair(7).unwrap();
         for _ in 0..2 {
-            assert_eq!(keys.identify(&access), Ok(Subject::User(7)));
-            assert_eq!(keys.identify(&refresh), Err(Rejection::WrongType));
+            assert_eq!(keys.verify_access(&access), Ok(Subject::User(7)));
+            assert_eq!(keys.verify_access(&refresh), Err(TokenError::WrongType));
             let forged = format!("{access}x");
-            assert_eq!(keys.identify(&forged), Err(Rejection::Invalid));
+            assert_eq!(keys.verify_access(&forged), Err(TokenError::Invalid));
         }
-        assert_eq!(keys.remembered.len(), 1);
+        assert_eq!(keys.cache.len(), 1);
     }
 
     #[test]
-    fn a_remembered_token_expires_all_the_same() {
+    fn cached_token_expires() {
         let keys = keys(Duration::ZERO);
         let (_, access) = keys.issue_pair(7).unwrap();
-        let known = |expires| Remembered {
+        let cached = |expires| CachedToken {
             subject: Subject::User(7),
             expires,
         };
         let now = i128::from(seconds_since_epoch());
-        keys.remembered
-            .insert(access.as_str().into(), known(now + 60));
-        assert_eq!(keys.identify(&access), Ok(Subject::User(7)));
-        keys.remembered.insert(access.as_str().into(), known(now));
-        assert_eq!(keys.identify(&access), Err(Rejection::Expired));
+        keys.cache.insert(access.as_str().into(), cached(now + 60));
+        assert_eq!(keys.verify_access(&access), Ok(Subject::User(7)));
+        keys.cache.insert(access.as_str().into(), cached(now));
+        assert_eq!(keys.verify_access(&access), Err(TokenError::Expired));
     }
 }

@@ -21,9 +21,9 @@ use crate::db::ConnectionConfig;
 
 /// REST service that stores the movies of registered users in PostgreSQL.
 ///
-/// Each setting is an environment variable or a flag of the same name; the flag takes precedence. White space around a value
-/// is ignored, and an empty variable or flag counts as unset. Without a command, the program serves; each command takes the
-/// settings that it uses.
+/// Each setting is an environment variable or a flag of the same name; the flag takes precedence. White space around a
+/// value is ignored, and an empty variable or flag counts as unset. Without a command, the program serves; each command
+/// takes the settings that it uses.
 #[derive(Parser)]
 #[command(
     name = "movies-api",
@@ -91,8 +91,8 @@ pub enum Command {
 
     /// Import the users and movies of the Django application that this service replaces, all or nothing
     ImportDjango {
-        /// PostgreSQL database of the Django application, in the form of DATABASE_URL; it is only read. Keep its password
-        /// in a passfile, since other users can see arguments
+        /// PostgreSQL database of the Django application, in the form of DATABASE_URL; it is only read. Keep its
+        /// password in a passfile, since other users can see arguments
         #[arg(value_parser = parse_database_url)]
         django_database_url: ConnectionConfig,
         #[command(flatten)]
@@ -128,8 +128,8 @@ pub struct EffectiveSetting {
     pub source: &'static str,
 }
 
-/// Parses `arguments`, of which the first is the program's name, and the environment. Exits the process after printing the
-/// text of `--help` or `--version`.
+/// Parses `arguments`, of which the first is the program's name, and the environment. Exits the process after printing
+/// the text of `--help` or `--version`.
 ///
 /// # Errors
 /// One line that names the argument or variable, its value and what is allowed.

@@ -1,30 +1,33 @@
-//! `check`: whether the service would start with these settings on this database. Changes nothing.
+//! `check`: says whether the service would start with these settings on this database. Changes nothing.
 use anyhow::bail;
 use serde::Serialize;
 
 use super::common::{BadSetting, CONNECT_TIMEOUT, Output};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::config::Settings;
-use crate::db::{self, State};
+use crate::db::{self, SchemaState};
 
 #[derive(Serialize)]
 struct Checked {
     is_ready: bool,
-    /// What keeps the service from starting or from keeping its contract.
+    /// What prevents the service from starting or from keeping its API.
     problems: Vec<String>,
-    /// What it can do without.
+    /// What the service works without, and warnings about settings.
     notes: Vec<String>,
-    /// Nothing where the database could not be reached.
-    database: Option<State>,
+    /// `None` if the database could not be reached.
+    database: Option<SchemaState>,
 }
 
-/// Prints what it finds; fails if something would keep the service from starting or from keeping its contract.
+/// Prints the state of the database, notes and problems.
+///
+/// # Errors
+/// If there is a problem, or a setting that this machine cannot satisfy.
 pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyhow::Result<()> {
     check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
     let mut notes = warnings.to_vec();
-    let found = db::inspect(&settings.database.database_url, CONNECT_TIMEOUT);
+    let inspected = db::inspect(&settings.database.database_url, CONNECT_TIMEOUT);
     let mut lines = vec!["settings    good".to_owned()];
-    let (problems, database) = match found {
+    let (problems, database) = match inspected {
         Ok(state) => {
             lines.extend(describe(&state));
             notes.extend(state.notes());
@@ -49,8 +52,11 @@ pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyho
     }
 }
 
-fn describe(state: &State) -> Vec<String> {
-    let installed = state.extensions.iter().filter(|(_, is_there)| **is_there);
+fn describe(state: &SchemaState) -> Vec<String> {
+    let installed = state
+        .extensions
+        .iter()
+        .filter(|(_, is_installed)| **is_installed);
     let names: Vec<_> = installed.map(|(name, _)| name.as_str()).collect();
     vec![
         format!("database    PostgreSQL {}", state.version),

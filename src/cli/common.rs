@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use crate::auth::bcrypt_cost::UnmetCost;
+use crate::auth::bcrypt_cost::CostTooHigh;
 use crate::config::DatabaseSettings;
 use crate::db::users::Credentials;
 use crate::db::{self, Database, Options, RequestDatabase, Timeouts};
@@ -23,7 +23,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// A setting that is well formed but cannot be used on this machine. The process exits as for a malformed one.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct BadSetting(#[from] pub(super) UnmetCost);
+pub struct BadSetting(#[from] pub(super) CostTooHigh);
 
 /// The format of a command's result on standard output.
 #[derive(Args, Debug)]

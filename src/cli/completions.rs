@@ -10,8 +10,8 @@ pub fn print_completions(shell: Shell) -> anyhow::Result<()> {
     clap_complete::generate(shell, &mut full_command(), "movies-api", &mut script);
     let mut script = String::from_utf8(script)?;
     if shell == Shell::Bash {
-        // clap_complete 4.6 replaces the hyphen of the program's name in one way where it enters a subcommand's state and
-        // in another where it matches on it, so that no subcommand's flags are found.
+        // clap_complete 4.6 replaces the hyphen of the program's name in one way where it enters a subcommand's state
+        // and in another where it matches on it, so that no subcommand's flags are found.
         script = script.replace("movies__subcmd__api", "movies__api");
     }
     Ok(io::stdout().write_all(script.as_bytes())?)

@@ -1,4 +1,4 @@
-//! `import-django`: the users and movies of the Django application that this service replaces.
+//! `import-django`: imports the users and movies of the Django application that this service replaces.
 use std::io::{self, IsTerminal};
 
 use anyhow::bail;
@@ -9,7 +9,10 @@ use crate::config::DatabaseSettings;
 use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, import};
 
-/// Imports all or nothing; fails with everything that has to be mended first.
+/// Imports all rows or none.
+///
+/// # Errors
+/// If a row cannot be imported: the output lists every reason.
 pub fn import_django(
     source: &ConnectionConfig,
     target: &DatabaseSettings,
@@ -21,14 +24,14 @@ pub fn import_django(
             source,
             &target.database_url,
             CONNECT_TIMEOUT,
-            &mut |what, rows, total| progress.show(what, rows, total),
+            &mut |table, rows, total| progress.show(table, rows, total),
         )?
     };
     output.print(&imported, &describe(&imported))?;
     match imported.problems.len() {
         0 => Ok(()),
-        1 => bail!("nothing was imported: one thing has to be mended first"),
-        many => bail!("nothing was imported: {many} things have to be mended first"),
+        1 => bail!("nothing was imported: one problem has to be fixed first"),
+        many => bail!("nothing was imported: {many} problems have to be fixed first"),
     }
 }
 
@@ -51,35 +54,35 @@ fn describe(imported: &Imported) -> Vec<String> {
     }
     if !imported.columns_left_behind.is_empty() {
         let columns = imported.columns_left_behind.join(", ");
-        lines.push(format!("not taken over: {columns}"));
+        lines.push(format!("not imported: {columns}"));
     }
     lines
 }
 
-/// A bar on a terminal; elsewhere a line on standard error for each table that is done.
+/// Shows a progress bar on a terminal; elsewhere prints a line on standard error for each table that was copied.
 #[derive(Default)]
 struct Progress {
     bar: Option<(&'static str, ProgressBar)>,
 }
 
 impl Progress {
-    fn show(&mut self, what: &'static str, rows: u64, total: u64) {
+    fn show(&mut self, table: &'static str, rows: u64, total: u64) {
         if !io::stderr().is_terminal() {
             if rows == total {
-                eprintln!("{what}: {rows} copied");
+                eprintln!("{table}: {rows} copied");
             }
             return;
         }
         match &self.bar {
-            Some((shown, bar)) if *shown == what => bar.set_position(rows),
+            Some((shown, bar)) if *shown == table => bar.set_position(rows),
             _ => {
                 let style =
                     ProgressStyle::with_template("{msg:7} {wide_bar} {human_pos} of {human_len}");
-                let bar = ProgressBar::new(total).with_message(what);
+                let bar = ProgressBar::new(total).with_message(table);
                 let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                 bar.set_position(rows);
-                // The bar before is dropped, and stays as it was.
-                self.bar = Some((what, bar.with_finish(indicatif::ProgressFinish::Abandon)));
+                // The bar of the previous table is dropped and stays on the screen.
+                self.bar = Some((table, bar.with_finish(indicatif::ProgressFinish::Abandon)));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! `print`: prints the files of a deployment, filled in with this installation's path and settings, but without secrets.
+//! `print`: prints the files of a deployment, filled in with this installation's path and settings, but without
+//! secrets.
 use std::env;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -54,7 +55,8 @@ enum File {
     Grafana,
 }
 
-/// Those settings of `serve` that are not secret. None is required, since a printed file never contains the required ones.
+/// Those settings of `serve` that are not secret. None is required, since a printed file never contains the required
+/// ones.
 #[derive(Debug)]
 struct PublicSettings {
     bind: SocketAddr,
@@ -91,7 +93,7 @@ impl FromArgMatches for PublicSettings {
         Ok(PublicSettings {
             bind: *matches.get_one("bind").ok_or_else(missing)?,
             idle_timeout: *matches.get_one("idle_timeout").ok_or_else(missing)?,
-            max_files: http::files_for(
+            max_files: http::required_open_files(
                 number("max_connections"),
                 number("db_pool_size").ok_or_else(missing)?,
             ),
@@ -119,8 +121,8 @@ impl PublicSettings {
         SocketAddr::new(ip, self.bind.port())
     }
 
-    /// How long a proxy may keep an idle connection to the service. Shorter than IDLE_TIMEOUT, so that the proxy never sends a
-    /// request on a connection that the service is closing.
+    /// How long a proxy may keep an idle connection to the service. Shorter than IDLE_TIMEOUT, so that the proxy never
+    /// sends a request on a connection that the service is closing.
     fn keepalive_seconds(&self) -> u64 {
         (self.idle_timeout.as_secs() * 4 / 5).max(1)
     }
@@ -202,8 +204,8 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
     text + rest
 }
 
-/// Quotes the program's path for the double quotes of an `ExecStart`. systemd.service(5) documents escapes for quotes and
-/// backslashes, but systemd 252 rejects both in the path of a program.
+/// Quotes the program's path for the double quotes of an `ExecStart`. systemd.service(5) documents escapes for quotes
+/// and backslashes, but systemd 252 rejects both in the path of a program.
 fn quote_program_path() -> anyhow::Result<String> {
     let path = env::current_exe().context("the path of this program cannot be determined")?;
     let is_allowed = |path: &&str| {
@@ -231,8 +233,8 @@ fn unit_environment(settings: &PublicSettings) -> String {
     others.chain([proxies]).map(line).collect()
 }
 
-/// The settings as entries of a YAML mapping, quoted as JSON strings, which YAML 1.2 includes. A `$` would begin a variable of
-/// Compose. BIND is left out, since the image sets it.
+/// The settings as entries of a YAML mapping, quoted as JSON strings, which YAML 1.2 includes. A `$` would begin a
+/// variable of Compose. BIND is left out, since the image sets it.
 fn compose_environment(given: &[(String, String)]) -> serde_json::Result<String> {
     given
         .iter()

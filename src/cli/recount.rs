@@ -1,4 +1,4 @@
-//! `recount`: the counts that the database keeps, compared with its rows and corrected.
+//! `recount`: compares the counts that the database maintains with its rows, and corrects them.
 use anyhow::{bail, ensure};
 use serde::Serialize;
 
@@ -9,21 +9,24 @@ use crate::db::counts::{self, Counts};
 
 #[derive(Serialize)]
 struct Recounted {
-    /// As they were found.
+    /// Before the correction.
     #[serde(flatten)]
     counts: Counts,
     are_right: bool,
-    /// Whether what was wrong is corrected.
+    /// Whether wrong counts were corrected.
     is_corrected: bool,
 }
 
-/// Corrects what is wrong; with `is_check` changes nothing, and fails if something is wrong.
+/// Corrects wrong counts. With `is_check`, changes nothing.
+///
+/// # Errors
+/// If the schema is not complete, or with `is_check` if a count is wrong.
 pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> anyhow::Result<()> {
     let database = &database.database_url;
     let state = db::inspect(database, CONNECT_TIMEOUT)?;
     ensure!(
-        state.pending.is_empty() && state.unknown.is_empty() && state.changed.is_empty(),
-        "the schema is not this version's: `check` lists what it lacks, `migrate` brings it up to date"
+        state.is_current(),
+        "the schema is not this version's: `check` lists the differences, `migrate` brings it up to date"
     );
     let counts = if is_check {
         counts::check(database, CONNECT_TIMEOUT)?
@@ -39,7 +42,7 @@ pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> 
     };
     output.print(&recounted, &lines)?;
     if is_check && !are_right {
-        bail!("the kept counts are wrong: `recount` corrects them");
+        bail!("counts are wrong: `recount` corrects them");
     }
     Ok(())
 }
@@ -50,7 +53,7 @@ fn describe(counts: &Counts, is_check: bool) -> Vec<String> {
         counts.users, counts.movies
     )];
     if counts.are_right() {
-        lines.push("all counts are right".to_owned());
+        lines.push("all counts are correct".to_owned());
         return lines;
     }
     let verb = if is_check { "found" } else { "corrected" };
@@ -62,11 +65,8 @@ fn describe(counts: &Counts, is_check: bool) -> Vec<String> {
     }
     for (wrong, what) in [
         (counts.wrong_users, "users with a wrong number of movies"),
-        (counts.wrong_lists, "long lists with wrong parts"),
-        (
-            counts.sequences_behind,
-            "sequences behind the ids that are there",
-        ),
+        (counts.wrong_lists, "long lists with wrong counts of ranges"),
+        (counts.sequences_behind, "sequences behind existing ids"),
     ] {
         if wrong > 0 {
             lines.push(format!("{verb}: {wrong} {what}"));

@@ -14,17 +14,17 @@ use signal_hook::iterator::Signals;
 use super::args::EffectiveSetting;
 use super::common::{BadSetting, CONNECT_TIMEOUT};
 use super::token::make_keys;
-use crate::api::{self, App};
+use crate::api::{self, AppState};
 use crate::auth::bcrypt_cost::check_cost;
-use crate::auth::password::{Cost, Hasher};
+use crate::auth::password::{Hasher, HashingOptions};
 use crate::auth::throttle::Throttle;
 use crate::config::Settings;
 use crate::db::{self, Database, MAX_BATCH, Options, Timeouts};
-use crate::http::{self, ClassLimits, Limits, Server, Stopper};
+use crate::http::{self, ClassLimits, Limits, Server, ShutdownHandle};
 use crate::telemetry::logging;
 
-/// Heavy requests may use one in this many connections of the pool at once, so that other requests soon find a free one.
-/// Measured on two cores with a pool of 32: eight searches at once complete faster than sixteen, and than four.
+/// Heavy requests may use one in this many connections of the pool at once, so that other requests soon find a free
+/// one. Measured on two cores with a pool of 32: eight searches at once complete faster than sixteen, and than four.
 const HEAVY_SHARE: u32 = 4;
 
 /// Serves until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -44,7 +44,7 @@ pub fn serve(
         log::warn!("{warning}");
     }
     // Set once the server listens. Until then nothing has to be drained.
-    let shutdown_handle: Arc<OnceLock<Stopper>> = Arc::default();
+    let shutdown_handle: Arc<OnceLock<ShutdownHandle>> = Arc::default();
     stop_on_signal(Arc::clone(&shutdown_handle))?;
     let limits = make_limits(&settings)?;
     let app = Arc::new(open_app(&settings, MAX_BATCH)?);
@@ -56,20 +56,20 @@ pub fn serve(
         move |request| api::classify(request, visibility),
         move |request, deadline| api::handle(request, &handler_app, deadline),
     )
-    .with_context(|| format!("BIND={} cannot be listened on", settings.bind))?;
+    .with_context(|| format!("cannot listen on BIND={}", settings.bind))?;
     let origins = settings.cors_origins.clone();
-    server.set_error_headers(move |lookup| api::error_headers_of(lookup, &origins));
-    app.counters.get_or_init(|| server.counters());
+    server.set_error_renderer(move |error, lookup| api::render_http_error(error, lookup, &origins));
+    app.server_stats.get_or_init(|| server.stats());
     drop(app);
     log::info!("listening on http://{}", server.local_address());
-    shutdown_handle.get_or_init(|| server.stopper());
+    shutdown_handle.get_or_init(|| server.shutdown_handle());
     server.run().context("the server failed")?;
     log::info!("stopped");
     Ok(())
 }
 
 /// Starts the thread that stops the server at the first SIGTERM or SIGINT.
-fn stop_on_signal(shutdown_handle: Arc<OnceLock<Stopper>>) -> io::Result<()> {
+fn stop_on_signal(shutdown_handle: Arc<OnceLock<ShutdownHandle>>) -> io::Result<()> {
     // The signal handler itself ends the process at the second signal, even if every thread is stuck.
     let is_stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -83,7 +83,7 @@ fn stop_on_signal(shutdown_handle: Arc<OnceLock<Stopper>>) -> io::Result<()> {
         }
         log::info!("stopping");
         match shutdown_handle.get() {
-            Some(handle) => handle.stop(),
+            Some(handle) => handle.shut_down(),
             // The process still waits for its database, or for another instance's migrations.
             None => process::exit(0),
         }
@@ -94,10 +94,10 @@ fn stop_on_signal(shutdown_handle: Arc<OnceLock<Stopper>>) -> io::Result<()> {
     Ok(())
 }
 
-/// The server's limits for these settings, with warnings for settings that do not fit together. Raises the process's limit
-/// of open files.
+/// The server's limits for these settings, with warnings for settings that do not fit together. Raises the process's
+/// limit of open files.
 fn make_limits(settings: &Settings) -> anyhow::Result<Limits> {
-    let allowed = http::raise_limit(settings.db_pool_size.into())
+    let allowed = http::raise_open_file_limit(settings.db_pool_size.into())
         .context("the limit of open files cannot be raised")?;
     let connections = match settings.max_connections {
         Some(max_connections) => usize::try_from(max_connections)?,
@@ -122,22 +122,22 @@ fn make_limits(settings: &Settings) -> anyhow::Result<Limits> {
             max_in_flight: usize::try_from(settings.db_pool_size / HEAVY_SHARE)?.max(1),
             ..defaults.heavy
         },
-        connections,
-        idle_deadline: settings.idle_timeout,
+        max_connections: connections,
+        idle_timeout: settings.idle_timeout,
         ..defaults
     })
 }
 
-/// Migrates and opens the database, and makes the state that all handlers share. At most `max_batch` requests are combined
-/// into one statement.
+/// Migrates and opens the database, and makes the state that all handlers share. At most `max_batch` requests are
+/// combined into one statement.
 ///
 /// # Errors
 /// If the database cannot be reached in time or rejects the migrations, or the system has no randomness.
-pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
-    let database = settings.database.database_url.clone();
-    db::migrate(&database, CONNECT_TIMEOUT)?;
-    let store = Database::open(Options {
-        connection: database,
+pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<AppState> {
+    let connection = settings.database.database_url.clone();
+    db::migrate(&connection, CONNECT_TIMEOUT)?;
+    let database = Database::open(Options {
+        connection,
         pool_size: settings.db_pool_size,
         timeouts: Timeouts {
             checkout: Duration::from_secs(3),
@@ -146,23 +146,23 @@ pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<App> {
         },
         max_batch,
     });
-    Ok(App {
-        readiness: store.start_checks()?,
-        store,
-        keys: make_keys(&settings.tokens),
-        hasher: Hasher::new(Cost {
-            rounds_log2: settings.passwords.bcrypt_cost,
+    Ok(AppState {
+        readiness: database.start_checks()?,
+        database,
+        token_keys: make_keys(&settings.tokens),
+        hasher: Hasher::new(HashingOptions {
+            bcrypt_cost: settings.passwords.bcrypt_cost,
             // An eighth of the workers stays free for other requests, however many sign-ins wait for a core.
-            waiting_limit: usize::try_from(settings.workers)? * 7 / 8,
+            max_waiting: usize::try_from(settings.workers)? * 7 / 8,
         }),
         visibility: settings.movies_visibility,
         trusted_proxies: settings.trusted_proxies.clone(),
         account_failures: Throttle::new(settings.login_failures, settings.login_cooldown),
-        address_failures: Throttle::each_hour(settings.login_failures_per_hour),
-        registrations: Throttle::each_hour(settings.registrations_per_hour),
-        request_ids: AtomicU64::new(getrandom::u64()?),
+        address_failures: Throttle::per_hour(settings.login_failures_per_hour),
+        registrations: Throttle::per_hour(settings.registrations_per_hour),
+        next_request_id: AtomicU64::new(getrandom::u64()?),
         cors_origins: settings.cors_origins.clone(),
         server_timing: settings.server_timing,
-        counters: OnceLock::new(),
+        server_stats: OnceLock::new(),
     })
 }

@@ -2,7 +2,7 @@
 use serde::Serialize;
 
 use super::common::{Output, find_user, open_database};
-use crate::auth::token::Keys;
+use crate::auth::token::TokenKeys;
 use crate::config::{DatabaseSettings, TokenSettings};
 
 #[derive(Serialize)]
@@ -28,8 +28,8 @@ pub fn print(
     output.print(&TokenPair { refresh, access }, &[line])
 }
 
-pub fn make_keys(settings: &TokenSettings) -> Keys {
-    Keys::new(
+pub fn make_keys(settings: &TokenSettings) -> TokenKeys {
+    TokenKeys::new(
         &settings.secret_key,
         settings.secret_key_fallbacks.iter().flatten(),
         settings.access_token_lifetime,

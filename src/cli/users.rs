@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
 use super::common::{BadSetting, Output, find_user, open_database, with_deadline};
-use crate::api::registration::{judge_password, register_account};
+use crate::api::{register_account, validate_password};
 use crate::auth::bcrypt_cost::check_cost;
-use crate::auth::password::{Cost, HASH_TIMEOUT, Hasher};
+use crate::auth::password::{HASH_TIMEOUT, Hasher, HashingOptions};
 use crate::config::{DatabaseSettings, PasswordSettings};
 use crate::db::users::{self, UserSummary};
 
@@ -188,7 +188,7 @@ fn set_password(user: ExistingUser, passwords: &PasswordSettings) -> anyhow::Res
     let hasher = make_hasher(passwords)?;
     let database = open_database(user.database)?;
     let found = find_user(&database, &user.username)?;
-    let password = judge_password(read_password()?.expose_secret())?;
+    let password = validate_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
     users::set_password_hash(with_deadline(&database), found.id, &hash, None)?;
     let line = format!("{} has a new password", user.username);
@@ -222,10 +222,10 @@ fn read_password() -> anyhow::Result<SecretString> {
 /// If a sign-in could not verify a hash of this cost in time; `serve` rejects the same setting.
 fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
     check_cost(settings.bcrypt_cost).map_err(BadSetting)?;
-    Ok(Hasher::new(Cost {
-        rounds_log2: settings.bcrypt_cost,
+    Ok(Hasher::new(HashingOptions {
+        bcrypt_cost: settings.bcrypt_cost,
         // This process hashes one password, which never waits for another.
-        waiting_limit: 0,
+        max_waiting: 0,
     }))
 }
 

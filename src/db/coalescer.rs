@@ -16,8 +16,8 @@
 //! An input that cannot get a lock fails alone: a batch that is blocked is run again input by input, and the inputs of a
 //! blocked group are run apart from all others until one of them succeeds or [`ISOLATION`] has passed.
 //!
-//! Locks: the queue's, and one for each slot. No thread holds a slot's lock while it takes another lock; `run` is called
-//! without any.
+//! Locks: one for the queue and one for each slot. A slot's lock may be taken under the queue's, not the reverse. `run` is
+//! called without locks.
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +32,8 @@ const ISOLATION: Duration = Duration::from_secs(2);
 /// The number of isolated inputs that may run at the same time. A further one fails at once.
 const MAX_ISOLATED_RUNS: usize = 1;
 
-/// If so many groups prove to be blocked while a batch is run input by input, the rest is run as one batch: then the lock
-/// is probably not one of single rows, and further inputs would only wait for it in turn.
+/// The number of groups that may prove to be blocked while a batch is run input by input. Then the rest is run as one
+/// batch: the lock is probably not on single rows, and the other inputs would wait for it one after the other.
 const MAX_BLOCKED_GROUPS: usize = 2;
 
 /// A caller with less time left does not become the leader, since a run that misses its deadline is lost for the whole
@@ -189,9 +189,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
     /// The error of the input or of its run, or [`TimedOut`] at the deadline.
     pub fn submit(&self, input: I, deadline: Instant) -> Result<O, F> {
         if self.limits.max_batch == 1 {
-            return self
-                .run_one(&[input], deadline)
-                .map_err(RunError::into_failure);
+            return self.run_one(&[input], deadline);
         }
         let mut queue = self.queue.lock();
         if queue.is_blocked(input.group()) {
@@ -239,14 +237,12 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
         self.queue.lock().waiting.len()
     }
 
-    fn run_one(&self, input: &[I], deadline: Instant) -> Result<O, RunError<F>> {
-        let mut outputs = (self.run)(input, deadline)?;
-        outputs
-            .pop()
-            .ok_or_else(|| RunError::MaybeApplied(TimedOut.into()))
+    fn run_one(&self, input: &[I], deadline: Instant) -> Result<O, F> {
+        let outputs = (self.run)(input, deadline).map_err(RunError::into_failure);
+        outputs?.pop().ok_or_else(|| TimedOut.into())
     }
 
-    /// Runs one input of a blocked group while the batches of other groups go on.
+    /// Runs one input of a blocked group, beside the batches of the other groups.
     fn run_isolated(
         &self,
         mut queue: MutexGuard<Queue<I, Result<O, F>>>,
@@ -259,9 +255,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
         queue.isolated_runs += 1;
         drop(queue);
         let isolated = IsolatedRun(self);
-        let result = self
-            .run_one(input, deadline)
-            .map_err(RunError::into_failure);
+        let result = self.run_one(input, deadline);
         self.record_lock(input, &result);
         drop(isolated);
         result
@@ -391,11 +385,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
                 rest_slots.push(slot);
             } else {
                 let input = [input];
-                let run = || {
-                    self.run_one(&input, deadline)
-                        .map_err(RunError::into_failure)
-                };
-                let (result, timings) = timings::measure(run);
+                let (result, timings) = timings::measure(|| self.run_one(&input, deadline));
                 self.record_lock(&input, &result);
                 if matches!(&result, Err(failure) if failure.is_blocked()) {
                     blocked.push(group);

@@ -39,7 +39,7 @@ const MAX_HANGING_ATTEMPTS: usize = 8;
 /// threads that open some at the same moment.
 const SPARE_DESCRIPTORS: usize = 8;
 
-/// Makes, checks and judges the clients of one server.
+/// Connects the clients of one server, checks them, and knows whether one is broken.
 type ClientManager = PostgresConnectionManager<MakeTlsConnector>;
 
 /// The parsed DATABASE_URL: one server, or several of which one takes writes. Clones share what is known of the servers.
@@ -53,7 +53,7 @@ pub struct ConnectionConfig {
 
 struct Server {
     config: Config,
-    /// Attempts to connect that have not ended, including those that nobody waits for any longer.
+    /// Attempts to connect that have not ended, including those that have timed out here.
     attempts: AtomicUsize,
     /// Whether the latest attempt timed out.
     has_timed_out: AtomicBool,

@@ -23,8 +23,8 @@ const MIN_STATEMENT_TIME: Duration = Duration::from_millis(100);
 /// A server counts as frozen if a statement has waited for this long and no other statement has returned meanwhile.
 const FROZEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Writes have one of so many parts of DB_POOL_SIZE, at least one session. Each kind of write runs one batch at a time.
-const WRITE_SHARE: u32 = 4;
+/// Writes have the fourth part of DB_POOL_SIZE, at least one session: each kind of write runs one batch at a time.
+const WRITE_DIVISOR: u32 = 4;
 
 /// While the server rejects writes, the sessions for writes are replaced this often at most: a replacement may be on
 /// another server.
@@ -48,7 +48,7 @@ pub struct Executor {
 impl Executor {
     /// Opens `pool_size` sessions in the background, at least one of each kind.
     pub fn new(connection: &ConnectionConfig, pool_size: u32, timeouts: Timeouts) -> Executor {
-        let write_size = (pool_size / WRITE_SHARE).max(1);
+        let write_size = (pool_size / WRITE_DIVISOR).max(1);
         let read_size = pool_size.saturating_sub(write_size).max(1);
         let read_settings = format!(
             "-c statement_timeout={} -c plan_cache_mode=force_generic_plan",

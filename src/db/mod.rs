@@ -35,6 +35,7 @@ pub mod counts;
 mod error;
 mod executor;
 pub mod import;
+mod migrations;
 pub mod movies;
 mod pool;
 mod readiness;
@@ -48,16 +49,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres::Row;
-use postgres::types::Type;
+use postgres::types::{FromSql, Type};
 
 use self::coalescer::{BatchLimits, RunError};
 pub use self::connect::ConnectionConfig;
 pub use self::error::Error;
 use self::executor::Executor;
+pub use self::migrations::migrate;
 use self::movies::MovieCoalescers;
 pub use self::pool::PoolState;
 pub use self::readiness::Readiness;
-pub use self::schema::{State, check_schema, inspect, migrate};
+pub use self::schema::{SchemaState, check_schema, inspect};
 use self::session::{Effect, Parameters, StatementFailure};
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
@@ -238,6 +240,14 @@ macro_rules! sql {
 }
 use sql;
 
+fn first_row<'a>(rows: &'a [Row], sql: &Sql) -> Result<&'a Row, Error> {
+    rows.first().ok_or_else(|| sql.fault("it returned no row"))
+}
+
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, Error> {
+    row.try_get(column).map_err(|error| sql.fault(error))
+}
+
 /// The rows for one input of a batch. The caller that submitted the input decodes them, so that the leader is soon free.
 type Rows = Vec<Row>;
 
@@ -260,7 +270,7 @@ fn run_batch(
 fn rows_by_ordinal(rows: Vec<Row>, inputs: usize, sql: Sql) -> Result<Vec<Rows>, Error> {
     let mut outputs: Vec<Rows> = (0..inputs).map(|_| Rows::new()).collect();
     for row in rows {
-        let ordinal: i64 = movies::get(&row, "ordinal", &sql)?;
+        let ordinal: i64 = get(&row, "ordinal", &sql)?;
         let index = usize::try_from(ordinal - 1).ok();
         let output = index.and_then(|index| outputs.get_mut(index));
         output

@@ -12,14 +12,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use postgres::Row;
-use postgres::types::FromSql;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::coalescer::{BatchLimits, Coalescer, Input};
 use super::executor::Executor;
 use super::session::{Parameters, parameters};
-use super::{Error, RequestDatabase, Rows, Sql, run_batch, sql};
+use super::{Error, RequestDatabase, Rows, Sql, first_row, get, run_batch, sql};
 
 const CREATE: Sql = sql!(
     write "movies/create",
@@ -32,10 +31,10 @@ const UPDATE: Sql = sql!(
 );
 const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY]);
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
-const LIST_OWN: Sql = sql!("movies/list_shelf", [INT8, INT8, INT8]);
+const LIST_OWN: Sql = sql!("movies/list_own", [INT8, INT8, INT8]);
 const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
 const SEARCH_OWN: Sql = sql!(
-    "movies/search_shelf",
+    "movies/search_own",
     [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
 );
 const SEARCH_ALL: Sql = sql!(
@@ -260,7 +259,7 @@ fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
     })
 }
 
-/// Returns the movie with this id, whoever created it.
+/// Returns the movie with this id, no matter who created it.
 ///
 /// # Errors
 /// [`Error::MissingMovie`] if there is none; as [`create`] otherwise.
@@ -427,14 +426,6 @@ fn check_requester(row: &Row, sql: &Sql) -> Result<(), Error> {
         Some(false) => Err(Error::InactiveUser),
         Some(true) => Ok(()),
     }
-}
-
-pub(super) fn first_row<'a>(rows: &'a [Row], sql: &Sql) -> Result<&'a Row, Error> {
-    rows.first().ok_or_else(|| sql.fault("it returned no row"))
-}
-
-pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, Error> {
-    row.try_get(column).map_err(|error| sql.fault(error))
 }
 
 #[cfg(test)]

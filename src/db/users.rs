@@ -2,12 +2,11 @@
 use postgres::Row;
 use serde::Serialize;
 
-use super::movies::{first_row, get};
 use super::session::{Parameters, parameters};
-use super::{Error, RequestDatabase, Sql, sql};
+use super::{Error, RequestDatabase, Sql, first_row, get, sql};
 
 const CREATE: Sql = sql!(write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
-const FIND_TAKEN: Sql = sql!("users/find_taken", [TEXT, TEXT]);
+const FIND_TAKEN: Sql = sql!("users/find_existing", [TEXT, TEXT]);
 const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
 const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
 const LIST: Sql = sql!("users/list", []);

@@ -11,7 +11,7 @@ use super::error::Error;
 /// A write that has been running for longer has stalled.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// While so many writes have stalled, no other is sent. Each kind of write (create, update, delete, register) has one
+/// The number of stalled writes from which no other is sent. Each kind of write (create, update, delete, register) has one
 /// batch or statement in flight at a time until it stalls: a pause of a second may stall one of each, which must not
 /// cause an error.
 pub const MAX_STALLED: usize = 5;

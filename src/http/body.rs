@@ -1,65 +1,65 @@
-//! Bytes to a request's body: of a known length, or chunked (RFC 9112 6 and 7). Knows no socket.
-use super::refusal::Refusal;
-use super::request::{Framing, is_field_byte, is_token_byte};
+//! Bytes to the body of a request: of a known length, or chunked (RFC 9112 6 and 7). Does not depend on sockets.
+use super::head::{Framing, is_token_byte, is_value_byte};
+use super::response::HttpError;
 
-/// The most bytes of a chunk's size line, extensions included.
-const SIZE_LINE_BYTES: usize = 256;
+/// Bytes of a chunk's size line, including extensions.
+const MAX_SIZE_LINE_BYTES: usize = 256;
 
-/// The most digits of a chunk's size: what 64 bits hold.
-const SIZE_DIGITS: usize = 16;
+/// Digits of a chunk's size: those of a number of 64 bits.
+const MAX_SIZE_DIGITS: usize = 16;
 
-/// The most bytes of all extensions of a body together, so that they cannot outweigh it.
-const EXTENSION_BYTES: usize = 16 * 1024;
+/// Bytes of all chunk extensions of a body together, so that they cannot outweigh the body.
+const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 
-/// The most bytes of the trailer section.
-const TRAILER_BYTES: usize = 16 * 1024;
+/// Bytes of the trailer section.
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
-/// Takes a body in pieces of any size. It holds what arrived, whatever was announced.
+/// Decodes a body that arrives in pieces of any size. Allocates memory for bytes that arrived, not for an announced length.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct BodyDecoder {
     bytes: Vec<u8>,
-    limit_bytes: usize,
+    max_bytes: usize,
     extension_bytes: usize,
     trailer_bytes: usize,
     state: State,
 }
 
-/// What comes next.
+/// What the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// So many bytes of a body of known length.
+    /// One of this number of bytes, the rest of a body of known length.
     Fixed(usize),
-    /// A chunk's size, of which so many bytes and this value are read.
+    /// Part of a chunk's size, of which `line_bytes` digits with this value were read.
     Size { line_bytes: usize, value: usize },
-    /// The extensions behind a size.
+    /// Part of the extensions after a chunk's size.
     Extensions {
         line_bytes: usize,
         value: usize,
         part: ExtensionPart,
     },
-    /// The line feed behind a size line.
+    /// The line feed after a size line.
     SizeEnd { value: usize },
-    /// So many bytes of a chunk.
+    /// One of this number of bytes, the rest of a chunk.
     Data(usize),
-    /// The carriage return behind a chunk's data.
-    DataReturn,
-    /// The line feed behind it.
-    DataEnd,
-    /// A trailer's name, or the carriage return of the last line.
+    /// The carriage return after a chunk's data.
+    DataCr,
+    /// The line feed after a chunk's data.
+    DataLf,
+    /// The first byte of a trailer's name, or the carriage return of the empty line.
     TrailerStart,
-    /// A trailer's name after its first byte.
+    /// Part of a trailer's name after its first byte, or the colon.
     TrailerName,
-    /// A trailer's value.
+    /// Part of a trailer's value, or the carriage return after it.
     TrailerValue,
-    /// The line feed behind a trailer.
+    /// The line feed after a trailer.
     TrailerEnd,
-    /// The line feed behind the last line.
-    LastEnd,
-    /// Nothing: the body is whole.
-    Whole,
+    /// The line feed of the empty line.
+    EmptyLineLf,
+    /// Not part of the body, which is complete.
+    Complete,
 }
 
-/// Where in a chunk's extensions the next byte stands (RFC 9112 7.1.1), each of which is
+/// The position of the next byte within a chunk's extensions (RFC 9112 7.1.1), each of which is
 /// `BWS ";" BWS name [ BWS "=" BWS ( token / quoted-string ) ]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExtensionPart {
@@ -84,13 +84,13 @@ enum ExtensionPart {
 }
 
 impl ExtensionPart {
-    /// What comes after this byte; none if it may not stand here.
+    /// Returns the position after this byte, or `None` if the byte is not allowed here.
     fn step(self, byte: u8) -> Option<ExtensionPart> {
         use ExtensionPart::*;
         Some(match (self, byte) {
             (Quoted, b'"') => QuotedEnd,
             (Quoted, b'\\') => QuotedPair,
-            (Quoted | QuotedPair, _) if is_field_byte(byte) => Quoted,
+            (Quoted | QuotedPair, _) if is_value_byte(byte) => Quoted,
             (BeforeValue, b'"') => Quoted,
             (BeforeSemicolon | BeforeName | AfterName | BeforeValue, b' ' | b'\t') => self,
             (Name, b' ' | b'\t') => AfterName,
@@ -103,96 +103,96 @@ impl ExtensionPart {
         })
     }
 
-    /// Whether the line may end here: not within white space, after which the grammar wants more.
+    /// Whether the line may end here. It may not end in white space, after which the grammar requires more.
     fn may_end(self) -> bool {
         use ExtensionPart::*;
         matches!(self, Name | Token | QuotedEnd)
     }
 }
 
-impl Decoder {
-    /// For a body framed so, of at most `limit_bytes`.
+impl BodyDecoder {
+    /// Creates a decoder for a body of at most `max_bytes` bytes.
     ///
     /// # Errors
-    /// 413 if the announced length is past the limit (RFC 9110 15.5.14).
-    pub fn new(framing: Framing, limit_bytes: usize) -> Result<Decoder, Refusal> {
+    /// [`HttpError::BodyTooLarge`] if the announced length exceeds the limit (RFC 9110 15.5.14).
+    pub fn new(framing: Framing, max_bytes: usize) -> Result<BodyDecoder, HttpError> {
         let state = match framing {
-            Framing::Length(0) => State::Whole,
+            Framing::Length(0) => State::Complete,
             Framing::Length(length) => match usize::try_from(length) {
-                Ok(length) if length <= limit_bytes => State::Fixed(length),
-                _ => return Err(Refusal::LargeBody),
+                Ok(length) if length <= max_bytes => State::Fixed(length),
+                _ => return Err(HttpError::BodyTooLarge),
             },
             Framing::Chunked => State::Size {
                 line_bytes: 0,
                 value: 0,
             },
         };
-        Ok(Decoder {
+        Ok(BodyDecoder {
             bytes: Vec::new(),
-            limit_bytes,
+            max_bytes,
             extension_bytes: 0,
             trailer_bytes: 0,
             state,
         })
     }
 
-    /// Takes what belongs to the body, and answers how many bytes that was. What follows the body is left.
+    /// Decodes the bytes that belong to the body, and returns how many they are; further bytes follow the body.
     ///
     /// # Errors
-    /// 400 for broken chunks, 413 past the limit, 431 for a large trailer section.
-    pub fn decode(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
+    /// 400 for malformed chunks, 413 beyond the limit, 431 for a large trailer section.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
         let mut rest = bytes;
-        while self.state != State::Whole {
-            let (State::Fixed(left) | State::Data(left)) = self.state else {
-                let Some((byte, behind)) = rest.split_first() else {
+        while self.state != State::Complete {
+            let (State::Fixed(remaining) | State::Data(remaining)) = self.state else {
+                let Some((byte, after)) = rest.split_first() else {
                     break;
                 };
                 self.state = self.step(*byte)?;
-                rest = behind;
+                rest = after;
                 continue;
             };
-            let (data, behind) = rest.split_at(left.min(rest.len()));
+            let (data, after) = rest.split_at(remaining.min(rest.len()));
             if data.is_empty() {
                 break;
             }
-            self.reserve(data.len(), left);
+            self.reserve(data.len(), remaining);
             self.bytes.extend_from_slice(data);
-            rest = behind;
-            self.state = match (self.state, left - data.len()) {
-                (State::Fixed(_), 0) => State::Whole,
-                (State::Fixed(_), left) => State::Fixed(left),
-                (_, 0) => State::DataReturn,
-                (_, left) => State::Data(left),
+            rest = after;
+            self.state = match (self.state, remaining - data.len()) {
+                (State::Fixed(_), 0) => State::Complete,
+                (State::Fixed(_), remaining) => State::Fixed(remaining),
+                (_, 0) => State::DataCr,
+                (_, remaining) => State::Data(remaining),
             };
         }
         Ok(bytes.len() - rest.len())
     }
 
-    /// Whether all of the body is there.
+    /// Whether the body is complete.
     pub fn is_complete(&self) -> bool {
-        self.state == State::Whole
+        self.state == State::Complete
     }
 
-    /// The memory that it takes by now.
+    /// Returns the bytes of memory that are allocated.
     pub(super) fn held_bytes(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// The body as far as it is there, without its framing.
+    /// Returns the bytes of the body that arrived, without framing.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Room for what arrived. It grows twofold, as a vector does, but never past what is announced.
-    fn reserve(&mut self, arrived_bytes: usize, left_bytes: usize) {
-        if self.bytes.capacity() - self.bytes.len() < arrived_bytes {
-            let twofold = self.bytes.len().max(arrived_bytes);
-            self.bytes.reserve_exact(twofold.min(left_bytes));
+    /// Makes room for bytes that arrived. Doubles the capacity as a vector does, but not beyond the announced length.
+    fn reserve(&mut self, new_bytes: usize, remaining_bytes: usize) {
+        if self.bytes.capacity() - self.bytes.len() < new_bytes {
+            let doubled = self.bytes.len().max(new_bytes);
+            self.bytes.reserve_exact(doubled.min(remaining_bytes));
         }
     }
 
-    /// What comes after this byte of the chunks' framing (RFC 9112 7.1).
-    fn step(&mut self, byte: u8) -> Result<State, Refusal> {
+    /// Returns the state after one byte of the framing of chunks (RFC 9112 7.1).
+    fn step(&mut self, byte: u8) -> Result<State, HttpError> {
         Ok(match (self.state, byte) {
             (State::Size { line_bytes, value }, b'\r') if line_bytes > 0 => {
                 State::SizeEnd { value }
@@ -200,14 +200,14 @@ impl Decoder {
             (State::Size { line_bytes, value }, b';' | b' ' | b'\t') if line_bytes > 0 => {
                 self.step_extensions(line_bytes, value, ExtensionPart::BeforeSemicolon, byte)?
             }
-            (State::Size { line_bytes, value }, _) if line_bytes < SIZE_DIGITS => {
+            (State::Size { line_bytes, value }, _) if line_bytes < MAX_SIZE_DIGITS => {
                 let digit = char::from(byte)
                     .to_digit(16)
                     .and_then(|digit| usize::try_from(digit).ok())
                     .ok_or(BAD_SIZE)?;
                 State::Size {
                     line_bytes: line_bytes + 1,
-                    // Sixteen digits fit; where they do not, the size is past any limit.
+                    // Where sixteen digits do not fit into a usize, the size exceeds any limit.
                     value: value.saturating_mul(16).saturating_add(digit),
                 }
             }
@@ -225,40 +225,40 @@ impl Decoder {
             ) => self.step_extensions(line_bytes, value, part, byte)?,
             (State::SizeEnd { value: 0 }, b'\n') => State::TrailerStart,
             (State::SizeEnd { value }, b'\n') => {
-                if value > self.limit_bytes - self.bytes.len() {
-                    return Err(Refusal::LargeBody);
+                if value > self.max_bytes - self.bytes.len() {
+                    return Err(HttpError::BodyTooLarge);
                 }
                 State::Data(value)
             }
-            (State::DataReturn, b'\r') => State::DataEnd,
-            (State::DataEnd, b'\n') => State::Size {
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size {
                 line_bytes: 0,
                 value: 0,
             },
-            (State::DataReturn | State::DataEnd, _) => {
-                return Err(Refusal::Malformed("A chunk does not end where it says."));
+            (State::DataCr | State::DataLf, _) => {
+                return Err(HttpError::BadRequest("A chunk is longer than its size."));
             }
-            (State::LastEnd, b'\n') => State::Whole,
-            (State::SizeEnd { .. } | State::LastEnd, _) => {
-                return Err(Refusal::Malformed(
-                    "A line of the chunks does not end in CR LF.",
+            (State::EmptyLineLf, b'\n') => State::Complete,
+            (State::SizeEnd { .. } | State::EmptyLineLf, _) => {
+                return Err(HttpError::BadRequest(
+                    "A line between chunks does not end in CR LF.",
                 ));
             }
             (_, byte) => self.step_trailer(byte)?,
         })
     }
 
-    /// Extensions are checked, and ignored (RFC 9112 7.1.1).
+    /// Validates chunk extensions, which are ignored (RFC 9112 7.1.1).
     fn step_extensions(
         &mut self,
         line_bytes: usize,
         value: usize,
         part: ExtensionPart,
         byte: u8,
-    ) -> Result<State, Refusal> {
+    ) -> Result<State, HttpError> {
         self.extension_bytes += 1;
-        if line_bytes >= SIZE_LINE_BYTES || self.extension_bytes > EXTENSION_BYTES {
-            return Err(Refusal::Malformed("The chunk extensions are too long."));
+        if line_bytes >= MAX_SIZE_LINE_BYTES || self.extension_bytes > MAX_EXTENSION_BYTES {
+            return Err(HttpError::BadRequest("The chunk extensions are too long."));
         }
         Ok(State::Extensions {
             line_bytes: line_bytes + 1,
@@ -267,25 +267,25 @@ impl Decoder {
         })
     }
 
-    /// Trailers are checked, and dropped (RFC 9110 6.5.1).
-    fn step_trailer(&mut self, byte: u8) -> Result<State, Refusal> {
+    /// Validates trailers, which are dropped (RFC 9110 6.5.1).
+    fn step_trailer(&mut self, byte: u8) -> Result<State, HttpError> {
         self.trailer_bytes += 1;
-        if self.trailer_bytes > TRAILER_BYTES {
-            return Err(Refusal::LargeHead);
+        if self.trailer_bytes > MAX_TRAILER_BYTES {
+            return Err(HttpError::HeadersTooLarge);
         }
         Ok(match (self.state, byte) {
-            (State::TrailerStart, b'\r') => State::LastEnd,
+            (State::TrailerStart, b'\r') => State::EmptyLineLf,
             (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
                 State::TrailerName
             }
             (State::TrailerName, b':') => State::TrailerValue,
             (State::TrailerValue, b'\r') => State::TrailerEnd,
-            (State::TrailerValue, _) if is_field_byte(byte) => State::TrailerValue,
+            (State::TrailerValue, _) if is_value_byte(byte) => State::TrailerValue,
             (State::TrailerEnd, b'\n') => State::TrailerStart,
-            _ => return Err(Refusal::Malformed("A trailer field is malformed.")),
+            _ => return Err(HttpError::BadRequest("A trailer is malformed.")),
         })
     }
 }
 
-const BAD_SIZE: Refusal = Refusal::Malformed("A chunk's size is malformed.");
-const BAD_EXTENSION: Refusal = Refusal::Malformed("A chunk's extension is malformed.");
+const BAD_SIZE: HttpError = HttpError::BadRequest("A chunk's size is malformed.");
+const BAD_EXTENSION: HttpError = HttpError::BadRequest("A chunk's extension is malformed.");

@@ -1,439 +1,760 @@
-//! One connection as a state machine: reading a head, reading a body, being answered, sending, lingering. It never
-//! waits: whatever is not there yet, the poller tells.
-use std::net::SocketAddr;
+//! One connection: its socket, its state machine (drawn in the module comment of `http`), and the memory it has reserved.
+//! Nothing here waits: if the socket has no bytes or takes none, the connection says so, and its owner checks it into the
+//! slab.
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
 
-use super::body::Decoder;
-use super::counters::{Counters, count};
-use super::desk::Desk;
-use super::error_headers::{ErrorHeaders, Header};
+use super::body::BodyDecoder;
+use super::head::{self, Head, parse_head};
 use super::limits::Limits;
-use super::lingering::{Dropped, Lingering};
-use super::memory::Reservation;
-use super::refusal::Refusal;
-use super::request::{self, Head, parse_head};
-use super::response::{Answering, write_refusal, write_response};
-use super::socket::{Received, Socket};
-use super::table::Key;
+use super::poller::SocketEvent;
+use super::response::{
+    Clock, ErrorRenderer, HeaderLookup, HttpError, ResponseContext, write_error, write_response,
+};
+use super::slab::Token;
+use super::stats::{Stats, increment};
 
-/// How long a request may take to be found on a connection whose idle time is over.
-const LAST_LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a request may take to be read that arrives as the idle timeout of its connection ends.
+const LAST_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A client's connection.
-pub struct Connection {
-    /// Its place in the table.
-    pub key: Key,
-    /// When it has waited too long in its stage.
-    pub deadline: Instant,
-    /// Its socket, which the poller watches.
-    pub socket: Socket,
-    /// The poller tells when the socket takes more, instead of what comes from it.
-    pub watches_writing: bool,
-    peer: SocketAddr,
-    stage: Stage,
-    /// Read, and not yet understood: the beginning of a head, or requests sent ahead.
+/// Bytes that are read at once in addition to a head of maximum size. A client can pipeline that many.
+const READ_AHEAD_BYTES: usize = 4 * 1024;
+
+/// The buffers of one thread, lent to one connection at a time: an idle connection has none of its own.
+pub struct WorkerBuffers {
+    pub limits: Limits,
+    pub stats: Arc<Stats>,
+    pub errors: ErrorRenderer,
+    /// Bytes read from the socket. Its length is fixed, for a head of maximum size and some more.
     input: Vec<u8>,
-    /// So many bytes of `input` were looked at without finding a head's end.
-    judged_bytes: usize,
-    /// The application's headers for an error response to the request at hand; none until its head is read.
-    error_headers: Option<Vec<Header>>,
-    /// Holds the bytes of its body, or of the rest of its answer.
-    memory: Reservation,
-    /// Nothing more was in the socket when it was last read.
-    is_drained: bool,
-    /// The client will send nothing more; what it sent is still answered.
-    is_hung_up: bool,
-    /// Something of the next request had come before the last response was sent.
-    sends_ahead: bool,
+    /// The response to be written.
+    output: Vec<u8>,
+    clock: Clock,
 }
 
-enum Stage {
-    /// Idle while `begun` is false, else within a head.
-    Head { begun: bool },
-    /// Within a body.
-    Body(Box<(Head, Decoder)>),
-    /// A worker has the request.
-    Answering(Answering),
-    /// The socket takes no more for now.
-    Sending {
+impl WorkerBuffers {
+    pub fn new(limits: Limits, stats: Arc<Stats>, errors: ErrorRenderer) -> WorkerBuffers {
+        WorkerBuffers {
+            limits,
+            stats,
+            errors,
+            input: vec![0; limits.max_head_bytes + READ_AHEAD_BYTES],
+            output: Vec::new(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// A client's connection. One thread at a time has it, so it needs no lock.
+pub struct Connection {
+    /// Its entry in the slab and its registration at the poller.
+    pub token: Token,
+    /// When its state times out. Checked by the slab while the connection is idle there.
+    pub deadline: Instant,
+    pub socket: Socket,
+    /// Whether the poller watches for the socket becoming writable instead of readable.
+    pub watches_writable: bool,
+    peer: SocketAddr,
+    state: State,
+    /// Bytes that were read but not parsed: part of a head, or pipelined requests.
+    input: Vec<u8>,
+    /// The first bytes of `input` for which [`parse_head`] needs more.
+    parsed_bytes: usize,
+    /// Holds the bytes of the request's body, or of the rest of the response.
+    memory: Reservation,
+    /// The last read took everything that was in the socket, and no event has come since.
+    is_drained: bool,
+    /// The client sends nothing more. What it sent before is still answered.
+    is_hung_up: bool,
+    /// Bytes of the next request came before the last response was sent, or before the connection was idle after it.
+    is_pipelining: bool,
+    /// Cleared by each response.
+    has_read_since_response: bool,
+}
+
+enum State {
+    /// Within a head if `has_begun`, else between requests.
+    ReadingHead {
+        has_begun: bool,
+    },
+    ReadingBody(Box<(Head, BodyDecoder)>),
+    /// The request waits for its handler, or the handler runs.
+    InHandler(ResponseContext),
+    /// The socket does not take the rest of a response for now.
+    Writing {
         rest: Vec<u8>,
-        sent: usize,
+        written: usize,
         next: Next,
     },
     /// Nothing more is sent, and what the client still sends is dropped.
     Lingering(Lingering),
 }
 
-/// What follows an answer.
+/// What follows a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    Head,
+    ReadRequest,
     Close,
-    /// As close, but the client may still be sending: closing then would reset the connection, and the answer
-    /// could be lost (RFC 9112 9.6).
+    /// Close later, since the client may still be sending (see [`Lingering`]).
     Linger,
 }
 
-/// What a connection needs now.
-pub enum Step {
+/// What a connection needs next.
+pub enum Progress {
     /// A handler for this request.
-    Answer(Request),
-    /// Its socket, until its deadline.
-    Wait,
-    /// Its next turn, behind others.
+    Request(Request),
+    /// An event of its socket, until its deadline.
+    WaitForSocket,
+    /// To go on after other connections had their turn.
     Yield,
-    /// Its end.
+    /// To be closed.
     Close,
 }
 
 /// What becomes of a connection at its deadline.
 pub enum Expired {
-    /// It goes on, with nothing that a handler would have to begin for.
+    /// It goes on without a handler.
     Open,
-    /// Its idle time is over, but something came in the last moment, and is read as usual.
+    /// It was idle, but bytes have just come, which a worker has to read.
     Readable,
-    /// It ends.
     Closed,
 }
 
+/// An error in the bytes of a request, with the request's head if that was parsed by then.
+struct Rejection {
+    error: HttpError,
+    head: Option<Head>,
+}
+
 impl Connection {
-    /// One that has just been accepted.
+    /// Creates the state of a connection that was just accepted.
     pub fn new(
-        key: Key,
+        token: Token,
         socket: Socket,
         peer: SocketAddr,
         limits: &Limits,
         memory: Reservation,
     ) -> Connection {
         Connection {
-            key,
-            deadline: Instant::now() + limits.idle_deadline,
+            token,
+            deadline: Instant::now() + limits.idle_timeout,
             socket,
-            watches_writing: false,
+            watches_writable: false,
             peer,
-            stage: Stage::Head { begun: false },
+            state: State::ReadingHead { has_begun: false },
             input: Vec::new(),
-            judged_bytes: 0,
-            error_headers: None,
+            parsed_bytes: 0,
             memory,
             is_drained: false,
             is_hung_up: false,
-            sends_ahead: false,
+            is_pipelining: false,
+            has_read_since_response: true,
         }
     }
 
-    /// Whether the request that was read last had been sent before the response to the one before.
-    pub fn sends_ahead(&self) -> bool {
-        self.sends_ahead
+    /// Whether the request that was read last was pipelined.
+    pub fn is_pipelining(&self) -> bool {
+        self.is_pipelining
     }
 
-    /// Notes that something happened on the socket.
-    pub fn stir(&mut self, is_hung_up: bool) {
+    /// Must be called for each event of the socket, before [`Connection::advance`].
+    pub fn note_event(&mut self, event: SocketEvent) {
         self.is_drained = false;
-        self.is_hung_up |= is_hung_up;
+        self.is_hung_up |= event.is_hung_up;
     }
 
-    /// Whether it waits for its socket to take more.
-    pub fn is_sending(&self) -> bool {
-        matches!(self.stage, Stage::Sending { .. })
+    /// Must be called instead of [`Connection::note_event`] if the event came while the connection was checked out.
+    pub fn note_earlier_event(&mut self, event: SocketEvent) {
+        self.note_event(event);
+        self.is_pipelining |= !self.has_read_since_response;
     }
 
-    /// Whether it is silent between requests, with a deadline of that silence not after this, and its socket has nothing
-    /// to read.
-    pub fn is_idle(&self, latest_deadline: Instant) -> bool {
-        matches!(self.stage, Stage::Head { begun: false })
-            && self.deadline <= latest_deadline
-            && !self.socket.has_more()
+    /// Whether the connection waits for its socket to become writable.
+    pub fn is_writing(&self) -> bool {
+        matches!(self.state, State::Writing { .. })
     }
 
-    /// Goes on as far as the socket allows.
-    pub fn advance(&mut self, desk: &mut Desk) -> Step {
+    /// Whether the connection is between requests, and its socket has nothing to read.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.state, State::ReadingHead { has_begun: false }) && !self.socket.has_input()
+    }
+
+    /// Reads and writes as far as the socket allows.
+    pub fn advance(&mut self, buffers: &mut WorkerBuffers) -> Progress {
         loop {
-            match &mut self.stage {
-                Stage::Head { .. } | Stage::Body(_) => {
-                    if let Some(step) = self.receive(desk) {
-                        return step;
+            match &mut self.state {
+                State::ReadingHead { .. } | State::ReadingBody(_) => {
+                    if let Some(progress) = self.receive(buffers) {
+                        return progress;
                     }
                 }
-                Stage::Answering(_) => return Step::Wait,
-                Stage::Sending { rest, sent, next } => {
+                State::InHandler(_) => return Progress::WaitForSocket,
+                State::Writing {
+                    rest,
+                    written,
+                    next,
+                } => {
                     let next = *next;
-                    match self.socket.send(rest, sent) {
-                        Ok(true) if next == Next::Close => return Step::Close,
+                    match self.socket.write(rest, written) {
+                        Ok(true) if next == Next::Close => return Progress::Close,
                         Ok(true) => {
                             self.memory.release();
-                            // What came in the meantime was not told.
+                            // The poller did not report what came in the meantime.
                             self.is_drained = false;
-                            self.go_on(next, &desk.limits);
+                            self.begin_next(next, &buffers.limits);
                         }
-                        Ok(false) => return Step::Wait,
-                        Err(_) => return Step::Close,
+                        Ok(false) => return Progress::WaitForSocket,
+                        Err(_) => return Progress::Close,
                     }
                 }
-                Stage::Lingering(lingering) => {
-                    let dropped = lingering.drop_input(&self.socket, &mut desk.input);
+                State::Lingering(lingering) => {
+                    let discarded = lingering.discard_input(&self.socket, &mut buffers.input);
                     self.deadline = lingering.deadline();
-                    return match dropped {
-                        Dropped::All => Step::Wait,
-                        Dropped::Some => Step::Yield,
-                        Dropped::Enough => Step::Close,
+                    return match discarded {
+                        Discarded::All => Progress::WaitForSocket,
+                        Discarded::Some => Progress::Yield,
+                        Discarded::Enough => Progress::Close,
                     };
                 }
             }
         }
     }
 
-    /// Sends a handler's answer; false if the connection ends with it. While the server drains, the answer to the
-    /// last request that came says so, and each once requests are no longer taken.
-    pub fn answer(
+    /// Sends a handler's response. Returns false if the connection must be closed. During shutdown, the response to the
+    /// last request that has arrived closes the connection, and every response does after `pipelining_deadline`.
+    pub fn respond(
         &mut self,
         response: Response,
-        desk: &mut Desk,
-        taken_until: Option<Instant>,
+        buffers: &mut WorkerBuffers,
+        pipelining_deadline: Option<Instant>,
     ) -> bool {
-        let Stage::Answering(answering) = self.stage else {
+        let State::InHandler(context) = self.state else {
             return false;
         };
         self.memory.release();
-        self.sends_ahead = !self.input.is_empty() || !self.is_drained;
-        let has_more = || !self.input.is_empty() || self.socket.has_more();
-        let is_last = taken_until.is_some_and(|until| Instant::now() > until || !has_more());
-        let closes = is_last || !answering.keeps_alive;
-        let may_send_more = answering.keeps_alive || !self.input.is_empty() || !self.is_drained;
+        self.is_pipelining = !self.input.is_empty() || !self.is_drained;
+        self.has_read_since_response = false;
+        let has_input = || !self.input.is_empty() || self.socket.has_input();
+        let is_last =
+            pipelining_deadline.is_some_and(|until| Instant::now() > until || !has_input());
+        let closes = is_last || !context.keep_alive;
         let next = match closes {
-            false => Next::Head,
-            true if may_send_more => Next::Linger,
+            false => Next::ReadRequest,
+            true if context.keep_alive || has_input() => Next::Linger,
             true => Next::Close,
         };
-        let Desk { output, clock, .. } = desk;
-        write_response(output, response, answering, closes, clock);
-        self.send(output, next, &desk.limits, &desk.counters)
+        let WorkerBuffers {
+            output,
+            clock,
+            errors,
+            ..
+        } = buffers;
+        if let Err(error) = write_response(output, response, context, closes, clock) {
+            log::error!("{error}");
+            let response = errors.render(HttpError::Internal, &|_| None);
+            if write_response(output, response, context, closes, clock).is_err() {
+                return false;
+            }
+        }
+        self.send(next, buffers)
     }
 
-    /// Sends the server's own answer, after which the connection lingers and ends; false if it ended.
-    pub fn refuse(&mut self, refusal: Refusal, desk: &mut Desk) -> bool {
-        log::debug!(
-            "{} refused: {} {}",
-            self.peer,
-            refusal.status(),
-            refusal.detail()
-        );
-        let is_head = match &self.stage {
-            Stage::Answering(answering) => answering.is_head,
-            Stage::Body(body) => body.0.method == "HEAD",
-            _ => request::begins_with_head(&self.input),
-        };
-        self.input = Vec::new();
-        self.memory.release();
-        let headers = self.error_headers.take();
-        let headers = headers.unwrap_or_else(|| desk.error_headers.of(&|_| None));
-        let Desk { output, clock, .. } = desk;
-        write_refusal(output, refusal, &headers, is_head, clock);
-        self.send(output, Next::Linger, &desk.limits, &desk.counters)
+    /// Responds with an error to a request that was not handled, then lingers. Returns false if the connection must be
+    /// closed.
+    pub fn reject_request(
+        &mut self,
+        error: HttpError,
+        request: &Request,
+        buffers: &mut WorkerBuffers,
+    ) -> bool {
+        let is_head = request.method() == "HEAD";
+        self.send_error(error, &|name| request.header(name), is_head, buffers)
     }
 
-    /// Does what the deadline means in the stage that it found.
-    pub fn expire(&mut self, desk: &mut Desk) -> Expired {
-        let refusal = match &self.stage {
-            Stage::Head { begun: false } => return self.end_idle(),
-            Stage::Lingering(_) => return Expired::Closed,
-            Stage::Sending { .. } => {
-                count(&desk.counters.cut_writes);
+    /// As [`Connection::reject_request`], before a request is complete.
+    pub fn reject(&mut self, error: HttpError, buffers: &mut WorkerBuffers) -> bool {
+        self.reject_head(Rejection { error, head: None }, buffers)
+    }
+
+    /// Acts on the deadline. The time that a connection spends in the admission queue or in a handler is limited there.
+    pub fn expire(&mut self, buffers: &mut WorkerBuffers) -> Expired {
+        let timeouts = match &self.state {
+            State::ReadingHead { has_begun: false } => return self.end_idle(),
+            State::InHandler(_) | State::Lingering(_) => return Expired::Closed,
+            State::Writing { .. } => {
+                increment(&buffers.stats.write_timeouts);
                 return Expired::Closed;
             }
-            Stage::Head { begun: true } => {
-                count(&desk.counters.cut_heads);
-                Refusal::Slow
-            }
-            Stage::Body(_) => {
-                count(&desk.counters.cut_bodies);
-                Refusal::Slow
-            }
-            Stage::Answering(_) => {
-                count(&desk.counters.handler_timeouts);
-                Refusal::Stuck
-            }
+            State::ReadingHead { has_begun: true } => &buffers.stats.head_timeouts,
+            State::ReadingBody(_) => &buffers.stats.body_timeouts,
         };
-        if refusal == Refusal::Slow {
-            count(&desk.counters.refusals);
-        }
-        match self.refuse(refusal, desk) {
+        increment(timeouts);
+        increment(&buffers.stats.rejected_requests);
+        match self.reject(HttpError::RequestTimeout, buffers) {
             true => Expired::Open,
             false => Expired::Closed,
         }
     }
 
-    /// Ends an idle connection, unless something has come that nobody has read yet. The FIN goes first, so that the
-    /// client learns of the end, and what crosses it on the way meets no reset.
+    /// Ends an idle connection, unless unread bytes have come. The FIN is sent before the socket is closed: the client
+    /// learns of the end, and a request that crosses the FIN does not cause a reset.
     pub fn end_idle(&mut self) -> Expired {
-        if self.socket.has_more() {
+        if self.socket.has_input() {
             self.is_drained = false;
-            self.deadline = Instant::now() + LAST_LOOK_TIMEOUT;
+            self.deadline = Instant::now() + LAST_READ_TIMEOUT;
             return Expired::Readable;
         }
         self.linger(Lingering::after_silence());
         Expired::Open
     }
 
-    /// Reads and understands until there is a request, or nothing more to read. None if a refusal was sent.
-    fn receive(&mut self, desk: &mut Desk) -> Option<Step> {
+    /// Reads and parses until a request is complete or the socket has no more bytes. Returns `None` after it sent an error
+    /// response.
+    fn receive(&mut self, buffers: &mut WorkerBuffers) -> Option<Progress> {
         let mut filled = self.input.len();
-        let mut judged = std::mem::take(&mut self.judged_bytes);
-        if let Some(input) = desk.input.get_mut(..filled) {
+        let mut parsed = std::mem::take(&mut self.parsed_bytes);
+        if let Some(input) = buffers.input.get_mut(..filled) {
             input.copy_from_slice(&self.input);
         }
         self.input = Vec::new();
         loop {
-            let bytes = desk.input.get(..filled).unwrap_or_default();
-            match self.understand(bytes, judged, &desk.limits, &desk.error_headers) {
+            let bytes = buffers.input.get(..filled).unwrap_or_default();
+            match self.parse(bytes, parsed, &buffers.limits) {
                 Ok((taken, Some(request))) => {
-                    count(&desk.counters.requests);
+                    increment(&buffers.stats.requests);
                     self.input = bytes.get(taken..).unwrap_or_default().to_vec();
-                    return Some(Step::Answer(request));
+                    return Some(Progress::Request(request));
                 }
                 Ok((taken, None)) => {
-                    desk.input.copy_within(taken..filled, 0);
+                    buffers.input.copy_within(taken..filled, 0);
                     filled -= taken;
-                    judged = filled;
+                    parsed = filled;
                 }
-                Err(refusal) => {
-                    count(match refusal {
-                        Refusal::Busy => &desk.counters.shed,
-                        _ => &desk.counters.refusals,
+                Err(rejection) => {
+                    increment(match rejection.error {
+                        HttpError::Overloaded => &buffers.stats.shed,
+                        _ => &buffers.stats.rejected_requests,
                     });
                     self.input = bytes.to_vec();
-                    let is_open = self.refuse(refusal, desk);
-                    return (!is_open).then_some(Step::Close);
+                    let is_open = self.reject_head(*rejection, buffers);
+                    return (!is_open).then_some(Progress::Close);
                 }
             }
             if self.is_drained {
-                self.input = desk.input.get(..filled).unwrap_or_default().to_vec();
-                self.judged_bytes = filled;
-                return Some(Step::Wait);
+                self.input = buffers.input.get(..filled).unwrap_or_default().to_vec();
+                self.parsed_bytes = filled;
+                return Some(Progress::WaitForSocket);
             }
-            let room = desk.input.get_mut(filled..).unwrap_or_default();
-            match self.socket.receive(room) {
-                Received::Bytes(read) => {
-                    // Less than there was room for: all that was there. The end of the stream is told by a read
-                    // of its own.
-                    self.is_drained = read < room.len() && !self.is_hung_up;
+            let free = buffers.input.get_mut(filled..).unwrap_or_default();
+            self.has_read_since_response = true;
+            match self.socket.read(free) {
+                ReadResult::Bytes(read) => {
+                    // Fewer bytes than fit are all that was there. The end of the stream needs a read of its own.
+                    self.is_drained = read < free.len() && !self.is_hung_up;
                     filled += read;
                 }
-                Received::Nothing => self.is_drained = true,
-                Received::End => return Some(Step::Close),
+                ReadResult::Nothing => {
+                    self.is_drained = true;
+                    if let State::ReadingHead { has_begun: false } = self.state {
+                        self.is_pipelining = false;
+                    }
+                }
+                ReadResult::End => return Some(Progress::Close),
             }
         }
     }
 
-    /// How many bytes were understood, and the request that is whole with them. Those before `judged` were looked
-    /// at before.
-    fn understand(
+    /// Returns how many bytes were taken, and the request that they complete. `parsed` bytes were parsed before.
+    fn parse(
         &mut self,
         bytes: &[u8],
-        judged: usize,
+        parsed: usize,
         limits: &Limits,
-        error_headers: &ErrorHeaders,
-    ) -> Result<(usize, Option<Request>), Refusal> {
-        let mut taken = 0;
-        if let Stage::Head { .. } = self.stage {
-            let found = match request::may_be_judged(bytes, judged, limits) {
-                true => parse_head(bytes, limits)?,
-                false => None,
-            };
-            let Some((head, head_bytes)) = found else {
+    ) -> Result<(usize, Option<Request>), Box<Rejection>> {
+        let without_head = |error| Box::new(Rejection { error, head: None });
+        match &mut self.state {
+            State::ReadingHead { .. } => {
+                let found = match head::may_be_complete(bytes, parsed, limits) {
+                    true => parse_head(bytes, limits).map_err(without_head)?,
+                    false => None,
+                };
+                if let Some((head, head_bytes)) = found {
+                    return self.begin_body(head, head_bytes, bytes, limits);
+                }
                 self.note_beginning(bytes, limits);
-                return Ok((0, None));
-            };
-            taken = head_bytes;
-            self.error_headers = Some(error_headers.of(&|name| head.header(name)));
-            let mut decoder = Decoder::new(head.framing, limits.body_bytes)?;
-            if !decoder.is_complete() {
-                self.deadline = Instant::now() + limits.body_deadline;
+                Ok((0, None))
             }
-            taken += decoder.decode(bytes.get(taken..).unwrap_or_default())?;
-            if decoder.is_complete() {
-                return Ok((taken, Some(self.begin_answering(head, decoder))));
-            }
-            if head.awaits_continue && taken == bytes.len() && taken == head_bytes {
-                self.tell_to_continue();
-            }
-            self.memory.grow_to(decoder.held_bytes())?;
-            self.stage = Stage::Body(Box::new((head, decoder)));
-            return Ok((taken, None));
-        }
-        if let Stage::Body(body) = &mut self.stage {
-            taken = body.1.decode(bytes)?;
-            self.memory.grow_to(body.1.held_bytes())?;
-            if body.1.is_complete() {
-                let stage = std::mem::replace(&mut self.stage, Stage::Head { begun: false });
-                if let Stage::Body(body) = stage {
-                    return Ok((taken, Some(self.begin_answering(body.0, body.1))));
+            State::ReadingBody(body) => {
+                let taken = body.1.decode(bytes).map_err(without_head)?;
+                let reserved = self.memory.grow_to(body.1.held_bytes());
+                reserved.map_err(without_head)?;
+                if !body.1.is_complete() {
+                    return Ok((taken, None));
+                }
+                let state = State::ReadingHead { has_begun: false };
+                match std::mem::replace(&mut self.state, state) {
+                    State::ReadingBody(body) => Ok((taken, Some(self.finish(body.0, body.1)))),
+                    _ => Ok((taken, None)),
                 }
             }
+            _ => Ok((0, None)),
         }
-        Ok((taken, None))
     }
 
-    /// A head's time runs from its first byte; empty lines before it are none of it.
+    /// Goes on behind a head, which has the first `head_bytes` of `bytes`.
+    fn begin_body(
+        &mut self,
+        head: Head,
+        head_bytes: usize,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<(usize, Option<Request>), Box<Rejection>> {
+        let rest = bytes.get(head_bytes..).unwrap_or_default();
+        match self.decode_first_bytes(&head, rest, limits) {
+            Ok((body_bytes, decoder)) => {
+                let taken = head_bytes + body_bytes;
+                if decoder.is_complete() {
+                    return Ok((taken, Some(self.finish(head, decoder))));
+                }
+                self.state = State::ReadingBody(Box::new((head, decoder)));
+                self.deadline = Instant::now() + limits.body_timeout;
+                Ok((taken, None))
+            }
+            Err(error) => {
+                let head = Some(head);
+                Err(Box::new(Rejection { error, head }))
+            }
+        }
+    }
+
+    fn decode_first_bytes(
+        &mut self,
+        head: &Head,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<(usize, BodyDecoder), HttpError> {
+        let mut decoder = BodyDecoder::new(head.framing, limits.max_body_bytes)?;
+        let taken = decoder.decode(bytes)?;
+        if !decoder.is_complete() {
+            if head.awaits_continue && bytes.is_empty() {
+                self.send_continue();
+            }
+            self.memory.grow_to(decoder.held_bytes())?;
+        }
+        Ok((taken, decoder))
+    }
+
+    /// Starts the timeout of a head at its first byte, which empty lines before it are not.
     fn note_beginning(&mut self, bytes: &[u8], limits: &Limits) {
-        let has_begun = matches!(self.stage, Stage::Head { begun: true });
+        let has_begun = matches!(self.state, State::ReadingHead { has_begun: true });
         if !has_begun && bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
-            self.stage = Stage::Head { begun: true };
-            self.deadline = Instant::now() + limits.head_deadline;
+            self.state = State::ReadingHead { has_begun: true };
+            self.deadline = Instant::now() + limits.head_timeout;
         }
     }
 
-    fn begin_answering(&mut self, head: Head, decoder: Decoder) -> Request {
-        self.stage = Stage::Answering(Answering::new(&head));
+    fn finish(&mut self, head: Head, decoder: BodyDecoder) -> Request {
+        self.state = State::InHandler(ResponseContext::new(&head));
         let body = decoder.into_bytes();
         Request::fake_http_from(self.peer, head.method, head.target, head.headers, body)
     }
 
-    /// 100 Continue. Nothing else is under way on the socket then, so it takes these few bytes; if it does not, the
-    /// client is no worse off than without them (RFC 9110 10.1.1: it may not wait forever).
-    fn tell_to_continue(&self) {
-        _ = self.socket.send(b"HTTP/1.1 100 Continue\r\n\r\n", &mut 0);
+    /// Sends 100 Continue. No other output is pending, so the socket takes these few bytes. If it does not, the client
+    /// sends the body after a while without them (RFC 9110 10.1.1).
+    fn send_continue(&self) {
+        _ = self.socket.write(b"HTTP/1.1 100 Continue\r\n\r\n", &mut 0);
     }
 
-    /// False if the connection ends. What the socket does not take is sent when it does, if there is memory for it.
-    fn send(&mut self, bytes: &[u8], next: Next, limits: &Limits, counters: &Counters) -> bool {
-        let mut sent = 0;
-        match self.socket.send(bytes, &mut sent) {
+    fn reject_head(&mut self, rejection: Rejection, buffers: &mut WorkerBuffers) -> bool {
+        let Rejection { error, mut head } = rejection;
+        let state = State::ReadingHead { has_begun: false };
+        if let State::ReadingBody(body) = std::mem::replace(&mut self.state, state) {
+            head = Some(body.0);
+        }
+        let is_head = match &head {
+            Some(head) => head.method == "HEAD",
+            None => head::begins_with_head_method(&self.input),
+        };
+        let lookup = |name: &str| head.as_ref().and_then(|head| head.header(name));
+        self.send_error(error, &lookup, is_head, buffers)
+    }
+
+    fn send_error(
+        &mut self,
+        error: HttpError,
+        lookup: &HeaderLookup,
+        is_head: bool,
+        buffers: &mut WorkerBuffers,
+    ) -> bool {
+        let (status, detail) = (error.status(), error.detail());
+        log::debug!("{} is answered {status}: {detail}", self.peer);
+        self.input = Vec::new();
+        self.memory.release();
+        let WorkerBuffers {
+            output,
+            clock,
+            errors,
+            ..
+        } = buffers;
+        write_error(output, errors, error, lookup, is_head, clock);
+        self.send(Next::Linger, buffers)
+    }
+
+    /// Writes the output. What the socket does not take is kept until it does, if there is memory for it. Returns false if
+    /// the connection must be closed.
+    fn send(&mut self, next: Next, buffers: &WorkerBuffers) -> bool {
+        let mut written = 0;
+        match self.socket.write(&buffers.output, &mut written) {
             Ok(true) if next == Next::Close => return false,
-            Ok(true) => self.go_on(next, limits),
+            Ok(true) => self.begin_next(next, &buffers.limits),
             Ok(false) => {
-                let rest = bytes.get(sent..).unwrap_or_default().to_vec();
+                let rest = buffers.output.get(written..).unwrap_or_default().to_vec();
                 if self.memory.grow_to(rest.len()).is_err() {
-                    count(&counters.cut_writes);
+                    increment(&buffers.stats.write_timeouts);
                     return false;
                 }
-                self.stage = Stage::Sending {
+                self.state = State::Writing {
                     rest,
-                    sent: 0,
+                    written: 0,
                     next,
                 };
-                self.deadline = Instant::now() + limits.write_deadline;
+                self.deadline = Instant::now() + buffers.limits.write_timeout;
             }
             Err(_) => return false,
         }
         true
     }
 
-    fn go_on(&mut self, next: Next, limits: &Limits) {
+    fn begin_next(&mut self, next: Next, limits: &Limits) {
         if next == Next::Linger {
             self.linger(Lingering::after_response());
         } else {
-            self.stage = Stage::Head { begun: false };
-            self.error_headers = None;
-            self.deadline = Instant::now() + limits.idle_deadline;
+            self.state = State::ReadingHead { has_begun: false };
+            self.deadline = Instant::now() + limits.idle_timeout;
         }
     }
 
     fn linger(&mut self, lingering: Lingering) {
-        self.socket.end();
+        self.socket.shut_down_writing();
         self.deadline = lingering.deadline();
-        self.stage = Stage::Lingering(lingering);
+        self.state = State::Lingering(lingering);
     }
+}
+
+/// Bytes that a client may send after the last response, and for how long: many clients read a response only after they
+/// have sent their whole request.
+const MAX_LINGER_BYTES: usize = 1024 * 1024 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a lingering connection may be silent.
+const LINGER_SILENCE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an idle connection lingers, so that a request that crosses the FIN does not cause a reset.
+const LINGER_AFTER_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reads of a lingering connection before other connections have their turn.
+const MAX_LINGER_READS: usize = 16;
+
+/// The end of a connection: after the FIN, what the client still sends is read and dropped. Closing a socket with unread
+/// bytes resets the connection, and the client may then lose the last response (RFC 9112 9.6).
+struct Lingering {
+    remaining_bytes: usize,
+    end: Instant,
+}
+
+enum Discarded {
+    /// Everything that had arrived.
+    All,
+    /// As much as is read at once.
+    Some,
+    /// Everything that the client sends, or that it may send.
+    Enough,
+}
+
+impl Lingering {
+    fn after_response() -> Lingering {
+        Lingering {
+            remaining_bytes: MAX_LINGER_BYTES,
+            end: Instant::now() + LINGER_TIMEOUT,
+        }
+    }
+
+    fn after_silence() -> Lingering {
+        Lingering {
+            remaining_bytes: MAX_LINGER_BYTES,
+            end: Instant::now() + LINGER_AFTER_IDLE_TIMEOUT,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.end.min(Instant::now() + LINGER_SILENCE_TIMEOUT)
+    }
+
+    fn discard_input(&mut self, socket: &Socket, buffer: &mut [u8]) -> Discarded {
+        for _ in 0..MAX_LINGER_READS {
+            match socket.read(buffer) {
+                ReadResult::Bytes(read) => {
+                    self.remaining_bytes = self.remaining_bytes.saturating_sub(read);
+                }
+                ReadResult::Nothing => return Discarded::All,
+                ReadResult::End => return Discarded::Enough,
+            }
+            if self.remaining_bytes == 0 || Instant::now() >= self.end {
+                return Discarded::Enough;
+            }
+        }
+        Discarded::Some
+    }
+}
+
+/// A non-blocking socket.
+pub struct Socket(TcpStream);
+
+enum ReadResult {
+    Bytes(usize),
+    /// No bytes are there for now.
+    Nothing,
+    /// The client closed its side, or the connection failed.
+    End,
+}
+
+impl Socket {
+    /// Takes a stream that is already non-blocking.
+    pub fn new(stream: TcpStream) -> Socket {
+        Socket(stream)
+    }
+
+    fn read(&self, buffer: &mut [u8]) -> ReadResult {
+        loop {
+            return match (&self.0).read(buffer) {
+                Ok(0) => ReadResult::End,
+                Ok(read) => ReadResult::Bytes(read),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ReadResult::Nothing,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => ReadResult::End,
+            };
+        }
+    }
+
+    /// Writes the bytes from `written` on. Returns true if all are written, false if the socket takes no more for now.
+    fn write(&self, bytes: &[u8], written: &mut usize) -> io::Result<bool> {
+        loop {
+            let rest = bytes.get(*written..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(true);
+            }
+            match (&self.0).write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => *written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn shut_down_writing(&self) {
+        // An error means that the client is gone, which the next read reports too.
+        _ = self.0.shutdown(Shutdown::Write);
+    }
+
+    fn has_input(&self) -> bool {
+        matches!(self.0.peek(&mut [0]), Ok(1..))
+    }
+}
+
+impl Drop for Socket {
+    /// Ends the connection at once. Closing alone does not: a thread inside epoll_wait may still hold a reference to the
+    /// file, and the kernel sends no FIN before that thread returns.
+    fn drop(&mut self) {
+        // An error means that the client is gone.
+        _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A reservation up to this size succeeds whatever other connections hold, so that small requests are served while others
+/// fill the budget slowly.
+const ALWAYS_GRANTED_BYTES: usize = 16 * 1024;
+
+/// The memory for request bodies and for rests of responses that all connections share:
+/// [`Limits::max_buffered_bytes`].
+pub struct MemoryBudget {
+    limit_bytes: u64,
+    reserved_bytes: AtomicU64,
+    stats: Arc<Stats>,
+}
+
+impl MemoryBudget {
+    pub fn new(limits: &Limits, stats: Arc<Stats>) -> MemoryBudget {
+        MemoryBudget {
+            limit_bytes: to_u64(limits.max_buffered_bytes),
+            reserved_bytes: AtomicU64::new(0),
+            stats,
+        }
+    }
+}
+
+/// One connection's part of the budget, which is returned to it on drop.
+pub struct Reservation {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl Reservation {
+    /// Creates a reservation of no bytes.
+    pub fn new(budget: Arc<MemoryBudget>) -> Reservation {
+        Reservation { budget, bytes: 0 }
+    }
+
+    /// Grows the reservation to `bytes`, if it is smaller.
+    ///
+    /// # Errors
+    /// [`HttpError::Overloaded`] if the budget is exceeded and the reservation is larger than is always granted.
+    fn grow_to(&mut self, bytes: usize) -> Result<(), HttpError> {
+        let more = to_u64(bytes).saturating_sub(self.bytes);
+        if more == 0 {
+            return Ok(());
+        }
+        self.bytes += more;
+        let budget = &self.budget;
+        let before = budget.reserved_bytes.fetch_add(more, Ordering::Relaxed);
+        let gauge = &budget.stats.buffered_bytes;
+        gauge.fetch_add(more, Ordering::Relaxed);
+        if bytes > ALWAYS_GRANTED_BYTES && before + more > budget.limit_bytes {
+            return Err(HttpError::Overloaded);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes > 0 {
+            let budget = &self.budget;
+            budget.reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let gauge = &budget.stats.buffered_bytes;
+            gauge.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn to_u64(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }

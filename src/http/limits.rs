@@ -1,73 +1,101 @@
-//! Every bound of the server, together, with its default, and the system's own bound. Knows no sockets.
+//! The limits of the server with their defaults, the classes of requests, and the system's limit of open files.
 use std::io;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::class::ClassLimits;
+/// The upper bound of the default for [`Limits::max_connections`]: each open connection costs the kernel some
+/// kilobytes.
+const MAX_DEFAULT_CONNECTIONS: u64 = 65_536;
 
-/// More connections than this are never the default: each costs the kernel some kilobytes.
-const MOST_CONNECTIONS: u64 = 65_536;
+/// File descriptors that are kept free for files, the log, the poller and connections that are being rejected.
+const RESERVED_FILES: u64 = 64;
 
-/// Descriptors that are left for files, the log, the poller and refused clients.
-const RESERVE: u64 = 64;
+/// File descriptors of one connection to another server: its socket, and the two epolls and the eventfd with which the
+/// crate postgres waits for it.
+const FILES_PER_OUTGOING_CONNECTION: u64 = 4;
 
-/// Descriptors of one connection to another server: its socket, and the two epolls and the eventfd that its client, the
-/// crate postgres, waits with.
-const FILES_OF_OTHER: u64 = 4;
+/// The class of a request, decided from its method and target before its handler runs. Each class but `Immediate` has
+/// a waiting line and limits of its own, so that slow handlers of one class leave workers for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Handled by the worker that received the request, without a permit and without waiting. Its handler must not
+    /// block.
+    Immediate,
+    /// All requests that belong to no other class.
+    Ordinary,
+    /// Reads whose cost varies.
+    Heavy,
+    /// Requests that change data.
+    Write,
+    /// Requests that verify a password.
+    SignIn,
+}
 
-/// What the server allows. Every field has a bound that holds for each client alone or for all together, so that
-/// nothing a client does grows without end.
+/// The limits of one class, in addition to the total of [`Limits::workers`].
+#[derive(Clone, Copy, Debug)]
+pub struct ClassLimits {
+    /// Handlers of this class that run at once, at least 1. Further requests wait in the line of the class.
+    pub max_in_flight: usize,
+    /// Once a request of this class has waited longer than this, new ones and the newer half of the line are answered
+    /// 503.
+    pub shed_after: Duration,
+}
+
+/// Everything that a client could otherwise let grow without bound. Each field limits either one client or all clients
+/// together.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Handlers that run at once; there is one thread more than that. 64.
+    /// Handlers that run at once. The server has one thread more. Default 64.
     pub workers: usize,
-    /// Those of [`Class::Ordinary`](super::Class::Ordinary): none but `workers`, 1 s.
+    /// Limits of [`Class::Ordinary`]: by default no limit of its own, 1 s.
     pub ordinary: ClassLimits,
-    /// Those of [`Class::Heavy`](super::Class::Heavy): 8, 1 s.
+    /// Limits of [`Class::Heavy`]: by default 8, 1 s.
     pub heavy: ClassLimits,
-    /// Those of [`Class::Write`](super::Class::Write): half of the workers, 1 s.
+    /// Limits of [`Class::Write`]: by default half of the workers, 4 s.
     pub write: ClassLimits,
-    /// Those of [`Class::SignIn`](super::Class::SignIn): three eighths of the workers, 4 s.
+    /// Limits of [`Class::SignIn`]: by default three eighths of the workers, 4 s.
     pub sign_in: ClassLimits,
-    /// Connections open at once; one more is answered 503 and closed. 1,024.
-    pub connections: usize,
-    /// Bytes of a request's head, from its first to the end of its empty line; past it 431. 16 KiB.
-    pub head_bytes: usize,
-    /// Fields of a request's head; past it 431. 100, and at most [`Limits::MOST_FIELDS`].
-    pub head_fields: usize,
-    /// Bytes of a request's target; past it 414. 8 KiB.
-    pub target_bytes: usize,
-    /// Bytes of a request's body; past it 413, from Content-Length before any of it is read. 1 MiB.
-    pub body_bytes: usize,
-    /// Bytes of all bodies together that are on their way, and of all answers that are not taken; past it 503 to whose
-    /// body grows past 16 KiB, and the end of a connection that does not take as much. 32 MiB.
-    pub bodies_bytes: usize,
-    /// From a head's first byte to its last; then 408. 10 s.
-    pub head_deadline: Duration,
-    /// From a head's last byte to its body's last; then 408. 30 s.
-    pub body_deadline: Duration,
+    /// Open connections. Further ones are answered 503 and closed. Default 1,024.
+    pub max_connections: usize,
+    /// Bytes of a request's head, from its first byte to the end of its empty line; 431 beyond. Default 16 KiB.
+    pub max_head_bytes: usize,
+    /// Headers of a request; 431 beyond. Default 100, at most [`Limits::MAX_HEADERS`].
+    pub max_headers: usize,
+    /// Bytes of a request's target; 414 beyond. Default 8 KiB.
+    pub max_target_bytes: usize,
+    /// Bytes of a request's body; 413 beyond, before any of it is read if Content-Length announces it. Default 1 MiB.
+    pub max_body_bytes: usize,
+    /// Bytes that all connections together may hold: bodies that are being received, and responses that clients have
+    /// not taken yet. Beyond it, a request whose body exceeds 16 KiB is answered 503, and a connection whose response
+    /// would have to be held is closed. Default 32 MiB.
+    pub max_buffered_bytes: usize,
+    /// From a head's first byte to its last; then 408. Default 10 s.
+    pub head_timeout: Duration,
+    /// From a head's last byte to the body's last; then 408. Default 30 s.
+    pub body_timeout: Duration,
     /// How long a connection may be silent between requests, or before the first; then it is closed without a
-    /// word. 75 s.
-    pub idle_deadline: Duration,
-    /// From an answer's first byte to its last, when the client does not take it at once; then the connection is
-    /// closed. 30 s.
-    pub write_deadline: Duration,
-    /// From a request's last byte to its answer, the wait for a permit included. The handler is told the instant at
-    /// which it ends; if it has not answered shortly after, the server answers 503 in its place, and drops its late
-    /// answer. 9 s.
+    /// response. Default 75 s.
+    pub idle_timeout: Duration,
+    /// From a response's first byte to its last, if the client does not take it at once; then the connection is closed.
+    /// Default 30 s.
+    pub write_timeout: Duration,
+    /// From a request's last byte to its response, including the wait for a permit. A request that is still in the
+    /// admission queue then is answered 503. A handler is given the deadline and must return by it: its response is sent
+    /// however late it is. Default 9 s.
     pub request_timeout: Duration,
-    /// How long any request may wait for a permit; then 503. 5 s.
+    /// How long a request may wait for a permit; then 503. Default 5 s.
     pub queue_timeout: Duration,
-    /// From the stop to the return of `run`, whatever is still in flight. 8 s.
-    pub drain_deadline: Duration,
+    /// From the shutdown to the return of [`Server::run`](super::Server::run), whatever is still in flight. Default 8 s.
+    pub drain_timeout: Duration,
 }
 
 impl Limits {
-    /// No more fields than this are read, whatever `head_fields` says.
-    pub const MOST_FIELDS: usize = 128;
+    /// The upper bound of [`Limits::max_headers`].
+    pub const MAX_HEADERS: usize = 128;
 
-    /// The defaults for this many workers. Writes and sign-ins that hang leave an eighth of them to reads.
+    /// Returns the defaults for a number of workers. Writes and sign-ins together leave an eighth of the workers to
+    /// reads, even if all their handlers are stuck.
     #[must_use]
     pub fn for_workers(workers: usize) -> Limits {
         let class = |max_in_flight: usize| ClassLimits {
@@ -79,28 +107,28 @@ impl Limits {
             ordinary: class(usize::MAX),
             heavy: class(8),
             write: ClassLimits {
-                // A batch that one locked row blocks takes two seconds, and its neighbours succeed.
+                // A batch that waits for one locked row takes two seconds, and its other inputs succeed.
                 shed_after: Duration::from_secs(4),
                 ..class(workers / 2)
             },
             sign_in: ClassLimits {
-                // A password takes long to verify, so those who wait for it are many before anything is wrong.
+                // Verifying a password takes long, so a long line does not mean that something is wrong.
                 shed_after: Duration::from_secs(4),
                 ..class(workers * 3 / 8)
             },
-            connections: 1024,
-            head_bytes: 16 * 1024,
-            head_fields: 100,
-            target_bytes: 8 * 1024,
-            body_bytes: 1024 * 1024,
-            bodies_bytes: 32 * 1024 * 1024,
-            head_deadline: Duration::from_secs(10),
-            body_deadline: Duration::from_secs(30),
-            idle_deadline: Duration::from_secs(75),
-            write_deadline: Duration::from_secs(30),
+            max_connections: 1024,
+            max_head_bytes: 16 * 1024,
+            max_headers: 100,
+            max_target_bytes: 8 * 1024,
+            max_body_bytes: 1024 * 1024,
+            max_buffered_bytes: 32 * 1024 * 1024,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(9),
             queue_timeout: Duration::from_secs(5),
-            drain_deadline: Duration::from_secs(8),
+            drain_timeout: Duration::from_secs(8),
         }
     }
 }
@@ -111,12 +139,12 @@ impl Default for Limits {
     }
 }
 
-/// Raises the process's limit of open descriptors to the most that the system allows it, and answers how many
-/// connections fit into it beside so many connections of our own to other servers: 16 to 65,536.
+/// Raises the process's limit of open files to the maximum that the system allows it. Returns how many client
+/// connections fit into it beside `outgoing` connections to other servers: 16 to 65,536.
 ///
 /// # Errors
-/// If the system refuses the raise.
-pub fn raise_limit(others: u64) -> io::Result<usize> {
+/// If the system refuses the new limit.
+pub fn raise_open_file_limit(outgoing: u64) -> io::Result<usize> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let raised = Rlimit {
@@ -125,15 +153,17 @@ pub fn raise_limit(others: u64) -> io::Result<usize> {
         };
         setrlimit(Resource::Nofile, raised)?;
     }
-    let descriptors = limit.maximum.unwrap_or(u64::MAX);
-    let kept = RESERVE + others * FILES_OF_OTHER;
-    let left = descriptors.saturating_sub(kept);
-    Ok(usize::try_from(left.clamp(16, MOST_CONNECTIONS)).unwrap_or(16))
+    let files = limit.maximum.unwrap_or(u64::MAX);
+    let kept = RESERVED_FILES + outgoing * FILES_PER_OUTGOING_CONNECTION;
+    let connections = files.saturating_sub(kept);
+    Ok(usize::try_from(connections.clamp(16, MAX_DEFAULT_CONNECTIONS)).unwrap_or(16))
 }
 
-/// The limit of open files that leaves this many connections, or those of the default, beside `others`: what
-/// [`raise_limit`] reckons, the other way round.
+/// The inverse of [`raise_open_file_limit`]: the limit of open files under which `connections` (by default the maximum of
+/// the default) fit beside `outgoing` connections.
 #[must_use]
-pub fn files_for(connections: Option<u64>, others: u64) -> u64 {
-    connections.unwrap_or(MOST_CONNECTIONS) + RESERVE + others * FILES_OF_OTHER
+pub fn required_open_files(connections: Option<u64>, outgoing: u64) -> u64 {
+    connections.unwrap_or(MAX_DEFAULT_CONNECTIONS)
+        + RESERVED_FILES
+        + outgoing * FILES_PER_OUTGOING_CONNECTION
 }

@@ -1,46 +1,42 @@
-//! The listening socket: accepts one client at a time, and outlives every error of it. Knows no connections.
+//! The listening socket: accepts one connection at a time, and survives every error of accept(2).
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use socket2::SockRef;
 
-use super::counters::{Counters, count};
 use super::poller::Poller;
-use super::refusal::Refusal;
-use super::response::{Clock, write_refusal};
+use super::response::{Clock, ErrorRenderer, HttpError, write_error};
+use super::stats::{Stats, increment};
 
-/// The listening socket's name among the poller's events. No connection has it.
-pub const NAME: u64 = u64::MAX - 1;
-
-/// How many clients may wait to be accepted (the system's own limit is net.core.somaxconn).
+/// Connections that may wait to be accepted (the system's own limit is net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
-/// Bytes that the kernel takes from us beyond what it may send to a client by now; more than a large page of movies. Its
-/// own buffers grow to megabytes, so a client that sends ahead and takes no responses would have thousands of requests
-/// answered in vain.
+/// Bytes that the kernel accepts from us beyond what it may send to the client now; more than a large page of movies. Its
+/// own buffers grow to megabytes, so for a client that pipelines requests and reads no responses, thousands of requests
+/// would be handled in vain.
 const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
-/// Listens.
+/// The listening socket. Any worker may accept from it.
 pub struct Listener {
     socket: TcpListener,
-    /// A descriptor to give away when there are no others, so that a client can be accepted to be told so.
+    /// A file descriptor to give up when none is left, so that a connection can be accepted and answered 503.
     spare: Mutex<Option<File>>,
-    /// Accepting failed in a way that only time mends.
+    /// Accepting failed and is tried again by [`Listener::resume`].
     is_paused: AtomicBool,
 }
 
 impl Listener {
-    /// Listens on the address.
+    /// Binds the address and listens.
     ///
     /// # Errors
-    /// If it is taken, or not ours.
+    /// If the address is in use or does not belong to this machine, or no file descriptors are left.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         let socket = TcpListener::bind(address)?;
-        // Once more, since the standard library's backlog of 128 is short for a wave of clients.
+        // A second time, since the standard library's backlog of 128 is short for a wave of clients.
         rustix::net::listen(&socket, BACKLOG)?;
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it.
@@ -52,26 +48,31 @@ impl Listener {
         })
     }
 
-    /// The address, with the port that the system chose for port 0.
+    /// Returns the bound address, with the port that the system chose for port 0.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If getsockname(2) fails.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// Has the poller tell of clients.
+    /// Registers the socket.
     ///
     /// # Errors
     /// If the system has no memory or watches left.
-    pub fn watch(&self, poller: &Poller) -> io::Result<()> {
-        poller.watch_once(&self.socket, NAME)
+    pub fn register(&self, poller: &Poller) -> io::Result<()> {
+        poller.register_listener(&self.socket)
     }
 
-    /// The next client, if there is one, ready for our use. Then the poller tells of further ones.
-    pub fn accept(&self, poller: &Poller, counters: &Counters) -> Option<(TcpStream, SocketAddr)> {
+    /// Accepts the next connection, if there is one, as a non-blocking socket. Then registers for further ones.
+    pub fn accept(
+        &self,
+        poller: &Poller,
+        stats: &Stats,
+        errors: &ErrorRenderer,
+    ) -> Option<(TcpStream, SocketAddr)> {
         let accepted = self.socket.accept().and_then(|(socket, peer)| {
-            count(&counters.accepted);
+            increment(&stats.accepted);
             socket.set_nonblocking(true)?;
             socket.set_nodelay(true)?;
             Ok((socket, peer))
@@ -80,75 +81,77 @@ impl Listener {
             Ok(_) => {}
             Err(ref error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(ref error) => {
-                count(&counters.accept_errors);
-                if !self.overcome(error) {
-                    // The next tick tries again; until then nobody spins.
-                    log::warn!("accepting failed, and is tried again: {error}");
+                increment(&stats.accept_errors);
+                if !self.recover(error, errors) {
+                    // Tried again at the next tick, so that no worker spins.
+                    log::warn!("cannot accept a connection, trying again: {error}");
                     self.is_paused.store(true, Ordering::Relaxed);
                     return None;
                 }
             }
         }
-        self.watch_again(poller);
+        self.rearm(poller);
         accepted.ok()
     }
 
-    /// Tries again after a pause.
-    pub fn retry(&self, poller: &Poller) {
+    /// Accepts again after a failure. Called at each tick.
+    pub fn resume(&self, poller: &Poller) {
         if self.is_paused.swap(false, Ordering::Relaxed) {
-            self.watch_again(poller);
+            self.rearm(poller);
         }
     }
 
-    fn watch_again(&self, poller: &Poller) {
-        if let Err(error) = poller.watch_again(&self.socket, NAME) {
-            log::error!("the listening socket is not watched: {error}");
+    fn rearm(&self, poller: &Poller) {
+        if let Err(error) = poller.rearm_listener(&self.socket) {
+            log::error!("cannot watch the listening socket: {error}");
             self.is_paused.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether accepting can go on at once after this error.
-    fn overcome(&self, error: &io::Error) -> bool {
+    /// Returns whether accepting can go on at once after this error.
+    fn recover(&self, error: &io::Error, errors: &ErrorRenderer) -> bool {
         match Errno::from_io_error(error) {
-            Some(Errno::MFILE | Errno::NFILE) => self.refuse_one(),
+            Some(Errno::MFILE | Errno::NFILE) => self.reject_one(errors),
             // No memory for a socket.
             Some(Errno::NOBUFS | Errno::NOMEM) => false,
-            // One client's fault: it went away, or its network did (accept(2)).
+            // The failure of one connection: the client closed it, or its network failed (accept(2)).
             _ => true,
         }
     }
 
-    /// Without descriptors a client would wait unheard: one is let in on the spare descriptor, to be told.
-    fn refuse_one(&self) -> bool {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Accepts one connection with the spare descriptor and answers it 503. Without a descriptor the client would wait
+    /// without a response.
+    fn reject_one(&self, errors: &ErrorRenderer) -> bool {
+        let mut spare = self.spare.lock();
         drop(spare.take());
         let accepted = self.socket.accept();
-        let is_refused = accepted.is_ok();
+        let is_rejected = accepted.is_ok();
         if let Ok((stream, _)) = accepted {
-            turn_away(stream);
+            reject(stream, errors);
         }
         *spare = open_spare().ok();
-        is_refused
+        is_rejected
     }
 }
 
-/// Tells a client that there is no place for it, with as much courtesy as costs no waiting.
-pub fn turn_away(mut stream: TcpStream) {
-    let mut answer = Vec::new();
+/// Answers a connection 503 and closes it, without waiting for the client.
+pub fn reject(mut stream: TcpStream, errors: &ErrorRenderer) {
+    let mut response = Vec::new();
+    let error = HttpError::TooManyConnections;
     let clock = &mut Clock::default();
-    write_refusal(&mut answer, Refusal::Crowded, &[], false, clock);
-    // What it sent is read, so that the close is no reset, after which the client might not see the answer. Errors
-    // mean that it is gone already.
+    write_error(&mut response, errors, error, &|_| None, false, clock);
+    // What the client sent is read: closing with unread bytes resets the connection, and the client might lose the
+    // response. Errors mean that the client is gone already.
     _ = stream.set_nonblocking(true);
     _ = stream.read(&mut [0; 4096]);
-    _ = stream.write(&answer);
+    _ = stream.write(&response);
     _ = stream.shutdown(Shutdown::Both);
 }
 
 impl Drop for Listener {
-    /// Stops listening at once, where closing alone would wait for threads inside epoll_wait.
+    /// Stops listening at once. Closing alone would take effect only after threads inside epoll_wait return.
     fn drop(&mut self) {
-        // An error means that it does not listen any more.
+        // An error means that the socket does not listen any more.
         _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
     }
 }

@@ -1,117 +1,163 @@
-//! HTTP/1.1 on threads: takes an address and a handler, and knows nothing of movies. Only rouille's types pass its
-//! door.
+//! An HTTP/1.1 server on threads: RFC 9112 and RFC 9110 over plain TCP, with keep-alive, pipelining, limits for everything
+//! that a client can let grow, and a graceful shutdown. Does not depend on the rest of the crate.
 //!
-//! A request walks through the rooms in one direction:
+//! The application is three functions: a handler `Fn(&rouille::Request, Instant) -> rouille::Response`, which is given its
+//! deadline; a classifier, which says under which limits a request runs; and optionally a renderer for the server's own
+//! error responses ([`HttpError`]).
+//!
+//! # Threads
 //!
 //! ```text
-//! listener     a client -> a socket
-//! poller       which socket is ready, to one of the workers
-//! workers      table: the connection         queue: a permit for its handler
-//! connection   as far as the socket allows
-//! request, target, body                      bytes -> rouille::Request, or a refusal
-//! response     rouille::Response, refusal -> bytes
+//! thread of Server::run   every 100 ms: connections past their deadline, requests that waited too long, paused accepts;
+//!                         then the drain
+//! WORKERS + 1 workers     one for each core waits at the poller (leader); the others wait for a slot (followers)
+//!
+//! leader:    wait for an event -> check its connection out of the slab, or accept one -> read and parse a request
+//!            -> admission queue: no permit, and the worker goes on with the next event
+//!                             '-> a permit: the worker releases its slot, and is no leader any more
+//! then it:   runs the handler -> writes the response -> reads the next request, or checks the connection into the slab
+//!            -> goes on with the next admitted request, or else acquires a slot again
 //! ```
 //!
-//! No worker ever waits for a client: whatever is not there yet waits in the table until its deadline, and this room
-//! sweeps the deadlines.
+//! There is one worker more than handlers may run at once, so one is always left to read requests, to answer
+//! [`Class::Immediate`] ones, and to reject others. No worker ever waits for a client.
+//!
+//! # Who owns a connection
+//!
+//! At any time a connection (with its socket, its buffered bytes, and its memory reservation) belongs to exactly one of:
+//!
+//! - the slab, while it waits for an event of its socket or for its deadline: idle between requests, within a head or a
+//!   body, while the client takes a response, or while it lingers;
+//! - the admission queue, together with its complete request, which waits for a permit;
+//! - one thread: a worker that advances it or runs its handler, or the thread of `Server::run` after its deadline.
+//!
+//! So no lock protects a connection, and only its handler answers a request that has a permit: a handler that returns after
+//! its deadline delays its own connection (and, like any handler, occupies its worker). Handlers must therefore bound every
+//! wait by the deadline that they are given.
+//!
+//! ```text
+//!                         check_in                       event, deadline, shutdown
+//! slab entry   insert -> CheckedOut ---------> Idle ------------------------------> CheckedOut -> remove
+//! ```
+//!
+//! An event of a connection that is checked out makes its next `check_in` fail, so that no event is lost.
+//!
+//! # States of a connection
+//!
+//! ```text
+//!  accept
+//!    v         head complete           body complete
+//!  ReadingHead -------------> ReadingBody ---------> InHandler        (a head without a body goes to InHandler at once)
+//!    ^   |                        |                     |
+//!    |   | error                  | error               | response of the handler, or 503 from the admission queue
+//!    |   v                        v                     v
+//!    |   '------------------------+---------------> write to the socket <---.
+//!    |                                              |    |                  | writable
+//!    |             not the last response            |    | socket full      |
+//!    '----------------------------------------------+    '-----------> Writing
+//!                                                   | last response
+//!                                                   v
+//!                               Lingering, if the client may still send; else closed
+//! ```
+//!
+//! The timeouts: in `ReadingHead`, [`Limits::idle_timeout`] before the first byte (then `Lingering`, without a response) and
+//! [`Limits::head_timeout`] after it (408); in `ReadingBody`, [`Limits::body_timeout`] (408); in `InHandler`, while the
+//! request is queued, [`Limits::queue_timeout`] and [`Limits::request_timeout`] (503); in `Writing`,
+//! [`Limits::write_timeout`] (closed); in `Lingering`, those beside `Lingering` in `connection`. The thread of
+//! [`Server::run`] enforces all of them.
+//!
+//! # Files
+//!
+//! [`head`] and [`body`] turn bytes into requests and [`response`](HttpError) turns responses into bytes, without sockets.
+//! `connection` is the state machine above, `slab` holds idle connections, `poller` wraps epoll, `admission` decides which
+//! request runs when and which is shed, `worker` ties them together.
+//!
+//! Locks are all leaf-level: none is taken while another is held, and no code of the application runs under one.
 pub mod body;
-pub mod refusal;
-pub mod request;
+pub mod head;
 
-mod class;
+mod admission;
 mod connection;
-mod counters;
-mod desk;
-mod error_headers;
 mod limits;
-mod lines;
-mod lingering;
 mod listener;
-mod memory;
-mod pace;
 mod poller;
-mod queue;
 mod response;
-mod seats;
-mod socket;
-mod table;
-mod target;
-mod workers;
+mod slab;
+mod stats;
+mod worker;
 
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use rouille::{Request, Response};
 
-pub use self::class::{Class, ClassLimits};
-use self::connection::{Connection, Expired};
-pub use self::counters::Counters;
-use self::desk::Desk;
-use self::error_headers::ErrorHeaders;
-pub use self::error_headers::{Header, HeaderLookup};
-pub use self::limits::{Limits, files_for, raise_limit};
+use self::admission::AdmissionQueue;
+use self::connection::{MemoryBudget, WorkerBuffers};
+pub use self::limits::{Class, ClassLimits, Limits, raise_open_file_limit, required_open_files};
 use self::listener::Listener;
-use self::memory::MemoryBudget;
-use self::poller::Poller;
-use self::queue::AdmissionQueue;
-use self::seats::Seats;
-use self::table::Table;
-use self::workers::Crew;
+use self::poller::{Poller, PollerSlots};
+use self::response::ErrorRenderer;
+pub use self::response::{HeaderLookup, HttpError};
+use self::slab::ConnectionSlab;
+pub use self::stats::Stats;
+use self::worker::Shared;
 
-/// Handlers for each core that began a moment ago, at the most. Measured with 32 clients on two cores: four leave the
-/// cores idle while handlers wait for the database, and sixteen cost a tenth of the requests.
+/// Handlers that may have started recently, for each core. Measured with 32 clients on two cores: four leave the cores idle
+/// while handlers wait for the database, and sixteen cost a tenth of the requests.
 const RECENT_STARTS_PER_CORE: usize = 8;
 
-/// How often deadlines are looked at, and so how late one may be.
+/// How often deadlines are checked, and so how late an action on one may be.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The same while the server drains and somebody waits for its end.
-const DRAINING_TICK: Duration = Duration::from_millis(10);
+/// The same during the drain, which someone waits for.
+const DRAIN_TICK: Duration = Duration::from_millis(10);
 
-/// So long a connection is silent before a drain closes it: one that was just opened, or answered, has a request on its
-/// way, which a proxy would not dare to send to another instance.
-const DRAINING_GRACE: Duration = Duration::from_millis(500);
+/// How long a connection must be silent before the drain closes it. One that was just accepted or answered may have a
+/// request under way, which a proxy would not dare to repeat at another instance.
+const DRAIN_SILENCE: Duration = Duration::from_millis(500);
 
-/// A server that listens and, once it runs, answers.
+/// A server that listens, and answers once [`Server::run`] is called.
 pub struct Server {
-    crew: Arc<Crew>,
-    stopper: Stopper,
+    shared: Arc<Shared>,
+    shutdown_handle: ShutdownHandle,
     address: SocketAddr,
 }
 
-/// Stops a server, from any thread.
+/// Shuts a server down, from any thread.
 #[derive(Clone, Default)]
-pub struct Stopper(Arc<(Mutex<bool>, Condvar)>);
+pub struct ShutdownHandle(Arc<(Mutex<bool>, Condvar)>);
 
-impl Stopper {
-    /// Begins the drain; once it has begun, nothing.
-    pub fn stop(&self) {
-        let (is_stopped, bell) = &*self.0;
-        *is_stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        bell.notify_all();
+impl ShutdownHandle {
+    /// Begins the shutdown, unless it has begun. Does not wait for it.
+    pub fn shut_down(&self) {
+        let (is_shut_down, changed) = &*self.0;
+        *is_shut_down.lock() = true;
+        changed.notify_all();
     }
 
-    /// Waits so long, or until the stop, and says whether it has come.
-    fn wait(&self, duration: Duration) -> bool {
-        let (is_stopped, bell) = &*self.0;
-        let is_stopped = is_stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = bell.wait_timeout_while(is_stopped, duration, |is_stopped| !*is_stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+    /// Waits for the shutdown to begin. Returns whether it has begun.
+    fn wait(&self, timeout: Duration) -> bool {
+        let (is_shut_down, changed) = &*self.0;
+        let mut is_shut_down = is_shut_down.lock();
+        changed.wait_while_for(&mut is_shut_down, |is_shut_down| !*is_shut_down, timeout);
+        *is_shut_down
     }
 }
 
 impl Server {
-    /// Listens on the address; clients wait until the server runs. `classify` says which limits a request's handler
-    /// is admitted under, and may not block. The handler also takes the request's deadline: the instant at which the
-    /// request was read whole, and [`Limits::request_timeout`] later.
+    /// Binds the address and listens; clients wait until the server runs.
+    ///
+    /// `classify` decides the class of a request and must not block. `handler` is given a request and its deadline, which
+    /// is [`Limits::request_timeout`] after the request was complete, and must return by it.
     ///
     /// # Errors
-    /// If the address is taken or not ours, or descriptors are missing.
+    /// If the address is in use or does not belong to this machine, or no file descriptors are left.
     pub fn bind(
         address: SocketAddr,
         limits: Limits,
@@ -121,163 +167,154 @@ impl Server {
         let listener = Listener::bind(address)?;
         let address = listener.local_address()?;
         let poller = Poller::new()?;
-        listener.watch(&poller)?;
-        let counters = Arc::new(Counters::default());
+        listener.register(&poller)?;
+        let stats = Arc::new(Stats::default());
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let max_recent_starts = cores * RECENT_STARTS_PER_CORE;
-        let crew = Crew {
+        let shared = Shared {
             limits,
             poller,
-            seats: Seats::new(cores),
+            slots: PollerSlots::new(cores),
             queue_watchers: AtomicUsize::new(0),
             listener: Mutex::new(Some(Arc::new(listener))),
-            table: Table::default(),
-            queue: AdmissionQueue::new(&limits, max_recent_starts, Arc::clone(&counters)),
-            memory: Arc::new(MemoryBudget::new(&limits, Arc::clone(&counters))),
+            connections: ConnectionSlab::default(),
+            admission: AdmissionQueue::new(&limits, max_recent_starts, Arc::clone(&stats)),
+            memory: Arc::new(MemoryBudget::new(&limits, Arc::clone(&stats))),
             classify: Box::new(classify),
             handler: Box::new(handler),
-            error_headers: ErrorHeaders::default(),
-            taken_until: OnceLock::new(),
-            counters,
+            errors: ErrorRenderer::default(),
+            pipelining_deadline: OnceLock::new(),
+            stats,
         };
         Ok(Server {
-            crew: Arc::new(crew),
-            stopper: Stopper::default(),
+            shared: Arc::new(shared),
+            shutdown_handle: ShutdownHandle::default(),
             address,
         })
     }
 
-    /// Adds headers to the server's own error responses: those that `headers_of` gives for the request's headers, of which
-    /// there are none if they were not read or are malformed. To be called before `run`.
-    pub fn set_error_headers(
+    /// Sets the function that renders the server's own error responses, which are plain text by default. Must be called
+    /// before [`Server::run`], and once.
+    ///
+    /// It is given the error and the headers of the request (none if they were not received or are malformed). The server
+    /// sets the status, Retry-After, Connection and Content-Length itself.
+    pub fn set_error_renderer(
         &self,
-        headers_of: impl Fn(&HeaderLookup) -> Vec<Header> + Send + Sync + 'static,
+        render: impl Fn(HttpError, &HeaderLookup) -> Response + Send + Sync + 'static,
     ) {
-        self.crew.error_headers.set(Box::new(headers_of));
+        self.shared.errors.set(Box::new(render));
     }
 
-    /// Where it listens, with the port that the system chose for port 0.
+    /// Returns the bound address, with the port that the system chose for port 0.
     pub fn local_address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What stops it.
-    pub fn stopper(&self) -> Stopper {
-        self.stopper.clone()
+    /// Returns a handle that shuts this server down.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown_handle.clone()
     }
 
-    /// What it counts.
-    pub fn counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.crew.counters)
+    /// Returns the counters and gauges of this server.
+    pub fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.shared.stats)
     }
 
-    /// Answers until it is stopped and drained, which takes [`Limits::drain_deadline`] at most: then handlers that
-    /// still run are left alone, and their answers dropped.
+    /// Serves until it is shut down and drained, which takes at most [`Limits::drain_timeout`]. Handlers that still run
+    /// then are left behind on their threads.
     ///
     /// # Errors
-    /// If the system has no threads left.
+    /// If the system cannot start the threads.
     pub fn run(self) -> io::Result<()> {
-        seats::let_those_who_run_go_on();
+        worker::use_batch_scheduling();
         let mut workers = Vec::new();
-        // One more than handlers that may run, so that one is always left to read, to refuse and to say that the
-        // server lives.
-        for _ in 0..=self.crew.limits.workers {
-            let crew = Arc::clone(&self.crew);
+        for _ in 0..=self.shared.limits.workers {
+            let shared = Arc::clone(&self.shared);
             let worker = thread::Builder::new().name("worker".to_owned());
-            match worker.spawn(move || crew.work()) {
+            match worker.spawn(move || shared.work()) {
                 Ok(worker) => workers.push(worker),
                 Err(error) => {
-                    self.crew.dismiss();
+                    self.shared.end_workers();
                     return Err(error);
                 }
             }
         }
-        let mut desk = self.crew.desk();
-        while !self.stopper.wait(TICK) {
-            self.crew.sweep(&mut desk);
+        let mut buffers = self.shared.make_buffers();
+        while !self.shutdown_handle.wait(TICK) {
+            self.shared.sweep(&mut buffers);
         }
-        self.crew.drain(&mut desk);
-        self.crew.dismiss();
-        self.crew.await_workers(workers);
+        self.shared.drain(&mut buffers);
+        self.shared.end_workers();
+        self.shared.join(workers);
         Ok(())
     }
 }
 
-impl Crew {
-    /// Acts on every deadline that is past.
-    fn sweep(&self, desk: &mut Desk) {
+/// What the thread of [`Server::run`] does.
+impl Shared {
+    /// Acts on every deadline that has passed.
+    fn sweep(&self, buffers: &mut WorkerBuffers) {
         let now = Instant::now();
-        for mut connection in self.table.take_expired(now) {
-            let expired = connection.expire(desk);
-            self.go_on_expired(connection, expired, desk);
+        for mut connection in self.connections.check_out_expired(now) {
+            let expired = connection.expire(buffers);
+            self.resume_expired(connection, expired, buffers);
         }
-        for pending in self.queue.shed(now) {
-            self.shed(&pending, desk);
+        for pending in self.admission.shed(now) {
+            self.shed(pending, buffers);
         }
         if let Some(listener) = self.listener() {
-            listener.retry(&self.poller);
+            listener.resume(&self.poller);
         }
     }
 
-    fn go_on_expired(&self, connection: Box<Connection>, expired: Expired, desk: &mut Desk) {
-        match expired {
-            Expired::Open => self.settle(connection, true, desk),
-            Expired::Readable => self.hand_over(connection),
-            Expired::Closed => self.close(connection),
-        }
-    }
-
-    /// Lets in who had come before, then nobody; closes what is idle, and waits for the rest.
-    fn drain(&self, desk: &mut Desk) {
-        let deadline = Instant::now() + self.limits.drain_deadline;
+    /// Accepts the connections that wait in the backlog, then none. Closes idle connections, and waits until the others
+    /// are closed.
+    fn drain(&self, buffers: &mut WorkerBuffers) {
+        let deadline = Instant::now() + self.limits.drain_timeout;
         while Instant::now() < deadline
-            && let Some(connection) = self.welcome(desk)
+            && let Some(connection) = self.accept(buffers)
         {
             self.hand_over(connection);
         }
-        *self.listener.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // A client that never ceases to send ahead may not hold up the end.
-        let patience = self.limits.drain_deadline / 2;
-        self.taken_until.get_or_init(|| Instant::now() + patience);
+        *self.listener.lock() = None;
+        // A client that pipelines without end must not prolong the drain.
+        let pipelining_timeout = self.limits.drain_timeout / 2;
+        self.pipelining_deadline
+            .get_or_init(|| Instant::now() + pipelining_timeout);
         while Instant::now() < deadline {
-            // First, so that a worker that has just accepted somebody has a place for them by then.
-            thread::sleep(DRAINING_TICK);
-            let idle_until =
-                Instant::now() + self.limits.idle_deadline.saturating_sub(DRAINING_GRACE);
-            for mut connection in self.table.take_parked(Some(idle_until)) {
+            // At the start of the loop, so that a worker that has just accepted a connection has added it to the slab.
+            thread::sleep(DRAIN_TICK);
+            let silent = self.limits.idle_timeout.saturating_sub(DRAIN_SILENCE);
+            let latest_deadline = Instant::now() + silent;
+            let is_silent = |connection: &connection::Connection, deadline| {
+                deadline <= latest_deadline && connection.is_between_requests()
+            };
+            for mut connection in self.connections.check_out_where(is_silent) {
                 let expired = connection.end_idle();
-                self.go_on_expired(connection, expired, desk);
+                self.resume_expired(connection, expired, buffers);
             }
-            self.sweep(desk);
-            if self.table.len() == 0 && self.queue.is_empty() {
+            self.sweep(buffers);
+            if self.connections.len() == 0 && self.admission.is_empty() {
                 return;
             }
         }
-        for connection in self.table.take_parked(None) {
+        for connection in self.connections.check_out_where(|_, _| true) {
             self.close(connection);
         }
     }
 
-    /// Leaves a connection to the workers.
-    fn hand_over(&self, connection: Box<Connection>) {
-        let mut connection = Some(connection);
-        while let Some(stirred) = connection {
-            connection = self.park_behind_others(stirred);
-        }
+    /// Ends the waits of the workers.
+    fn end_workers(&self) {
+        self.poller.shut_down();
+        self.slots.shut_down();
     }
 
-    /// Ends the workers' waiting.
-    fn dismiss(&self) {
-        self.poller.end();
-        self.seats.end();
-    }
-
-    /// Threads whose handlers hang are left behind.
-    fn await_workers(&self, workers: Vec<JoinHandle<()>>) {
-        if self.queue.is_empty() {
+    /// Waits for the workers to end, unless handlers still run after the drain timeout.
+    fn join(&self, workers: Vec<JoinHandle<()>>) {
+        if self.admission.is_empty() {
             for worker in workers {
                 if worker.join().is_err() {
-                    log::error!("a worker had panicked");
+                    log::error!("a worker panicked");
                 }
             }
         }

@@ -1,150 +1,158 @@
-//! Which sockets are ready: Linux's epoll through rustix's safe calls. Knows no connections.
+//! Socket readiness through epoll (rustix's safe calls), and the slots of the threads that wait for it.
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
-/// The name of the end among the events. No connection has it: their places do not reach so far.
-const END: u64 = u64::MAX;
+/// The token of the event that ends all waiting. Connections have smaller tokens than these three.
+const SHUTDOWN_TOKEN: u64 = u64::MAX;
 
-/// The name of [`Poller::wake_one`] among the events.
-const WAKE: u64 = u64::MAX - 2;
+/// The token of the listening socket.
+pub const LISTENER_TOKEN: u64 = u64::MAX - 1;
 
-/// Tells any number of waiting threads, each event to one of them: the kernel itself chooses which, so that no mutex
-/// and no hand-over between them is needed. A socket is registered once, edge-triggered, and leaves with its closing, so
-/// that no request costs a call for its registration. The crate `polling` would let one thread wait at a time and
-/// make five system calls for each wait.
+/// The token of [`Poller::wake_one`].
+const WAKE_TOKEN: u64 = u64::MAX - 2;
+
+/// An epoll instance that any number of threads wait on at once. The kernel delivers each event to one of them, so no
+/// mutex and no hand-over between threads is needed. A socket is registered once, edge-triggered, and its registration
+/// ends when it is closed, so a request costs no call for registration. (The crate `polling` lets one thread wait at a
+/// time and makes five system calls for each wait.)
 pub struct Poller {
     epoll: OwnedFd,
-    end: OwnedFd,
+    shutdown: OwnedFd,
     wake: OwnedFd,
 }
 
-/// What came of waiting.
+/// Why [`Poller::wait`] returned.
 pub enum Waited {
-    /// A socket is ready.
-    Event(Readiness),
-    /// The time is over, or another thread asked for a look at the queue.
+    /// The socket that was registered with this token is ready.
+    Ready(u64, SocketEvent),
+    /// The timeout passed, or [`Poller::wake_one`] was called.
     Nothing,
-    /// All waiting is.
-    End,
+    /// [`Poller::shut_down`] was called.
+    Shutdown,
 }
 
-/// What a thread is woken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Readiness {
-    /// The name that the socket was registered by.
-    pub name: u64,
-    /// The client will send nothing more.
+/// What is known about a socket that became ready.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketEvent {
+    /// The client closed its side, or the connection failed.
     pub is_hung_up: bool,
 }
 
 impl Poller {
-    /// One that knows no sockets.
+    /// Creates a poller without sockets.
     ///
     /// # Errors
-    /// If the system has no descriptors left.
+    /// If no file descriptors are left.
     pub fn new() -> io::Result<Poller> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let end = eventfd(0, EventfdFlags::CLOEXEC)?;
-        epoll::add(&epoll, &end, EventData::new_u64(END), EventFlags::IN)?;
-        // Edge-triggered: each write is told to one thread, and is never read.
+        let shutdown = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let token = EventData::new_u64(SHUTDOWN_TOKEN);
+        epoll::add(&epoll, &shutdown, token, EventFlags::IN)?;
+        // Edge-triggered: each write wakes one thread, without being read.
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, &wake, EventData::new_u64(WAKE), flags)?;
-        Ok(Poller { epoll, end, wake })
+        epoll::add(&epoll, &wake, EventData::new_u64(WAKE_TOKEN), flags)?;
+        Ok(Poller {
+            epoll,
+            shutdown,
+            wake,
+        })
     }
 
-    /// Tells of each time that something comes from the socket, until it is closed.
+    /// Registers a socket: each arrival of bytes is an event, until the socket is closed.
     ///
     /// # Errors
     /// If the system has no memory or watches left.
-    pub fn watch(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+    pub fn register(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(
             &self.epoll,
             socket,
-            EventData::new_u64(name),
+            EventData::new_u64(token),
             flags,
         )?)
     }
 
-    /// Tells from now on when the socket takes more, and no longer what comes from it: a client that takes nothing may
-    /// go on sending, and each change of what is watched tells at once of all that is ready.
+    /// Changes a registration: the socket becoming writable is an event, arriving bytes are not. A client that reads
+    /// nothing may go on sending, and each modification reports at once everything that is ready.
     ///
     /// # Errors
-    /// If the socket is unknown.
-    pub fn watch_writing(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
-        self.change(socket, name, EventFlags::OUT)
+    /// If the socket is not registered.
+    pub fn watch_writable(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        self.modify(socket, token, EventFlags::OUT)
     }
 
-    /// Undoes [`Poller::watch_writing`]; what came in the meantime is told at once.
+    /// Undoes [`Poller::watch_writable`]. Bytes that arrived in the meantime are an event at once.
     ///
     /// # Errors
-    /// If the socket is unknown.
-    pub fn watch_reading(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
-        self.change(socket, name, EventFlags::IN | EventFlags::RDHUP)
+    /// If the socket is not registered.
+    pub fn watch_readable(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
+        self.modify(socket, token, EventFlags::IN | EventFlags::RDHUP)
     }
 
-    /// Tells of the socket once at once, behind what is ready already, if it takes more, which a socket whose output
-    /// was all taken does; and from then on as [`Poller::watch`].
+    /// Makes one event at once, behind those that are ready already, if the socket is writable, as it is when all output
+    /// was taken. Afterwards the registration is as after [`Poller::register`].
     ///
     /// # Errors
-    /// If the socket is unknown.
-    pub fn tell_at_once(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+    /// If the socket is not registered.
+    pub fn requeue(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
-        self.change(socket, name, flags)
+        self.modify(socket, token, flags)
     }
 
-    fn change(&self, socket: impl AsFd, name: u64, flags: EventFlags) -> io::Result<()> {
+    fn modify(&self, socket: impl AsFd, token: u64, flags: EventFlags) -> io::Result<()> {
         let flags = flags | EventFlags::ET;
         Ok(epoll::modify(
             &self.epoll,
             socket,
-            EventData::new_u64(name),
+            EventData::new_u64(token),
             flags,
         )?)
     }
 
-    /// Tells once that the socket is readable, by [`Poller::watch_again`] once more.
+    /// Registers the listening socket for one event.
     ///
     /// # Errors
     /// If the system has no memory or watches left.
-    pub fn watch_once(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+    pub fn register_listener(&self, socket: impl AsFd) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ONESHOT;
         Ok(epoll::add(
             &self.epoll,
             socket,
-            EventData::new_u64(name),
+            EventData::new_u64(LISTENER_TOKEN),
             flags,
         )?)
     }
 
-    /// Tells once more of a socket that [`Poller::watch_once`] knows.
+    /// Registers the listening socket for one more event.
     ///
     /// # Errors
-    /// If the socket is unknown.
-    pub fn watch_again(&self, socket: impl AsFd, name: u64) -> io::Result<()> {
+    /// If the socket is not registered.
+    pub fn rearm_listener(&self, socket: impl AsFd) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ONESHOT;
         Ok(epoll::modify(
             &self.epoll,
             socket,
-            EventData::new_u64(name),
+            EventData::new_u64(LISTENER_TOKEN),
             flags,
         )?)
     }
 
-    /// Waits for the next event, so long at the most; without a bound if there is none.
+    /// Waits for the next event, without a timeout if it is `None`. `events` is a buffer with capacity for one event.
     ///
     /// # Errors
-    /// If the poller is broken, which no event can be.
-    pub fn wait(&self, events: &mut Vec<Event>, patience: Option<Duration>) -> io::Result<Waited> {
-        let timeout = patience.map(Timespec::try_from).transpose();
+    /// If epoll itself fails, which does not happen with valid descriptors.
+    pub fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<Waited> {
+        let timeout = timeout.map(Timespec::try_from).transpose();
         let timeout = timeout.map_err(io::Error::other)?;
         events.clear();
         match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
@@ -154,30 +162,105 @@ impl Poller {
         let Some(event) = events.first() else {
             return Ok(Waited::Nothing);
         };
-        let (name, flags) = (event.data.u64(), event.flags);
-        match name {
-            END => return Ok(Waited::End),
-            WAKE => return Ok(Waited::Nothing),
+        let (token, flags) = (event.data.u64(), event.flags);
+        match token {
+            SHUTDOWN_TOKEN => return Ok(Waited::Shutdown),
+            WAKE_TOKEN => return Ok(Waited::Nothing),
             _ => {}
         }
         let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        Ok(Waited::Event(Readiness {
-            name,
-            is_hung_up: flags.intersects(hang_up),
-        }))
+        let is_hung_up = flags.intersects(hang_up);
+        Ok(Waited::Ready(token, SocketEvent { is_hung_up }))
     }
 
-    /// Ends the waiting of one thread, or of the next one that would wait.
+    /// Ends the wait of one thread, or the next wait if no thread waits.
     pub fn wake_one(&self) {
         if let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
-            log::error!("a worker could not be woken: {error}");
+            log::error!("cannot wake a worker: {error}");
         }
     }
 
-    /// Ends all waiting, now and later.
-    pub fn end(&self) {
-        if let Err(error) = rustix::io::write(&self.end, &1_u64.to_ne_bytes()) {
-            log::error!("the workers could not be told to end: {error}");
+    /// Ends all waits, now and later.
+    pub fn shut_down(&self) {
+        if let Err(error) = rustix::io::write(&self.shutdown, &1_u64.to_ne_bytes()) {
+            log::error!("cannot end the waits of the workers: {error}");
         }
+    }
+}
+
+/// The leader/follower pattern: only threads with a slot (leaders, one for each core) wait at the poller; the others
+/// (followers) wait here. A leader releases its slot before it runs a handler, which may block, and acquires one
+/// afterwards. A follower is woken only when the last leader leaves, since waking a thread costs more than a quick
+/// handler does, and is needed only if handlers are slow.
+pub struct PollerSlots {
+    max_leaders: usize,
+    state: Mutex<SlotState>,
+}
+
+#[derive(Default)]
+struct SlotState {
+    leaders: usize,
+    /// Followers; the last one is woken first, because its caches are warm. A thread that wakes a follower removes it
+    /// here and leaves it the slot.
+    waiters: Vec<Thread>,
+    is_shut_down: bool,
+}
+
+impl PollerSlots {
+    /// Creates slots for `max_leaders` threads (at least 1).
+    pub fn new(max_leaders: usize) -> PollerSlots {
+        PollerSlots {
+            max_leaders: max_leaders.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Takes a slot if one is free.
+    pub fn try_acquire(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_free = state.leaders < self.max_leaders && !state.is_shut_down;
+        state.leaders += usize::from(is_free);
+        is_free
+    }
+
+    /// Waits for a slot. Returns false after [`PollerSlots::shut_down`].
+    pub fn acquire(&self) -> bool {
+        let current = thread::current();
+        let mut state = self.state.lock();
+        if state.leaders < self.max_leaders {
+            state.leaders += 1;
+            return !state.is_shut_down;
+        }
+        state.waiters.push(current.clone());
+        while !state.is_shut_down && state.waiters.iter().any(|one| one.id() == current.id()) {
+            drop(state);
+            thread::park();
+            state = self.state.lock();
+        }
+        !state.is_shut_down
+    }
+
+    /// Gives up the caller's slot. It goes to a follower if the caller was the last leader, or if `needs_successor`.
+    /// Returns whether a follower was woken.
+    pub fn release(&self, needs_successor: bool) -> bool {
+        let mut state = self.state.lock();
+        state.leaders -= 1;
+        if state.leaders > 0 && !needs_successor {
+            return false;
+        }
+        let Some(follower) = state.waiters.pop() else {
+            return false;
+        };
+        state.leaders += 1;
+        drop(state);
+        follower.unpark();
+        true
+    }
+
+    /// Ends all waits for a slot, now and later.
+    pub fn shut_down(&self) {
+        let mut state = self.state.lock();
+        state.is_shut_down = true;
+        state.waiters.iter().for_each(Thread::unpark);
     }
 }

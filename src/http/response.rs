@@ -1,44 +1,133 @@
-//! rouille::Response to bytes: head and body in one buffer. Knows no socket.
+//! Responses to bytes: those of handlers, and the server's own error responses. Does not depend on sockets.
+use std::borrow::Cow;
 use std::io::{self, Cursor, Read};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ::http::StatusCode;
 use rouille::{Response, ResponseBody};
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
-use super::error_headers::Header;
-use super::refusal::Refusal;
-use super::request::{Head, is_field_byte, is_token_byte};
+use super::head::{Head, is_token_byte, is_value_byte};
 
-/// A date as HTTP writes it (RFC 9110 5.6.7).
-const DATE: &[BorrowedFormatItem] = format_description!(
-    "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-);
-
-/// What an answer has to know of its request.
-#[derive(Clone, Copy, Debug)]
-pub struct Answering {
-    /// HEAD: the body is measured and not sent.
-    pub is_head: bool,
-    /// The client speaks HTTP/1.0.
-    pub is_http_10: bool,
-    /// The client wants the connection to go on.
-    pub keeps_alive: bool,
+/// Why the server responds in place of a handler. After all of them but [`HttpError::Internal`] the connection is closed,
+/// since the following bytes may not be a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpError {
+    /// 400: the request breaks a framing rule of RFC 9112 or RFC 9110; with a sentence that names the rule.
+    BadRequest(&'static str),
+    /// 408: the head or the body was not complete within its timeout (RFC 9110 15.5.9).
+    RequestTimeout,
+    /// 413 (RFC 9110 15.5.14).
+    BodyTooLarge,
+    /// 414 (RFC 9110 15.5.15).
+    TargetTooLong,
+    /// 417: an expectation other than 100-continue (RFC 9110 10.1.1).
+    ExpectationFailed,
+    /// 431 (RFC 6585 5).
+    HeadersTooLarge,
+    /// 500: the handler panicked, or its response cannot be sent.
+    Internal,
+    /// 503: [`Limits::max_connections`](super::Limits::max_connections) are open.
+    TooManyConnections,
+    /// 503: no worker was free for too long, or no memory for the body.
+    Overloaded,
+    /// 505 (RFC 9110 15.6.6).
+    VersionNotSupported,
 }
 
-impl Answering {
-    /// To this request.
-    pub fn new(head: &Head) -> Answering {
-        Answering {
-            is_head: head.method == "HEAD",
-            is_http_10: head.is_http_10,
-            keeps_alive: head.keeps_alive,
+impl HttpError {
+    /// Returns the status code.
+    pub fn status(self) -> u16 {
+        match self {
+            HttpError::BadRequest(_) => 400,
+            HttpError::RequestTimeout => 408,
+            HttpError::BodyTooLarge => 413,
+            HttpError::TargetTooLong => 414,
+            HttpError::ExpectationFailed => 417,
+            HttpError::HeadersTooLarge => 431,
+            HttpError::Internal => 500,
+            HttpError::TooManyConnections | HttpError::Overloaded => 503,
+            HttpError::VersionNotSupported => 505,
+        }
+    }
+
+    /// Returns a sentence for people, in ASCII.
+    pub fn detail(self) -> &'static str {
+        match self {
+            HttpError::BadRequest(rule) => rule,
+            HttpError::RequestTimeout => "The request took too long to arrive.",
+            HttpError::BodyTooLarge => "The body is too large.",
+            HttpError::TargetTooLong => "The request target is too long.",
+            HttpError::ExpectationFailed => "The only supported expectation is 100-continue.",
+            HttpError::HeadersTooLarge => "The request headers are too large.",
+            HttpError::Internal => "Internal server error.",
+            HttpError::TooManyConnections => "Too many connections, try again later.",
+            HttpError::Overloaded => "Service temporarily unavailable, try again later.",
+            HttpError::VersionNotSupported => "The supported versions are HTTP/1.0 and HTTP/1.1.",
         }
     }
 }
 
-/// The Date header's value, formatted once a second.
+/// Returns the value of a request's header, given its name in any case.
+pub type HeaderLookup<'a> = dyn Fn(&str) -> Option<&'a str> + 'a;
+
+/// Renders an error response to a request with these headers; to one without headers if they were not received or are
+/// malformed. Must neither block nor panic.
+pub type RenderError = dyn Fn(HttpError, &HeaderLookup) -> Response + Send + Sync;
+
+/// The application's function for error responses, by default [`render_plain_text`]. Clones share it.
+#[derive(Clone, Default)]
+pub struct ErrorRenderer(Arc<OnceLock<Box<RenderError>>>);
+
+impl ErrorRenderer {
+    /// Sets the function, unless one is set.
+    pub fn set(&self, render: Box<RenderError>) {
+        self.0.get_or_init(|| render);
+    }
+
+    /// Renders an error with its own status, whatever the application's function says, and with Retry-After if it is
+    /// temporary (RFC 9110 15.6.4).
+    pub fn render(&self, error: HttpError, lookup: &HeaderLookup) -> Response {
+        let mut response = match self.0.get() {
+            Some(render) => render(error, lookup),
+            None => render_plain_text(error),
+        };
+        response.status_code = error.status();
+        if response.status_code == 503 {
+            let retry_after = (Cow::from("Retry-After"), Cow::from("1"));
+            response.headers.push(retry_after);
+        }
+        response
+    }
+}
+
+fn render_plain_text(error: HttpError) -> Response {
+    Response::text(error.detail()).with_status_code(error.status())
+}
+
+/// What the response depends on of its request.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseContext {
+    /// The method is HEAD: the body is measured and not sent.
+    pub is_head: bool,
+    /// The request was sent with HTTP/1.0.
+    pub is_http_10: bool,
+    /// The client wants to keep the connection open.
+    pub keep_alive: bool,
+}
+
+impl ResponseContext {
+    /// Returns the context of a response to this request.
+    pub fn new(head: &Head) -> ResponseContext {
+        ResponseContext {
+            is_head: head.method == "HEAD",
+            is_http_10: head.is_http_10,
+            keep_alive: head.keep_alive,
+        }
+    }
+}
+
+/// The value of the Date header, formatted once a second.
 #[derive(Default)]
 pub struct Clock {
     second: u64,
@@ -47,108 +136,91 @@ pub struct Clock {
 
 impl Clock {
     fn date(&mut self) -> &str {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let second = now.unwrap_or_default().as_secs();
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         if second != self.second || self.text.is_empty() {
             self.second = second;
-            let date = i64::try_from(second).unwrap_or_default();
-            let date = OffsetDateTime::from_unix_timestamp(date);
-            let date = date.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-            self.text = date.format(DATE).unwrap_or_default();
+            self.text = httpdate::fmt_http_date(now);
         }
         &self.text
     }
 }
 
-/// Puts a handler's answer into the buffer, in place of what was there. `closes` is told to the client.
+/// Why a handler's response cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidResponse {
+    /// An interim response is not a response (RFC 9110 15.2), and other numbers are no status.
+    #[error("a handler returned status {0}")]
+    Status(u16),
+    #[error("a response's body cannot be read: {0}")]
+    Unreadable(io::Error),
+    #[error("a response's body ended before its {0} bytes")]
+    Truncated(usize),
+}
+
+/// Replaces the contents of `buffer` by a response. `closes` says whether the connection is closed after it.
+///
+/// # Errors
+/// If the response cannot be sent; then `buffer` has no meaning.
 pub fn write_response(
     buffer: &mut Vec<u8>,
     response: Response,
-    answering: Answering,
+    context: ResponseContext,
     closes: bool,
     clock: &mut Clock,
-) {
+) -> Result<(), InvalidResponse> {
     let status = response.status_code;
     if !(200..1000).contains(&status) {
-        // An interim answer is no answer (RFC 9110 15.2), and other numbers are no status.
-        log::error!("a handler answered with status {status}");
-        return write_response(buffer, fault(), answering, closes, clock);
+        return Err(InvalidResponse::Status(status));
     }
-    let Ok((body, size)) = measure_body(response.data) else {
-        log::error!("an answer's body could not be read");
-        return write_response(buffer, fault(), answering, closes, clock);
-    };
-    write_start(buffer, status, clock);
+    let (body, size) = measure_body(response.data).map_err(InvalidResponse::Unreadable)?;
+    write_status_line_and_date(buffer, status, clock);
     for (name, value) in &response.headers {
-        write_field(buffer, name, value);
+        write_header(buffer, name, value);
     }
-    write_connection(buffer, answering, closes);
-    // Neither has a body, and a length would be that of another answer (RFC 9110 8.6).
+    write_connection(buffer, context, closes);
+    // These have no body, and a length would be that of another response (RFC 9110 8.6).
     let has_body = status != 204 && status != 304;
     if has_body {
-        write_length(buffer, size);
+        buffer.extend_from_slice(b"Content-Length: ");
+        buffer.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
+        buffer.extend_from_slice(b"\r\n");
     }
     buffer.extend_from_slice(b"\r\n");
-    if !has_body || answering.is_head {
-        return;
+    if !has_body || context.is_head {
+        return Ok(());
     }
-    let most = u64::try_from(size).unwrap_or(u64::MAX);
-    if body.take(most).read_to_end(buffer).ok() != Some(size) {
-        log::error!("an answer's body ended before its {size} bytes");
-        write_response(buffer, fault(), answering, closes, clock);
+    let max_bytes = u64::try_from(size).unwrap_or(u64::MAX);
+    match body.take(max_bytes).read_to_end(buffer) {
+        Ok(read) if read == size => Ok(()),
+        Ok(_) => Err(InvalidResponse::Truncated(size)),
+        Err(error) => Err(InvalidResponse::Unreadable(error)),
     }
 }
 
-/// Puts the server's own answer into the buffer, in place of what was there. It tells that the connection closes.
-/// `headers` are the application's.
-pub fn write_refusal(
+/// Replaces the contents of `buffer` by an error response that closes the connection.
+pub fn write_error(
     buffer: &mut Vec<u8>,
-    refusal: Refusal,
-    headers: &[Header],
+    errors: &ErrorRenderer,
+    error: HttpError,
+    lookup: &HeaderLookup,
     is_head: bool,
     clock: &mut Clock,
 ) {
-    write_start(buffer, refusal.status(), clock);
-    for (name, value) in REFUSAL_FIELDS {
-        write_field(buffer, name, value);
-    }
-    if refusal.status() == 503 {
-        write_field(buffer, "Retry-After", "1");
-    }
-    for (name, value) in headers {
-        write_field(buffer, name, value);
-    }
-    buffer.extend_from_slice(b"Connection: close\r\n");
-    let detail = refusal.detail();
-    write_length(buffer, br#"{"detail":""}"#.len() + detail.len());
-    buffer.extend_from_slice(b"\r\n");
-    if !is_head {
-        buffer.extend_from_slice(br#"{"detail":""#);
-        buffer.extend_from_slice(detail.as_bytes());
-        buffer.extend_from_slice(br#""}"#);
+    let context = ResponseContext {
+        is_head,
+        is_http_10: false,
+        keep_alive: false,
+    };
+    let response = errors.render(error, lookup);
+    if let Err(invalid) = write_response(buffer, response, context, true, clock) {
+        log::error!("cannot render an error response: {invalid}");
+        // A body in memory is always complete.
+        _ = write_response(buffer, render_plain_text(error), context, true, clock);
     }
 }
 
-/// The answer in place of one that could not be made: 500 in JSON.
-pub fn fault() -> Response {
-    let fields = REFUSAL_FIELDS.map(|(name, value)| (name.into(), value.into()));
-    Response {
-        status_code: 500,
-        headers: fields.to_vec(),
-        data: ResponseBody::from_string(r#"{"detail":"Internal server error."}"#),
-        upgrade: None,
-    }
-}
-
-/// What every answer of the server's own carries.
-const REFUSAL_FIELDS: [(&str, &str); 4] = [
-    ("Content-Type", "application/json"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "same-origin"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-];
-
-/// A body and its size in bytes, which is found by reading it where the handler does not say.
+/// Returns a body and its size in bytes, which is found by reading the body if the handler did not set it.
 fn measure_body(body: ResponseBody) -> io::Result<(Box<dyn Read + Send>, usize)> {
     let (mut reader, size) = body.into_reader_and_size();
     if let Some(size) = size {
@@ -159,33 +231,40 @@ fn measure_body(body: ResponseBody) -> io::Result<(Box<dyn Read + Send>, usize)>
     Ok((Box::new(Cursor::new(bytes)), size))
 }
 
-/// The status line and the date.
-fn write_start(buffer: &mut Vec<u8>, status: u16, clock: &mut Clock) {
+fn write_status_line_and_date(buffer: &mut Vec<u8>, status: u16, clock: &mut Clock) {
+    // Optional, and of no meaning to clients (RFC 9112 4).
+    let reason = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
     buffer.clear();
     buffer.extend_from_slice(b"HTTP/1.1 ");
-    write_number(buffer, status.into());
+    buffer.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     buffer.push(b' ');
-    buffer.extend_from_slice(name_status(status).as_bytes());
+    buffer.extend_from_slice(reason.unwrap_or_default().as_bytes());
     buffer.extend_from_slice(b"\r\nDate: ");
     buffer.extend_from_slice(clock.date().as_bytes());
     buffer.extend_from_slice(b"\r\n");
 }
 
-/// A field as a handler wants it, unless it is the server's to say, or would break the head's lines.
-fn write_field(buffer: &mut Vec<u8>, name: &str, value: &str) {
-    let is_ours = match name.len() {
-        4 => name.eq_ignore_ascii_case("date"),
-        7 => name.eq_ignore_ascii_case("upgrade"),
-        10 => name.eq_ignore_ascii_case("connection"),
-        14 => name.eq_ignore_ascii_case("content-length"),
-        17 => name.eq_ignore_ascii_case("transfer-encoding"),
-        _ => false,
-    };
-    if is_ours {
+/// Headers that only the server may set, since they frame the response or concern the connection.
+const SERVER_HEADERS: [&str; 5] = [
+    "Connection",
+    "Content-Length",
+    "Date",
+    "Transfer-Encoding",
+    "Upgrade",
+];
+
+/// Writes a handler's header, unless it is the server's to set or would break the lines of the head.
+fn write_header(buffer: &mut Vec<u8>, name: &str, value: &str) {
+    if SERVER_HEADERS
+        .iter()
+        .any(|other| name.eq_ignore_ascii_case(other))
+    {
         return;
     }
-    if name.is_empty() || !name.bytes().all(is_token_byte) || !value.bytes().all(is_field_byte) {
-        log::error!("a handler's header was dropped: {name:?} or its value is malformed");
+    if name.is_empty() || !name.bytes().all(is_token_byte) || !value.bytes().all(is_value_byte) {
+        log::error!("dropped a handler's header: {name:?} or its value is malformed");
         return;
     }
     buffer.extend_from_slice(name.as_bytes());
@@ -194,60 +273,11 @@ fn write_field(buffer: &mut Vec<u8>, name: &str, value: &str) {
     buffer.extend_from_slice(b"\r\n");
 }
 
-/// Whether the connection goes on, where the version alone does not say it (RFC 9112 9.3).
-fn write_connection(buffer: &mut Vec<u8>, answering: Answering, closes: bool) {
+/// Says whether the connection stays open, unless the version alone says it (RFC 9112 9.3).
+fn write_connection(buffer: &mut Vec<u8>, context: ResponseContext, closes: bool) {
     if closes {
         buffer.extend_from_slice(b"Connection: close\r\n");
-    } else if answering.is_http_10 {
+    } else if context.is_http_10 {
         buffer.extend_from_slice(b"Connection: keep-alive\r\n");
-    }
-}
-
-fn write_length(buffer: &mut Vec<u8>, bytes: usize) {
-    buffer.extend_from_slice(b"Content-Length: ");
-    write_number(buffer, bytes);
-    buffer.extend_from_slice(b"\r\n");
-}
-
-/// Without the machinery of formatting, which showed in profiles.
-fn write_number(buffer: &mut Vec<u8>, number: usize) {
-    if number >= 10 {
-        write_number(buffer, number / 10);
-    }
-    buffer.push(b'0' + u8::try_from(number % 10).unwrap_or_default());
-}
-
-/// The words beside a status (RFC 9110 15); a client may not rely on them (RFC 9112 4).
-fn name_status(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        _ => "",
     }
 }

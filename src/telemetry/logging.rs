@@ -1,10 +1,12 @@
-//! The log: the line of each request, and the logger behind the `log` facade, which writes text or JSON to standard error.
+//! The log: the line of each request, and the logger behind the `log` facade, which writes text or JSON to standard
+//! error.
 //!
-//! The thread that logs a line formats it and appends it to a bounded queue; the thread `log` writes the queue to standard
-//! error. A reader that has stopped, or a full disk, therefore delays no other thread. Call [`drain`] before the process ends.
+//! The thread that logs a line formats it and appends it to a bounded queue; the thread `log` writes the queue to
+//! standard error. A reader that has stopped, or a full disk, therefore delays no other thread. Call [`drain`] before
+//! the process ends.
 //!
-//! Nothing secret is logged: of a request's target only the path, without the query, and control characters that a client sent
-//! are escaped.
+//! Nothing secret is logged: of a request's target only the path, without the query, and control characters that a
+//! client sent are escaped.
 mod levels;
 mod output;
 mod queue;
@@ -153,7 +155,8 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
-/// Starts the log: lines of this crate go to standard error, with UTC time and level, and so does the message of a panic.
+/// Starts the log: lines of this crate go to standard error, with UTC time and level, and so does the message of a
+/// panic.
 ///
 /// # Errors
 /// If the process has a logger already, or the system refuses another thread.
@@ -192,7 +195,8 @@ pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Reports why the program failed, at any level: as a JSON line if the log's format is JSON, else as a line of plain text.
+/// Reports why the program failed, at any level: as a JSON line if the log's format is JSON, else as a line of plain
+/// text.
 pub fn report_failure(reason: fmt::Arguments) {
     match LOGGER.get() {
         Some(logger) if logger.format == Format::Json => {

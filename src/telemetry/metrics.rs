@@ -1,7 +1,8 @@
-//! The metrics that the crate counts itself. `api::health` adds the server's and the database's, and renders all at `/metrics`.
+//! The metrics that the crate counts itself. `api::health` adds the server's and the database's, and renders all at
+//! `/metrics`.
 //!
-//! Any thread may count here; nothing reads the values back except for `/metrics`. A label's value is always one of a fixed
-//! list, never a client's text, so that clients cannot create time series.
+//! Any thread may count here; nothing reads the values back except for `/metrics`. A label's value is always one of a
+//! fixed list, never a client's text, so that clients cannot create time series.
 use std::sync::LazyLock;
 use std::time::Duration;
 

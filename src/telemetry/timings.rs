@@ -1,15 +1,18 @@
-//! What is recorded about the request that the current thread handles: its handler, its user, and its time in the database.
+//! What is recorded about the request that the current thread handles: its handler, its user, and its time in the
+//! database.
 //!
-//! This is the crate's one piece of hidden per-thread state. The values are known far below the handlers, in the connection
-//! pool and in the coalescer, whose signatures would otherwise all carry a `&mut RequestRecord` that only the access log reads.
+//! This is the crate's one piece of hidden per-thread state. The values are known far below the handlers, in the
+//! connection pool and in the coalescer, whose signatures would otherwise all carry a `&mut RequestRecord` that only
+//! the access log reads.
 //!
-//! - Written by the routes and the authentication of `api` ([`record_route`], [`record_user`]) and by `db` ([`record_pool_wait`],
-//!   [`record_statement`], [`record_batch_size`], [`add`]), always on the thread that handles the request.
+//! - Written by the routes and the authentication of `api` ([`record_route`], [`record_user`]) and by `db`
+//!   ([`record_pool_wait`], [`record_statement`], [`record_batch_size`], [`add`]), always on the thread that handles the
+//!   request.
 //! - Read by `api::middleware` alone, for the access log, the metrics and the header Server-Timing.
 //! - Reset by [`take`], which the middleware calls before each request and after it.
 //!
-//! A coalescer's leader executes a statement for other threads' requests too. It runs it inside [`measure`], and each thread
-//! whose request was part of the batch [`add`]s the result to its own record.
+//! A coalescer's leader executes a statement for other threads' requests too. It runs it inside [`measure`], and each
+//! thread whose request was part of the batch [`add`]s the result to its own record.
 use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +30,8 @@ pub struct RequestRecord {
     pub timings: Timings,
 }
 
-/// The time of one request in the database. The time a request waits for the batch before its own is in none of the fields.
+/// The time of one request in the database. The time a request waits for the batch before its own is in none of the
+/// fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
     /// Sum of all waits for a connection of the pool.
@@ -105,7 +109,8 @@ pub fn measure<T>(work: impl FnOnce() -> T) -> (T, Timings) {
     (output, measured)
 }
 
-/// Adds measured timings to the record of this thread's request: waits are summed, of the statements the longest is kept.
+/// Adds measured timings to the record of this thread's request: waits are summed, of the statements the longest is
+/// kept.
 pub fn add(timings: Timings) {
     update(|record| {
         let pool_wait = record.timings.pool_wait + timings.pool_wait;

@@ -171,7 +171,7 @@ def test_hanging_searches_and_deep_pages_leave_database_connections_for_other_re
     movie = f"{MOVIES}{ann.add_movie()['id']}/"
     with database.connect(database.url) as holder, ThreadPoolExecutor(8) as pool:
         # Only counting a long list reads this table.
-        holder.execute("lock table shelf_parts in access exclusive mode")
+        holder.execute("lock table movie_count_ranges in access exclusive mode")
         hanging = [pool.submit(ann.with_token(ann.token).get, f"{MOVIES}?page=last") for _ in range(8)]
 
         def arrived():

@@ -32,7 +32,7 @@ def test_response_names_its_statement_and_batch_size(server):
     movie = f"{MOVIES}{ann.add_movie()['id']}/"
     requests = {
         "movies/read": ("GET", movie, 1), "movies/list_first": ("GET", MOVIES, 1), "movies/update": ("PATCH", movie, 1),
-        "movies/list_shelf": ("GET", f"{MOVIES}?page=last", None), "movies/search_shelf": ("GET", f"{MOVIES}?title=x", None),
+        "movies/list_own": ("GET", f"{MOVIES}?page=last", None), "movies/search_own": ("GET", f"{MOVIES}?title=x", None),
         "users/find_active": ("POST", movie, None), "movies/delete": ("DELETE", movie, 1),
     }
     for name, (method, path, batch) in requests.items():
@@ -40,7 +40,7 @@ def test_response_names_its_statement_and_batch_size(server):
         statement, batch_size, pool, running = timing_of(response)
         assert (statement, batch_size) == (name, batch)
         assert running > 0 and pool + running <= response.elapsed.total_seconds() * 1000
-    assert timing_of(server.client().post(REGISTER, account_fields()))[0] in ("users/create", "users/find_taken")  # whichever took longer
+    assert timing_of(server.client().post(REGISTER, account_fields()))[0] in ("users/create", "users/find_existing")  # whichever took longer
 
 
 def test_server_timing_is_absent_if_no_statement_ran(server):
@@ -80,7 +80,7 @@ def test_pool_timeout_reports_the_time_waited(start_server, database):
         second = ann.get(MOVIES)
         blocker.rollback()
         assert (first.result().status_code, second.status_code) == (200, 503)
-    assert timing_of(first.result())[0] == "movies/list_shelf"
+    assert timing_of(first.result())[0] == "movies/list_own"
     statement, _, pool_milliseconds, _ = timing_of(second)
     assert statement is None and pool_milliseconds > 2990  # of the pool's timeout of 3 s, less the time spent before
 

@@ -20,19 +20,19 @@ MATCH_ALL = "'%','%','%',-2147483648,2147483647"
 STATEMENTS = [
     ("users/find_active", "1", 0),
     ("users/find_credentials", "'user 7'", 0),
-    ("users/find_taken", "'user 7','unknown'", 0),
+    ("users/find_existing", "'user 7','unknown'", 0),
     ("movies/read", "array[1,2,3],array[10,20,5000]", 3),
     ("movies/list_first", "array[1,2],array[10,10]", 20),
-    ("movies/list_shelf", "1,1,10", 10),
-    ("movies/list_shelf", "1,2,10", 20),
-    ("movies/list_shelf", "1,null,10", MOVIES_PER_RANGE + 10),
-    ("movies/list_shelf", "1,200,10", MOVIES_PER_RANGE + 10),
-    ("movies/list_shelf", "2,2,10", 20),
-    ("movies/list_shelf", "1,1000,10", 0),
+    ("movies/list_own", "1,1,10", 10),
+    ("movies/list_own", "1,2,10", 20),
+    ("movies/list_own", "1,null,10", MOVIES_PER_RANGE + 10),
+    ("movies/list_own", "1,200,10", MOVIES_PER_RANGE + 10),
+    ("movies/list_own", "2,2,10", 20),
+    ("movies/list_own", "1,1000,10", 0),
     ("movies/list_all", "1,1,10", 10),
     ("movies/list_all", "1,null,10", 10),
-    ("movies/search_shelf", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 30),
-    ("movies/search_shelf", f"2,1,10,{MATCH_ALL}", 3 * OTHERS),
+    ("movies/search_own", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 30),
+    ("movies/search_own", f"2,1,10,{MATCH_ALL}", 3 * OTHERS),
     ("movies/search_all", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 100),
     ("movies/create", "array[1,2],array['a','b'],array['g','g'],array[1,2]", 0),
     ("movies/update", "array[1,1],array[10,11],array['a',null],array[null,'g'],array[1,2]", 8),
@@ -91,7 +91,7 @@ def test_statement_uses_indexes_and_reads_few_movies(large_database, name, argum
     scanned = [node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"]
     assert [table for table in scanned if table in ("users", "movies")] == []
     read = sum(
-        # A plan that was only explained, as by expect_titles, has no actual rows.
+        # A plan that was only explained, as by estimate_matching_titles, has no actual rows.
         (node.get("Actual Rows", 0) + node.get("Rows Removed by Filter", 0)) * node.get("Actual Loops", 0)
         for node in nodes
         if node.get("Relation Name") == "movies" and node["Node Type"] != "ModifyTable"
@@ -126,14 +126,14 @@ def test_stored_counts_stay_exact_after_every_kind_of_change(make_server):
         exact = database.run(
             "select (select coalesce(sum(movies), 0) from movie_counts) = (select count(*) from movies),"
             " coalesce(bool_and(movie_count = (select count(*) from movies where creator_id = users.id)), true),"
-            " coalesce(bool_and(movie_count <= 2000 or exists (select from shelf_parts where creator_id = users.id)), true)"
+            " coalesce(bool_and(movie_count <= 2000 or exists (select from movie_count_ranges where creator_id = users.id)), true)"
             " from users"
         )
         assert exact == [(True, True, True)], statement
         ranges = database.run(
             "select count_range.movies, (select count(*) from movies where creator_id = count_range.creator_id and id >= first_id"
             "  and (next_id is null or id < next_id))"
-            " from (select *, lead(first_id) over (partition by creator_id order by first_id) as next_id from shelf_parts) as count_range"
+            " from (select *, lead(first_id) over (partition by creator_id order by first_id) as next_id from movie_count_ranges) as count_range"
         )
         assert [stored for stored, _ in ranges] == [exact for _, exact in ranges], statement
         assert max([stored for stored, _ in ranges], default=0) <= 2 * MOVIES_PER_RANGE, statement
@@ -152,7 +152,7 @@ def test_concurrent_writers_of_a_long_list_keep_its_ranges_exact(make_server):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
     database.run("insert into movies (title, genre, year, creator_id) select 't', 'g', n, 1 from generate_series(1, 20) as n")
-    assert database.run("select sum(movies), count(*) from shelf_parts") == [(2010, 3)]
+    assert database.run("select sum(movies), count(*) from movie_count_ranges") == [(2010, 3)]
 
 
 def test_pages_of_a_long_list_contain_its_movies(make_server):
@@ -216,19 +216,9 @@ def test_autovacuum_runs_after_few_writes_so_that_lists_use_index_only_scans(vac
     wait_until(lambda: vacuumed_cluster.run(pages_not_all_visible) == [(0,)], 20)
 
 
-@pytest.mark.parametrize("is_upgraded", [False, True], ids=["new", "upgraded"])
-def test_search_index_has_no_pending_entries(database, is_upgraded):
-    def add_movies():
-        database.run("insert into movies (title, genre, year, creator_id) select md5(n::text), 'g', n, 1 from generate_series(1, 20) as n")
-
+def test_search_index_has_no_pending_entries(database):
     migrate(database.url)
     database.run("create extension pgstattuple")
     database.run("insert into users (username, email, password_hash) values ('a', 'a', '!')")
-    if is_upgraded:
-        # The state that an older version of the schema left.
-        database.run("alter index movies_by_title reset (fastupdate)")
-        add_movies()
-        database.run("delete from refinery_schema_history where version = 8")
-        migrate(database.url)
-    add_movies()
+    database.run("insert into movies (title, genre, year, creator_id) select md5(n::text), 'g', n, 1 from generate_series(1, 20) as n")
     assert database.run("select pending_tuples from pgstatginindex('movies_by_title')") == [(0,)]

@@ -3,7 +3,7 @@ import os
 
 from helpers.client import unique_word
 from helpers.programs import skip_unless_ci
-from helpers.settings import MAINTENANCE_DATABASE
+from helpers.settings import MAINTENANCE_DATABASE, TESTS
 
 
 class Database:
@@ -68,3 +68,11 @@ class DatabaseLink:
     def cut(self):
         self.link.unlink()
         self.database.terminate_connections()
+
+
+def load_earlier_schema(database):
+    """Fills an empty database with the schema, users and movies of the version before V1__initial_schema."""
+    import psycopg
+
+    with psycopg.connect(database.url) as connection:
+        connection.execute((TESTS / "database/earlier_schema.sql").read_text())

@@ -251,7 +251,7 @@ def test_data_only_dump_loads_into_another_migrated_database_with_correct_counts
     count = SHORT_LIST + database.run("select count(*) from movies where creator_id = 2")[0][0]
     assert target.run("select movie_count from users order by id") == [(SHORT_LIST,), (count - SHORT_LIST,)]
     assert target.run("select sum(movies) from movie_counts") == [(count,)]
-    assert target.run("select count(*) > 1 and sum(movies) = %s from shelf_parts where creator_id = 2", count - SHORT_LIST) == [(True,)]
+    assert target.run("select count(*) > 1 and sum(movies) = %s from movie_count_ranges where creator_id = 2", count - SHORT_LIST) == [(True,)]
     assert check_counts(target) == {"users": 2, "movies": count, "kept_total": count, **CORRECT}
     # New rows get new ids and are counted.
     last = "select max(id) from movies"
@@ -272,7 +272,7 @@ def test_data_only_dump_loads_into_a_schema_created_by_pg_dump(database, target)
 
 def test_dump_of_another_schema_version_does_not_load(database, target):
     migrate(database, target)
-    target.run("update refinery_schema_history set checksum = '1' where version = 3")
+    target.run("update refinery_schema_history set checksum = '1' where version = 1")
     assert "refinery_schema_history" in transfer(database, target, ["pg_dump", "--data-only"], PSQL)
 
 
@@ -296,18 +296,18 @@ def test_recount_finds_and_corrects_every_kind_of_wrong_count(database):
         ("update users set movie_count = movie_count + 1", {"wrong_users": 2}, "2 users with a wrong number of movies"),
         ("update movie_counts set movies = movies + 1 where slot = 3", {"kept_total": total + 1}, f"the number of all movies, which was {total + 1}"),
         ("delete from movie_counts", {"kept_total": 0}, "the number of all movies, which was 0"),
-        ("update shelf_parts set movies = movies - 1 where first_id = 0", {"wrong_lists": 1}, "1 long lists with wrong parts"),
-        ("delete from shelf_parts where first_id = 0", {"wrong_lists": 1}, "1 long lists with wrong parts"),
-        ("delete from shelf_parts", {"wrong_lists": 1}, "1 long lists with wrong parts"),
-        ("select setval('movies_id_seq', 1), setval('users_id_seq', 1, false)", {"sequences_behind": 2}, "2 sequences behind the ids that are there"),
+        ("update movie_count_ranges set movies = movies - 1 where first_id = 0", {"wrong_lists": 1}, "1 long lists with wrong counts of ranges"),
+        ("delete from movie_count_ranges where first_id = 0", {"wrong_lists": 1}, "1 long lists with wrong counts of ranges"),
+        ("delete from movie_count_ranges", {"wrong_lists": 1}, "1 long lists with wrong counts of ranges"),
+        ("select setval('movies_id_seq', 1), setval('users_id_seq', 1, false)", {"sequences_behind": 2}, "2 sequences behind existing ids"),
     ]:
         database.run(change)
         assert check_counts(database) == {**expected_report, **difference}, change
         counted_line = f"2 users and {total} movies counted\n"
         status, output = run_command(database, "recount", "--check")
-        assert (status, output) == (1, f"{counted_line}found: {message}\nmovies-api: the kept counts are wrong: `recount` corrects them\n")
+        assert (status, output) == (1, f"{counted_line}found: {message}\nmovies-api: counts are wrong: `recount` corrects them\n")
         assert run_command(database, "recount") == (0, f"{counted_line}corrected: {message}\n")
-        assert run_command(database, "recount") == (0, f"{counted_line}all counts are right\n")
+        assert run_command(database, "recount") == (0, f"{counted_line}all counts are correct\n")
         database.run("insert into movies (title, genre, year, creator_id) values ('t', 'g', 1, 1)")
         assert check_counts(database)["are_right"], change
         database.run("delete from movies where id = (select max(id) from movies)")

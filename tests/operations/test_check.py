@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from helpers.client import MOVIES, unique_word
+from helpers.database import load_earlier_schema
 from helpers.server import Server
 from helpers.settings import BINARY, SECRET_KEY
 
@@ -77,8 +78,7 @@ def test_role_that_may_not_create_tables_is_refused(cluster, database):
 
 
 def test_role_that_owns_no_table_is_refused_while_migrations_are_pending(cluster, database):
-    migrate(database)
-    database.run("delete from refinery_schema_history where version = (select max(version) from refinery_schema_history)")
+    load_earlier_schema(database)
     privileges = ["create on schema public", "all on all tables in schema public", "all on all sequences in schema public"]
     problem = common_problem(make_role(cluster, database, *privileges))
     assert "does not own movie_counts, movies," in problem and "run `movies-api migrate` as the owner" in problem
@@ -94,7 +94,7 @@ def test_role_that_owns_no_table_serves_a_complete_schema(cluster, database):
 def test_role_without_table_privileges_is_refused(cluster, database):
     migrate(database)
     problem = common_problem(make_role(cluster, database, "select on all tables in schema public"))
-    assert "lacks privileges: delete on movie_counts, delete on movies," in problem and "usage on movies_id_seq" in problem
+    assert "lacks privileges: delete on movie_count_ranges, delete on movie_counts, delete on movies," in problem and "usage on movies_id_seq" in problem
     assert "select" not in problem
 
 
@@ -109,18 +109,17 @@ def test_failed_migration_is_reported_with_postgresql_message_and_sqlstate(datab
     for command in ("migrate", "serve"):
         completed = run([command], database.url)
         last = completed.stderr.splitlines()[-1]
-        assert (completed.returncode, 'migration V1__users_and_movies failed: ERROR: type "movies" already exists (42710)' in last) == (1, True), last
+        assert (completed.returncode, 'migration V1__initial_schema failed: ERROR: type "movies" already exists (42710)' in last) == (1, True), last
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ("update refinery_schema_history set checksum = '1' where version = 2", "another text of V2__kept_counts"),
-        ("update refinery_schema_history set version = 99, name = 'of_later' where version = 2", "V99__of_later is not known here; the schema lacks V2__kept_counts, though"),
-        ("delete from refinery_schema_history where version = 2", "lacks V2__kept_counts, though a later migration was applied"),
-        ("drop table refinery_schema_history", "no migration made the table movie_counts, movies, shelf_parts, users that is there"),
+        ("update refinery_schema_history set checksum = '1' where version = 1", "another text of V1__initial_schema"),
+        ("update refinery_schema_history set version = 99, name = 'of_later' where version = 1", "V99__of_later is not known here; the schema lacks V1__initial_schema, though"),
+        ("drop table refinery_schema_history", "and no migration made them: movie_count_ranges, movie_counts, movies, users"),
     ],
-    ids=["checksum", "later", "skipped", "history"],
+    ids=["checksum", "later", "history"],
 )
 def test_schema_of_another_version_is_refused(database, change, message):
     migrate(database)
@@ -148,12 +147,12 @@ def test_database_with_another_encoding_than_utf_8_is_refused(cluster, encoding)
 def test_read_only_database_is_refused(cluster, database):
     migrate(database)
     cluster.run(f"alter database {database.name} set default_transaction_read_only = on")
-    assert common_problem(database.url) == "the server takes no writes"
+    assert common_problem(database.url) == "the server does not accept writes"
 
 
 def test_search_path_without_existing_schema_is_refused(cluster, database):
     cluster.run(f"alter database {database.name} set search_path = nowhere")
-    assert common_problem(database.url) == "no schema of the search_path is there"
+    assert common_problem(database.url) == "no schema of the search_path exists"
 
 
 def test_extensions_outside_the_search_path_are_used_for_the_search_index(database):
@@ -168,6 +167,6 @@ def test_extensions_outside_the_search_path_are_used_for_the_search_index(databa
 def test_missing_search_index_is_noted_until_the_next_start_creates_it(database):
     migrate(database)
     database.run("drop index movies_by_title")
-    assert json.loads(run(["check", "--json"], database.url).stdout)["notes"] == ["searches go without an index: the next start makes it"]
+    assert json.loads(run(["check", "--json"], database.url).stdout)["notes"] == ["searches run without an index: the next start creates it"]
     notes, _ = check_that_service_starts(database.url)
     assert notes == []

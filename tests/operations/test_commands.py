@@ -13,7 +13,7 @@ from helpers.settings import BINARY, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
 
-LATEST = "V2__kept_counts"
+LATEST = "V1__initial_schema"
 
 
 def run(*arguments, typed="", **environment):
@@ -177,7 +177,7 @@ def test_users_delete_deletes_user_and_movies_at_once(operate, start_server, dat
     assert deleted == {"id": ann.id, "username": ann.username, "movie_count": 2}
     assert outcome(ann.get(MOVIES))[1]["code"] == "user_not_found"
     assert (bob.get(MOVIES).json()["count"], database.run("select count(*) from movies")) == (1, [(1,)])
-    assert operate("recount", "--check") == "1 users and 1 movies counted\nall counts are right\n"
+    assert operate("recount", "--check") == "1 users and 1 movies counted\nall counts are correct\n"
     assert operate("users", "delete", ann.username, "--yes", exit_code=1) == f'movies-api: no user has the name "{ann.username}"\n'
 
 

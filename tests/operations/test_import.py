@@ -149,7 +149,7 @@ def test_all_rows_of_django_are_imported_unchanged(django, database):
         "1 users cannot sign in until `users set-password` (argon2)",
         "1 users cannot sign in until `users set-password` (no password)",
         "1 users cannot sign in until `users set-password` (pbkdf2_sha256)",
-        "not taken over: auth_user.last_login, auth_user.is_superuser, auth_user.is_staff",
+        "not imported: auth_user.last_login, auth_user.is_superuser, auth_user.is_staff",
     ]
     assert completed.stderr.splitlines() == ["users: 1000 copied", "movies: 9990 copied"]
     columns = "id, username, {}, email, first_name, last_name, is_active, date_joined"
@@ -244,7 +244,7 @@ Movie.objects.bulk_create([Movie(title="x" * length, genre="g", year=1, creator_
         "user 3: its e-mail address user1@example.com is another user's too",
         "movie 2: its title is longer than 100 characters",
     ]
-    assert completed.stderr == "movies-api: nothing was imported: 3 things have to be mended first\n"
+    assert completed.stderr == "movies-api: nothing was imported: 3 problems have to be fixed first\n"
     assert database.run("select count(*) from users") == [(0,)]
     source.run("delete from movies_movie where id = 2")
     source.run("update auth_user set email = '' where id in (2, 3)")

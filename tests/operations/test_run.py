@@ -287,7 +287,7 @@ def test_migrate_creates_the_database_and_other_commands_report_that_there_is_no
     status, output = installation.run("users", "list")
     assert status == 1 and output.startswith(f"run.sh: there is no database in {installation.folder}"), output
     status, output = installation.run("migrate")
-    assert status == 0 and "V1__users_and_movies applied" in output
+    assert status == 0 and "V1__initial_schema applied" in output
     assert json.loads(installation.run("users", "list", "--json")[1]) == []
 
 
@@ -422,3 +422,57 @@ def test_sockets_outside_a_long_data_dir_are_removed(installation):
     run.terminate()
     assert run.wait(20) == 0
     assert not newer.exists()
+
+
+def write_script(folder, name, *lines):
+    """Writes an executable shell script that replaces the program `name` wherever `folder` comes first on PATH."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (folder / name).chmod(0o755)
+
+
+def test_too_little_disk_space_is_reported_before_anything_is_built(installation):
+    tools, target = installation.parent / "tools", installation.parent / "target"
+    write_script(tools, "df", "echo header", "echo /dev/disk 100 93 7 93% /")
+    status, output = installation.run(PATH=f"{tools}:{os.environ['PATH']}", CARGO_TARGET_DIR=str(target))
+    assert status == 1
+    assert output.splitlines() == [
+        f"run.sh: the build needs 1500 MB of disk space in {target}/release, where 7 MB are free",
+        f"run.sh: a new database needs 200 MB of disk space in {installation.folder}, where 7 MB are free",
+    ]
+    assert not target.exists() and not (installation.folder / "database").exists()
+
+
+@pytest.mark.root
+def test_program_in_a_folder_closed_to_the_service_user_is_copied_to_data_dir(installation):
+    tools, target = installation.parent / "tools", installation.parent / "target"
+    write_script(tools, "cargo", "echo cargo 1.99.0")
+    (target / "release").mkdir(parents=True)
+    shutil.copy(BINARY, target / "release")
+    target.chmod(0o700)
+    _, client = installation.serve(PATH=f"{tools}:{os.environ['PATH']}", CARGO_HOME="/nonexistent", CARGO_TARGET_DIR=str(target))
+    client.close()
+    server = installation.process_id_in("server.pid")
+    assert os.readlink(f"/proc/{server}/exe") == str(installation.folder / "movies-api")
+    assert user_and_capabilities(server)[0] != 0
+
+
+def test_installing_packages_creates_no_postgresql_cluster(installation):
+    """The package's script has to find a program named pg_createcluster that does nothing, instead of Debian's."""
+    tools, record = installation.parent / "tools", installation.parent / "record"
+    tools.mkdir()
+    for tool in [*BASIC_TOOLS, "mktemp", "ln", "chmod", "readlink"]:
+        (tools / tool).symlink_to(shutil.which(tool))
+    write_script(tools, "cargo", "echo cargo 1.99.0")
+    write_script(tools, "sudo", "shift", '[ "$1" = true ] || exec "$@"')
+    write_script(
+        tools, "apt-get",
+        'for argument; do case $argument in DPkg::Path=*) path=${argument#*=} ;; esac; done',
+        '[ "$1" = update ] || (PATH=$path; program=$(command -v pg_createcluster); /usr/bin/readlink "$program"; echo "$*") >'
+        + str(record),
+    )
+    status, output = installation.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent")
+    assert status == 1 and output.startswith("run.sh: installing gcc libc6-dev"), output
+    program, arguments = record.read_text().splitlines()
+    assert program == "/bin/true"
+    assert arguments.endswith(":/bin gcc libc6-dev pkg-config libssl-dev")

@@ -5,8 +5,8 @@ use clap::CommandFactory;
 
 use crate::config::Settings;
 
-/// Returns a warning for each variable whose name is almost a setting's, and for `PORT`, which other programs read, if `bind`
-/// has another port.
+/// Returns a warning for each variable whose name is almost a setting's, and for `PORT`, which other programs read, if
+/// `bind` has another port.
 pub fn find(variables: impl Iterator<Item = (OsString, OsString)>, bind: &str) -> Vec<String> {
     let settings = Settings::command();
     let known: Vec<_> = settings
@@ -37,9 +37,9 @@ pub fn find(variables: impl Iterator<Item = (OsString, OsString)>, bind: &str) -
     warnings
 }
 
-/// Whether the names differ in nothing but capitals and separators, or in a few letters: at most two letters of a name of 10
-/// or more, one of a name of 6 to 9. In a shorter name only two neighbouring letters may be swapped, since common variables
-/// such as BIN are only one letter away from a setting.
+/// Whether the names differ in nothing but capitals and separators, or in a few letters: at most two letters of a name
+/// of 10 or more, one of a name of 6 to 9. In a shorter name only two neighbouring letters may be swapped, since common
+/// variables such as BIN are only one letter away from a setting.
 fn is_misspelled(name: &str, setting: &str) -> bool {
     let normalize = |name: &str| name.to_uppercase().replace(['_', '-'], "");
     let upper = name.to_uppercase();

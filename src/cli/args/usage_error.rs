@@ -3,7 +3,8 @@ use clap::error::{ContextKind, ErrorKind};
 
 use crate::config::{HIDDEN, is_public};
 
-/// Describes the error in one line. Help and version are "errors" of the parser too: they are printed, and the process exits.
+/// Describes the error in one line. Help and version are "errors" of the parser too: they are printed, and the process
+/// exits.
 ///
 /// `command` defines all commands, with the variables of their settings.
 pub fn describe(error: &clap::Error, command: &clap::Command) -> String {
@@ -83,8 +84,8 @@ fn is_public_in_all_commands(command: &clap::Command, name: &str) -> bool {
     !found.is_empty() && found.into_iter().all(is_public)
 }
 
-/// Whether the text could be a misspelled name of a command or flag, which may be repeated; passwords and connection strings
-/// rarely look like one.
+/// Whether the text could be a misspelled name of a command or flag, which may be repeated; passwords and connection
+/// strings rarely look like one.
 fn looks_like_name(text: &str) -> bool {
     text.len() <= 24
         && text
@@ -92,8 +93,8 @@ fn looks_like_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte == b'-' || byte == b'_')
 }
 
-/// Describes the arguments in `missing`, the parser's list such as `--database-url <DATABASE_URL>, <USERNAME>`. A setting is
-/// named by its variable, any other argument as it is written on the command line.
+/// Describes the arguments in `missing`, the parser's list such as `--database-url <DATABASE_URL>, <USERNAME>`. A
+/// setting is named by its variable, any other argument as it is written on the command line.
 fn describe_missing(missing: &str, command: &clap::Command) -> String {
     let (flags, positionals): (Vec<_>, Vec<_>) = missing
         .split(", ")

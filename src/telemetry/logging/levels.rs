@@ -3,7 +3,8 @@ use std::str::FromStr;
 
 use log::{Level, LevelFilter};
 
-/// The crate whose lines are logged. Those of libraries never are, since the database client logs statements' parameters.
+/// The crate whose lines are logged. Those of libraries never are, since the database client logs statements'
+/// parameters.
 const CRATE: &str = "movies_api";
 
 /// The least severe level that is logged, for the crate and for single modules of it.
@@ -55,8 +56,8 @@ impl From<LevelFilter> for Levels {
 }
 
 impl Levels {
-    /// Whether a line of this level and target is logged. If several modules of the list contain the target, the innermost
-    /// one decides.
+    /// Whether a line of this level and target is logged. If several modules of the list contain the target, the
+    /// innermost one decides.
     pub(super) fn allows(&self, level: Level, target: &str) -> bool {
         let containing = self
             .modules

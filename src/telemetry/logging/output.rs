@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind, Write, stderr};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// Writes `torn`, the rest of a line of which an earlier call wrote the beginning, and then the lines of `chunk`. If that fails
-/// in the middle of a line, `torn` holds the rest of it afterwards.
+/// Writes `torn`, the rest of a line of which an earlier call wrote the beginning, and then the lines of `chunk`. If
+/// that fails in the middle of a line, `torn` holds the rest of it afterwards.
 ///
 /// # Errors
 /// The number of lines that are lost.
@@ -49,8 +49,9 @@ fn count_lines(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
-/// Standard error without the lock of [`std::io::Stderr`]. The log may hold a lock for as long as its reader has stopped, and
-/// other users of standard error, such as the standard library's message of a stack overflow, must not wait for it.
+/// Standard error without the lock of [`std::io::Stderr`]. The log may hold a lock for as long as its reader has
+/// stopped, and other users of standard error, such as the standard library's message of a stack overflow, must not
+/// wait for it.
 pub(super) struct RawStderr;
 
 impl Write for RawStderr {

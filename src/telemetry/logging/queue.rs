@@ -1,8 +1,8 @@
 //! The queue of log lines between the threads that log and the thread that writes them.
 //!
-//! Threads that log never wait for the writer: a line that does not fit is dropped and counted. Once a line is dropped, all
-//! further ones are until half of the queue is written, so that the log has one long gap instead of many short ones. After the
-//! gap, the writer logs how many lines were lost. Lines stay in order, and a line is written whole.
+//! Threads that log never wait for the writer: a line that does not fit is dropped and counted. Once a line is dropped,
+//! all further ones are until half of the queue is written, so that the log has one long gap instead of many short
+//! ones. After the gap, the writer logs how many lines were lost. Lines stay in order, and a line is written whole.
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,15 +14,16 @@ use parking_lot::{Condvar, Mutex};
 use super::output::{RawStderr, write_lines};
 use crate::telemetry::metrics;
 
-/// Bytes of all queued lines, including those being written: about 100,000 request lines, which a busy service logs in 10 s.
+/// Bytes of all queued lines, including those being written: about 100,000 request lines, which a busy service logs in
+/// 10 s.
 const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes written by one system call: the capacity of a pipe.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Pause of the writer when the queue is empty, so that it writes several lines together. Measured with 16 clients on two
-/// cores: a request answered with 404 costs 10 microseconds of CPU time, and 13 without the pause, since the writer is then
-/// woken for most lines.
+/// Pause of the writer when the queue is empty, so that it writes several lines together. Measured with 16 clients on
+/// two cores: a request answered with 404 costs 10 microseconds of CPU time, and 13 without the pause, since the writer
+/// is then woken for most lines.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The queue, shared by all threads that log and by the writer.
@@ -68,8 +69,8 @@ impl LineQueue {
         })
     }
 
-    /// Starts the thread `log`, which writes the lines to standard error. It calls `report_loss` after a gap, with the number of
-    /// lost lines.
+    /// Starts the thread `log`, which writes the lines to standard error. It calls `report_loss` after a gap, with the
+    /// number of lost lines.
     ///
     /// # Errors
     /// If the system refuses another thread.
@@ -146,8 +147,8 @@ impl LineQueue {
         }
     }
 
-    /// Frees the space of a chunk after it was written, or after that many of its lines were lost. Returns the number of lost
-    /// lines if it is time to report them.
+    /// Frees the space of a chunk after it was written, or after that many of its lines were lost. Returns the number
+    /// of lost lines if it is time to report them.
     fn finish_chunk(&self, chunk_bytes: usize, written: Result<(), u64>) -> Option<u64> {
         let mut state = self.state.lock();
         state.bytes -= chunk_bytes;
@@ -188,7 +189,8 @@ impl LineCollector {
 }
 
 impl Write for LineCollector {
-    /// A line feed occurs only as the last byte of a line's last part, since control characters in messages are escaped.
+    /// A line feed occurs only as the last byte of a line's last part, since control characters in messages are
+    /// escaped.
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(part);
         if part.ends_with(b"\n") {

@@ -40,10 +40,12 @@ pub fn measure(peer: &Path, rounds: Rounds, routes: &[String]) -> anyhow::Result
     for route in &wanted {
         ensure!(is_api_route(route), "--peer does not measure {route}");
     }
+    // With a slash in it, the name is never searched for on PATH.
+    let peer = std::path::absolute(peer)?;
     println!("this build beside the peer {}", peer.display());
     let mut builds = [
         Build::start("this build", "bench", &service_binary()?)?,
-        Build::start("peer", "bench_peer", peer)?,
+        Build::start("peer", "bench_peer", &peer)?,
     ];
     let mut targets = Vec::new();
     for route in wanted {

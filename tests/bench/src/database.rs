@@ -25,7 +25,7 @@ const FIRST_WORDS: &[&str] = &[
     "The", "A", "Last", "First", "Night", "Lost", "Silent", "Red", "Dark", "Golden",
 ];
 const SECOND_WORDS: &[&str] = &[
-    "River", "Road", "Heat", "Garden", "Summer", "House", "Stranger", "Song", "Letter", "Game",
+    "River", "Road", "Heat", "Garden", "Summer", "Paper", "Stranger", "Song", "Letter", "Game",
 ];
 
 /// A database with users 1 to `users` and movies 1 to `movies`.

@@ -1,15 +1,16 @@
-//! Any bytes as a request's body, of any framing: the pieces in which they come change nothing, what is held is never more
-//! than came or than is allowed, and chunks are what the grammar of RFC 9112 7.1 says, read here from whole bytes.
+//! Decodes any bytes as a body of any framing. The result does not depend on the pieces in which the bytes arrive, the
+//! decoder holds no more than arrived or is allowed, and accepts the chunks of the grammar of RFC 9112 7.1, which is
+//! implemented here a second time, for complete bodies.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use movies_api::http::body::Decoder;
-use movies_api::http::refusal::Refusal;
-use movies_api::http::request::Framing;
+use movies_api::http::HttpError;
+use movies_api::http::body::BodyDecoder;
+use movies_api::http::head::Framing;
 
 const LIMIT_BYTES: usize = 100;
 
-/// Shorter inputs meet no other limit.
+/// Shorter inputs reach no other limit.
 const SHORT_BYTES: usize = 200;
 
 fuzz_target!(|input: (Option<u8>, u8, &[u8])| {
@@ -55,37 +56,41 @@ fuzz_target!(|input: (Option<u8>, u8, &[u8])| {
     }
 });
 
-fn check_grammar(bytes: &[u8], found: &Result<(usize, Vec<u8>, bool), Refusal>) {
+fn check_grammar(bytes: &[u8], found: &Result<(usize, Vec<u8>, bool), HttpError>) {
     let expected = read_chunks(bytes);
     match (found, &expected) {
         (Ok((taken, body, true)), _) => {
             let rest = bytes.len() - taken;
-            assert_eq!(Some((body.clone(), rest)), expected, "not of the grammar");
+            assert_eq!(
+                Some((body.clone(), rest)),
+                expected,
+                "accepted, but not in the grammar"
+            );
         }
         (_, Some((body, _))) if bytes.len() < SHORT_BYTES && body.len() <= LIMIT_BYTES => {
-            panic!("of the grammar, and not taken: {found:?}");
+            panic!("in the grammar, but rejected: {found:?}");
         }
         _ => {}
     }
 }
 
-/// The body that these bytes begin with, and how many bytes follow it; none if it is malformed or not whole.
+/// Returns the body at the beginning of the bytes, and how many bytes follow it; `None` if it is malformed or incomplete.
 fn read_chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut rest = bytes;
     let mut body = Vec::new();
     loop {
-        let (line, behind) = split_line(rest)?;
+        let (line, after) = split_line(rest)?;
         let (digits, extensions) = split_while(line, |byte| byte.is_ascii_hexdigit());
         if !(1..=16).contains(&digits.len()) || !are_extensions(extensions) {
             return None;
         }
         let size = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
         if size == 0 {
-            return Some((body, skip_trailers(behind)?.len()));
+            return Some((body, skip_trailers(after)?.len()));
         }
-        let (data, behind) = behind.split_at_checked(usize::try_from(size).ok()?)?;
+        let (data, after) = after.split_at_checked(usize::try_from(size).ok()?)?;
         body.extend_from_slice(data);
-        rest = behind.strip_prefix(b"\r\n")?;
+        rest = after.strip_prefix(b"\r\n")?;
     }
 }
 
@@ -112,7 +117,7 @@ fn are_extensions(text: &[u8]) -> bool {
     !token.is_empty() && are_extensions(rest)
 }
 
-/// What follows the end of a quoted string (RFC 9110 5.6.4).
+/// Returns the bytes after a quoted string (RFC 9110 5.6.4).
 fn skip_quoted(text: &[u8]) -> Option<&[u8]> {
     match text {
         [b'"', rest @ ..] => Some(rest),
@@ -156,19 +161,22 @@ fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (b' '..=b'~').contains(&byte) || byte >= 0x80
 }
 
-/// How many bytes were taken, the body, and whether it is complete, when the bytes come in pieces of this size.
+/// Decodes the bytes in pieces of this size. Returns how many bytes were taken, the body, and whether it is complete.
 fn decode(
     framing: Framing,
     bytes: &[u8],
     piece_bytes: usize,
-) -> Result<(usize, Vec<u8>, bool), Refusal> {
-    let mut decoder = Decoder::new(framing, LIMIT_BYTES)?;
+) -> Result<(usize, Vec<u8>, bool), HttpError> {
+    let mut decoder = BodyDecoder::new(framing, LIMIT_BYTES)?;
     let mut taken = 0;
     for piece in bytes.chunks(piece_bytes) {
         let was_complete = decoder.is_complete();
         let more = decoder.decode(piece)?;
         assert!(more <= piece.len());
-        assert!(!was_complete || more == 0, "what follows a body was taken");
+        assert!(
+            !was_complete || more == 0,
+            "bytes after the body were taken"
+        );
         taken += more;
     }
     let is_complete = decoder.is_complete();

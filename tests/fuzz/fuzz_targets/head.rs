@@ -1,41 +1,44 @@
-//! Any bytes as a request's head: what they are found to be does not depend on how many came at once, and can be
-//! written down so that it is read the same again.
+//! Parses any bytes as a head. The result does not depend on how many bytes arrive at once, and a head that is written out
+//! again parses to the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use movies_api::http::Limits;
-use movies_api::http::request::{Head, parse_head};
+use movies_api::http::head::{Head, parse_head};
 
-/// Longer inputs tell nothing more: these limits are small.
-const LONGEST: usize = 600;
+/// Longer inputs add nothing, since the limits are small.
+const MAX_BYTES: usize = 600;
 
 fn limits() -> Limits {
     Limits {
-        head_bytes: 256,
-        head_fields: 6,
-        target_bytes: 64,
+        max_head_bytes: 256,
+        max_headers: 6,
+        max_target_bytes: 64,
         ..Limits::default()
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    if bytes.len() > LONGEST {
+    if bytes.len() > MAX_BYTES {
         return;
     }
     let limits = limits();
     let whole = parse_head(bytes, &limits);
-    let mut is_refused = false;
+    let mut is_rejected = false;
     for end in 0..bytes.len() {
         match parse_head(&bytes[..end], &limits) {
-            Ok(None) => assert!(!is_refused, "a refusal was taken back"),
+            Ok(None) => assert!(!is_rejected, "an error was followed by a success"),
             Ok(Some(found)) => {
                 assert!(found.1 <= end);
-                assert_eq!(whole, Ok(Some(found)), "what follows a head changed it");
+                assert_eq!(whole, Ok(Some(found)), "bytes after a head changed it");
             }
-            Err(_) => is_refused = true,
+            Err(_) => is_rejected = true,
         }
     }
-    assert!(!is_refused || whole.is_err(), "a refusal was taken back");
+    assert!(
+        !is_rejected || whole.is_err(),
+        "an error was followed by a success"
+    );
     if let Ok(Some((head, taken))) = whole {
         assert!(taken <= bytes.len());
         check_target(&bytes[..taken]);
@@ -43,7 +46,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// Of a request that is taken, the target was sent in ASCII, or its query in UTF-8.
+/// The target of an accepted request was sent in ASCII, except for UTF-8 in its query.
 fn check_target(bytes: &[u8]) {
     let line = bytes
         .split(|byte| b"\r\n".contains(byte))

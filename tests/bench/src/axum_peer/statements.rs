@@ -17,13 +17,13 @@ const LIST_FIRST: (&str, &str) = ("list_first", include_str!("../../sql/list_fir
 const READ: (&str, &str) = ("read", include_str!("../../sql/read.sql"));
 const UPDATE: (&str, &str) = ("update", include_str!("../../sql/update.sql"));
 // The service, too, executes these once per request.
-const LIST_PAGE: (&str, &str) = (
-    "list_shelf",
-    include_str!("../../../../sql/movies/list_shelf.sql"),
+const LIST_OWN: (&str, &str) = (
+    "list_own",
+    include_str!("../../../../sql/movies/list_own.sql"),
 );
-const SEARCH: (&str, &str) = (
-    "search_shelf",
-    include_str!("../../../../sql/movies/search_shelf.sql"),
+const SEARCH_OWN: (&str, &str) = (
+    "search_own",
+    include_str!("../../../../sql/movies/search_own.sql"),
 );
 
 async fn query(
@@ -132,7 +132,7 @@ pub async fn list_page(
     page: Option<i64>,
     size: i64,
 ) -> Result<(i64, Vec<Movie>), StatusError> {
-    decode_page(&query(app, LIST_PAGE, &[&user_id, &page, &size]).await?)
+    decode_page(&query(app, LIST_OWN, &[&user_id, &page, &size]).await?)
 }
 
 pub async fn search(
@@ -150,7 +150,7 @@ pub async fn search(
     let years = (i64::from(i32::MIN), i64::from(i32::MAX));
     let rows = query(
         app,
-        SEARCH,
+        SEARCH_OWN,
         &[
             &user_id, &page, &size, &pattern, &"%", &"%", &years.0, &years.1,
         ],

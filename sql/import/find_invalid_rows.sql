@@ -1,0 +1,48 @@
+-- Returns one row for each reason why a row of the Django application's tables cannot be imported, such as a text that
+-- is too long, a repeated e-mail address, or a movie without a creator. No row: everything can be imported.
+with invalid as (
+    select 'user' as kind, id::bigint as id, reason
+    from auth_user as account
+    cross join lateral (
+        values
+            (id <= 0, 'its id is not positive'),
+            (length(username) > 150, 'its username is longer than 150 characters'),
+            (length(password) > 255, 'its password hash is longer than 255 characters'),
+            (length(email) > 254, 'its e-mail address is longer than 254 characters'),
+            (length(first_name) > 150, 'its first name is longer than 150 characters'),
+            (length(last_name) > 150, 'its last name is longer than 150 characters'),
+            (
+                email <> '' and exists (
+                    select from auth_user as other where other.email = account.email and other.id < account.id
+                ),
+                format('its e-mail address %s is another user''s too', email)
+            ),
+            (
+                exists (
+                    select from auth_user as other where other.username = account.username and other.id < account.id
+                ),
+                format('its username %s is another user''s too', username)
+            ),
+            (num_nulls(id, username, password, email, first_name, last_name, is_active, date_joined) > 0, 'it lacks a value')
+    ) as checked (is_invalid, reason)
+    where is_invalid
+    union all
+    select 'movie', id::bigint, reason
+    from movies_movie as movie
+    cross join lateral (
+        values
+            (id <= 0, 'its id is not positive'),
+            (length(title) > 100, 'its title is longer than 100 characters'),
+            (length(genre) > 100, 'its genre is longer than 100 characters'),
+            (year not between -2147483648 and 2147483647, 'its year is no 32-bit integer'),
+            (
+                not exists (select from auth_user as creator where creator.id = movie.creator_id),
+                'its creator does not exist'
+            ),
+            (num_nulls(id, title, genre, year, creator_id) > 0, 'it lacks a value')
+    ) as checked (is_invalid, reason)
+    where is_invalid
+)
+select format('%s %s: %s', kind, id, reason) as problem
+from invalid
+order by kind desc, id, reason;

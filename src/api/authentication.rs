@@ -1,0 +1,105 @@
+//! Authentication: from the Authorization header to the id of the user who makes the request.
+use std::borrow::Cow;
+
+use rouille::Request;
+
+use super::error::ApiError;
+use super::{AppState, RequestContext, headers};
+use crate::auth::token::Subject;
+use crate::db;
+use crate::telemetry::timings;
+
+/// Whom a route serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody. The Authorization header is ignored.
+    Public,
+    /// Everybody, but an access token that is sent must be valid and belong to an active user.
+    Optional,
+    /// Active users with a valid access token. The handler's first statement checks that the user is active.
+    Authenticated,
+}
+
+/// The user of the request's access token; `None` for a public route and for an optional token that is missing.
+///
+/// For `Authenticated` routes this does not look at the database: the statement that follows checks in the same round trip
+/// that the user exists and is active.
+///
+/// # Errors
+/// 401 for a token that is required and missing, or present and not good.
+pub fn check_access(
+    access: Access,
+    request: &Request,
+    context: &RequestContext,
+) -> Result<Option<i64>, ApiError> {
+    match access {
+        Access::Public => Ok(None),
+        Access::Optional => {
+            let user_id = authenticate(request, context.state)?;
+            if let Some(user_id) = user_id {
+                db::users::find_active(context.database(), user_id)?;
+            }
+            Ok(user_id)
+        }
+        Access::Authenticated => match authenticate(request, context.state)? {
+            None => Err(ApiError::NotAuthenticated),
+            user_id => Ok(user_id),
+        },
+    }
+}
+
+fn authenticate(request: &Request, state: &AppState) -> Result<Option<i64>, ApiError> {
+    let Some(token) = bearer_token(request)? else {
+        return Ok(None);
+    };
+    let subject = state.token_keys.verify_access(&token);
+    match subject.map_err(ApiError::AccessToken)? {
+        Subject::Missing => Err(ApiError::NoIdentification),
+        Subject::Falsy | Subject::Invalid => Err(ApiError::UserNotFound),
+        Subject::User(id) => {
+            timings::record_user(id);
+            Ok(Some(id))
+        }
+    }
+}
+
+/// The token of an Authorization header of scheme Bearer; `None` under another scheme. Repeated headers are joined as
+/// Django behind a WSGI server joins them, so two tokens are malformed, and a token after another scheme is ignored.
+fn bearer_token(request: &Request) -> Result<Option<Cow<'_, str>>, ApiError> {
+    Ok(match headers::joined(request, "Authorization") {
+        None => None,
+        Some(Cow::Borrowed(header)) => parse_bearer_token(header)?.map(Cow::Borrowed),
+        Some(Cow::Owned(header)) => {
+            parse_bearer_token(&header)?.map(|token| token.to_owned().into())
+        }
+    })
+}
+
+/// Splits at any run of white space, as SimpleJWT's JWTAuthentication does with Python's `bytes.split`.
+fn parse_bearer_token(header: &str) -> Result<Option<&str>, ApiError> {
+    let is_space = |character: char| character.is_ascii_whitespace() || character == '\u{b}';
+    let mut words = header.split(is_space).filter(|word| !word.is_empty());
+    if words.next() != Some("Bearer") {
+        return Ok(None);
+    }
+    match (words.next(), words.next()) {
+        (Some(token), None) => Ok(Some(token)),
+        _ => Err(ApiError::MalformedAuthorization),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearer_header_holds_exactly_one_token() {
+        assert_eq!(parse_bearer_token(" Bearer\t\u{b} a ").unwrap(), Some("a"));
+        for other_scheme in ["", "bearer a", "Basic a", "Bearera"] {
+            assert_eq!(parse_bearer_token(other_scheme).unwrap(), None);
+        }
+        for malformed in ["Bearer", "Bearer a b", "Bearer a,Bearer b"] {
+            assert!(parse_bearer_token(malformed).is_err(), "{malformed}");
+        }
+    }
+}

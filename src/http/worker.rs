@@ -1,0 +1,411 @@
+//! The workers: each waits for an event, advances its connection, and runs the handlers of the requests that are admitted.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use rouille::{Request, Response};
+use rustix::event::epoll::Event;
+
+use super::admission::{self, Admission, AdmissionQueue, Admitted, SLICE};
+use super::connection::{
+    Connection, Expired, MemoryBudget, Progress, Reservation, Socket, WorkerBuffers,
+};
+use super::limits::{Class, Limits};
+use super::listener::{self, Listener};
+use super::poller::{LISTENER_TOKEN, Poller, PollerSlots, Waited};
+use super::response::{ErrorRenderer, HttpError};
+use super::slab::{ConnectionSlab, Token};
+use super::stats::{Stats, increment};
+
+/// Connections beyond the limit that are given time to read their 503. Further ones are closed right after it.
+const MAX_REJECTED_CONNECTIONS: usize = 32;
+
+/// Immediate responses on one connection before other connections have their turn.
+const MAX_IMMEDIATE_RESPONSES: usize = 32;
+
+/// Handles a request. Must return by the deadline.
+pub type Handler = dyn Fn(&Request, Instant) -> Response + Send + Sync;
+
+/// Decides the class of a request. Must not block.
+pub type Classify = dyn Fn(&Request) -> Class + Send + Sync;
+
+type PendingRequest = admission::PendingRequest<Box<Connection>>;
+
+/// What the workers and the thread of [`Server::run`](super::Server::run) share.
+///
+/// No lock of the server is taken under another one, and no code of the application runs under one.
+pub struct Shared {
+    pub limits: Limits,
+    pub stats: Arc<Stats>,
+    pub poller: Poller,
+    pub slots: PollerSlots,
+    /// `None` once the server drains.
+    pub listener: Mutex<Option<Arc<Listener>>>,
+    pub connections: ConnectionSlab<Connection>,
+    pub admission: AdmissionQueue<Box<Connection>>,
+    /// Workers at the poller that look at the admission queue every [`SLICE`]. Only the workers write it.
+    pub queue_watchers: AtomicUsize,
+    pub memory: Arc<MemoryBudget>,
+    pub classify: Box<Classify>,
+    pub handler: Box<Handler>,
+    pub errors: ErrorRenderer,
+    /// Set once the server drains: until then, connections are kept open for pipelined requests.
+    pub pipelining_deadline: OnceLock<Instant>,
+}
+
+/// The state of one worker thread.
+struct Worker {
+    buffers: WorkerBuffers,
+    /// Whether the thread has a slot at the poller.
+    is_leader: bool,
+    /// One event at a time is taken from the poller.
+    events: Vec<Event>,
+}
+
+impl Shared {
+    /// Runs one worker until the server ends.
+    pub fn work(&self) {
+        let mut worker = Worker {
+            buffers: self.make_buffers(),
+            is_leader: false,
+            events: Vec::with_capacity(1),
+        };
+        while self.ensure_leader(&mut worker) {
+            if self.admission.awaits_time()
+                && let Some(admitted) = self.admission.try_start(Instant::now())
+            {
+                self.run(admitted, &mut worker);
+                continue;
+            }
+            let (token, event) = match self.wait(&mut worker.events) {
+                Ok(Waited::Ready(token, event)) => (token, event),
+                Ok(Waited::Nothing) => continue,
+                Ok(Waited::Shutdown) => return,
+                Err(error) => {
+                    log::error!("a worker cannot wait for events: {error}");
+                    return;
+                }
+            };
+            let connection = match token {
+                LISTENER_TOKEN => self.accept(&mut worker.buffers),
+                token => {
+                    let mut connection = self.connections.check_out(Token::from(token), event);
+                    if let Some(connection) = &mut connection {
+                        connection.note_event(event);
+                    }
+                    connection
+                }
+            };
+            if let Some(connection) = connection {
+                self.serve(connection, &mut worker);
+            }
+        }
+    }
+
+    /// Accepts the next connection, if there is one and the limit allows it.
+    pub fn accept(&self, buffers: &mut WorkerBuffers) -> Option<Box<Connection>> {
+        let listener = self.listener();
+        let (stream, peer) = listener?.accept(&self.poller, &self.stats, &self.errors)?;
+        let open = self.connections.len();
+        let is_beyond_limit = open >= self.limits.max_connections;
+        if is_beyond_limit {
+            increment(&self.stats.rejected_connections);
+            if open >= self.limits.max_connections + MAX_REJECTED_CONNECTIONS {
+                listener::reject(stream, &self.errors);
+                return None;
+            }
+        }
+        increment(&self.stats.connections);
+        let token = self.connections.insert();
+        let mut connection = Box::new(Connection::new(
+            token,
+            Socket::new(stream),
+            peer,
+            &self.limits,
+            Reservation::new(Arc::clone(&self.memory)),
+        ));
+        if let Err(error) = self.poller.register(&connection.socket, token.into()) {
+            log::error!("closed a connection that cannot be watched: {error}");
+            self.close(connection);
+            return None;
+        }
+        if is_beyond_limit && !connection.reject(HttpError::TooManyConnections, buffers) {
+            self.close(connection);
+            return None;
+        }
+        Some(connection)
+    }
+
+    /// Goes on with a connection after its deadline.
+    pub fn resume_expired(
+        &self,
+        connection: Box<Connection>,
+        expired: Expired,
+        buffers: &mut WorkerBuffers,
+    ) {
+        match expired {
+            Expired::Open => self.advance_without_handler(connection, buffers),
+            Expired::Readable => self.hand_over(connection),
+            Expired::Closed => self.close(connection),
+        }
+    }
+
+    /// Makes the poller deliver a connection to a worker.
+    pub fn hand_over(&self, connection: Box<Connection>) {
+        let mut connection = Some(connection);
+        while let Some(pending) = connection {
+            connection = self.requeue(pending);
+        }
+    }
+
+    /// Answers a request 503 instead of running its handler.
+    pub fn shed(&self, pending: PendingRequest, buffers: &mut WorkerBuffers) {
+        increment(&self.stats.shed);
+        let mut connection = pending.connection;
+        if connection.reject_request(HttpError::Overloaded, &pending.request, buffers) {
+            self.advance_without_handler(connection, buffers);
+        } else {
+            self.close(connection);
+        }
+    }
+
+    /// Closes a connection that the caller owns.
+    pub fn close(&self, connection: Box<Connection>) {
+        let token = connection.token;
+        // The socket first: `len` of the slab must not be less than the number of open sockets.
+        drop(connection);
+        self.connections.remove(token);
+        self.stats.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Creates the buffers of one thread.
+    pub fn make_buffers(&self) -> WorkerBuffers {
+        let stats = Arc::clone(&self.stats);
+        WorkerBuffers::new(self.limits, stats, self.errors.clone())
+    }
+
+    pub fn listener(&self) -> Option<Arc<Listener>> {
+        self.listener.lock().clone()
+    }
+
+    /// Advances a connection that lingers, or whose requests are not to be handled by the calling thread.
+    fn advance_without_handler(&self, connection: Box<Connection>, buffers: &mut WorkerBuffers) {
+        if let Some(pending) = self.advance(connection, buffers) {
+            self.shed(pending, buffers);
+        }
+    }
+
+    /// Makes the worker a leader, waiting for a slot if needed. Returns false once the server ends.
+    fn ensure_leader(&self, worker: &mut Worker) -> bool {
+        worker.is_leader = worker.is_leader || self.slots.try_acquire();
+        if !worker.is_leader {
+            self.ensure_queue_is_watched();
+            worker.is_leader = self.slots.acquire();
+        }
+        worker.is_leader
+    }
+
+    fn wait(&self, events: &mut Vec<Event>) -> std::io::Result<Waited> {
+        if !self.admission.awaits_time() {
+            return self.poller.wait(events, None);
+        }
+        self.queue_watchers.fetch_add(1, Ordering::SeqCst);
+        let waited = self.poller.wait(events, Some(SLICE));
+        self.queue_watchers.fetch_sub(1, Ordering::SeqCst);
+        waited
+    }
+
+    /// Advances a connection, and runs the handler of the request that it yields.
+    fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
+        let Some(pending) = self.advance(connection, &mut worker.buffers) else {
+            return;
+        };
+        match self.admission.admit(pending) {
+            Admission::Run(admitted) => self.run(admitted, worker),
+            Admission::Queued => {}
+            Admission::Shed(pending) => self.shed(pending, &mut worker.buffers),
+        }
+    }
+
+    /// Runs a handler, and then those that are admitted next.
+    fn run(&self, admitted: Admitted<Box<Connection>>, worker: &mut Worker) {
+        if worker.is_leader {
+            worker.is_leader = false;
+            let needs_successor = self.admission.awaits_time();
+            if !self.slots.release(needs_successor) && needs_successor {
+                self.ensure_queue_is_watched();
+            }
+        }
+        let mut next = Some(admitted);
+        while let Some((pending, permit)) = next {
+            let connection = self.handle(pending, worker);
+            let pending =
+                connection.and_then(|connection| self.advance(connection, &mut worker.buffers));
+            next = match pending {
+                Some(pending) => {
+                    let awaited_time = self.admission.awaits_time();
+                    let admitted = self.admission.release_and_enqueue(permit, pending);
+                    if admitted.is_some() && !awaited_time {
+                        self.ensure_queue_is_watched();
+                    }
+                    admitted
+                }
+                None => self.admission.release(permit, Instant::now()),
+            };
+        }
+    }
+
+    /// Makes a worker at the poller look at the admission queue, if a request waits there for time to pass and no worker
+    /// looks. Must be called by a thread that is about to block and may leave such a request behind.
+    fn ensure_queue_is_watched(&self) {
+        if self.admission.awaits_time() && self.queue_watchers.load(Ordering::SeqCst) == 0 {
+            self.poller.wake_one();
+        }
+    }
+
+    /// Advances a connection until it is idle or closed (`None`), or yields a request that needs a permit.
+    fn advance(
+        &self,
+        mut connection: Box<Connection>,
+        buffers: &mut WorkerBuffers,
+    ) -> Option<PendingRequest> {
+        let mut responses = 0;
+        loop {
+            match connection.advance(buffers) {
+                Progress::Request(request) => {
+                    let received = Instant::now();
+                    let class = self.catch_panic(&request, || (self.classify)(&request));
+                    let response = match class {
+                        Ok(Class::Immediate) => {
+                            self.call_handler(&request, received + self.limits.request_timeout)
+                        }
+                        Ok(class) => {
+                            let is_pipelined = connection.is_pipelining();
+                            return Some(PendingRequest {
+                                connection,
+                                request,
+                                received,
+                                class,
+                                is_pipelined,
+                            });
+                        }
+                        Err(response) => response,
+                    };
+                    connection = self.respond(connection, response, buffers)?;
+                    responses += 1;
+                }
+                Progress::WaitForSocket => connection = self.check_in(connection)?,
+                Progress::Yield => connection = self.requeue(connection)?,
+                Progress::Close => {
+                    self.close(connection);
+                    return None;
+                }
+            }
+            if responses == MAX_IMMEDIATE_RESPONSES {
+                responses = 0;
+                connection = self.requeue(connection)?;
+            }
+        }
+    }
+
+    /// Runs the handler of an admitted request, and sends its response. Returns the connection if it stays open.
+    fn handle(&self, pending: PendingRequest, worker: &mut Worker) -> Option<Box<Connection>> {
+        let deadline = pending.received + self.limits.request_timeout;
+        if Instant::now() >= deadline {
+            self.shed(pending, &mut worker.buffers);
+            return None;
+        }
+        let response = self.call_handler(&pending.request, deadline);
+        self.respond(pending.connection, response, &mut worker.buffers)
+    }
+
+    fn call_handler(&self, request: &Request, deadline: Instant) -> Response {
+        let response = self.catch_panic(request, || (self.handler)(request, deadline));
+        if Instant::now() > deadline {
+            increment(&self.stats.handler_timeouts);
+        }
+        response.unwrap_or_else(|response| response)
+    }
+
+    fn respond(
+        &self,
+        mut connection: Box<Connection>,
+        response: Response,
+        buffers: &mut WorkerBuffers,
+    ) -> Option<Box<Connection>> {
+        let pipelining_deadline = self.pipelining_deadline.get().copied();
+        if connection.respond(response, buffers, pipelining_deadline) {
+            return Some(connection);
+        }
+        self.close(connection);
+        None
+    }
+
+    /// Runs code of the application. If it panics, logs that and returns a response with status 500.
+    fn catch_panic<T>(&self, request: &Request, run: impl FnOnce() -> T) -> Result<T, Response> {
+        catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+            increment(&self.stats.handler_panics);
+            // The query may contain a secret.
+            let path = request.raw_url().split('?').next().unwrap_or_default();
+            log::error!("a handler panicked: {} {path:?}", request.method());
+            let lookup = |name: &str| request.header(name);
+            self.errors.render(HttpError::Internal, &lookup)
+        })
+    }
+
+    /// Checks a connection into the slab, to wait for its socket. Returns it if an event came in the meantime, `None` if
+    /// it is idle or closed.
+    fn check_in(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
+        let is_writing = connection.is_writing();
+        if connection.watches_writable != is_writing {
+            connection.watches_writable = is_writing;
+            let (socket, token) = (&connection.socket, connection.token.into());
+            let watched = match is_writing {
+                true => self.poller.watch_writable(socket, token),
+                false => self.poller.watch_readable(socket, token),
+            };
+            if let Err(error) = watched {
+                log::error!("closed a connection that cannot be watched: {error}");
+                self.close(connection);
+                return None;
+            }
+        }
+        self.check_in_watched(connection)
+    }
+
+    /// As [`Shared::check_in`], with an event for the connection at once, behind those of other connections.
+    fn requeue(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
+        connection.watches_writable = false;
+        let (socket, token) = (&connection.socket, connection.token.into());
+        if let Err(error) = self.poller.requeue(socket, token) {
+            log::error!("closed a connection that cannot be watched: {error}");
+            self.close(connection);
+            return None;
+        }
+        self.check_in_watched(connection)
+    }
+
+    fn check_in_watched(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+        let (token, deadline) = (connection.token, connection.deadline);
+        let (mut connection, event) = self
+            .connections
+            .check_in(token, connection, deadline)
+            .err()?;
+        connection.note_earlier_event(event);
+        Some(connection)
+    }
+}
+
+/// Asks the kernel not to preempt a running thread for one that was woken, on this thread and those that it starts
+/// (SCHED_BATCH, sched(7)). Otherwise a handler that wakes many others, such as one that answered a batch for them, loses
+/// its core to each of them. Measured: a tenth to a fifth more requests a second.
+#[allow(unsafe_code)] // no safe crate has this call; it reads its argument and changes only this thread's policy
+pub fn use_batch_scheduling() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) } != 0 {
+        let error = std::io::Error::last_os_error();
+        log::debug!("the workers keep the default scheduling policy: {error}");
+    }
+}
