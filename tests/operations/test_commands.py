@@ -62,7 +62,7 @@ def test_check_reports_pending_migrations_and_changes_nothing(operate, database)
 
 def test_check_fails_for_unknown_migration_and_missing_database(operate, database):
     operate("migrate")
-    database.run("update refinery_schema_history set version = 99, name = 'of_later' where version = 2")
+    database.run("update refinery_schema_history set version = 99, name = 'of_later' where version = 1")
     completed = run("check", "--json", DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY)
     assert (completed.returncode, json.loads(completed.stdout)["is_ready"]) == (1, False)
     assert "V99__of_later is not known here" in completed.stderr
