@@ -19,8 +19,10 @@ mod middleware;
 mod movies;
 mod openapi;
 pub mod options;
+mod own_account;
 mod pagination;
 mod routes;
+mod tokens;
 mod validation;
 
 use std::sync::atomic::AtomicU64;
@@ -39,6 +41,7 @@ pub use self::routes::classify;
 use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::TokenKeys;
+use crate::db::users::Requester;
 use crate::db::{Database, Readiness, RequestDatabase};
 use crate::http::Stats;
 
@@ -78,7 +81,7 @@ struct RequestContext<'a> {
     /// When every wait on behalf of this request ends.
     deadline: Instant,
     /// The user of the access token; set if the route's access is `Authenticated`.
-    user_id: Option<i64>,
+    requester: Option<Requester>,
 }
 
 impl RequestContext<'_> {
@@ -91,8 +94,8 @@ impl RequestContext<'_> {
     ///
     /// # Errors
     /// [`ApiError::NotAuthenticated`] if the route does not require authentication.
-    fn user_id(&self) -> Result<i64, ApiError> {
-        self.user_id.ok_or(ApiError::NotAuthenticated)
+    fn requester(&self) -> Result<Requester, ApiError> {
+        self.requester.ok_or(ApiError::NotAuthenticated)
     }
 }
 

@@ -46,6 +46,7 @@ mod pool;
 mod readiness;
 mod schema;
 mod session;
+pub mod tokens;
 mod url;
 pub mod users;
 mod write_limit;

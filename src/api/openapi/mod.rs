@@ -17,13 +17,16 @@ use utoipa::OpenApi;
 use self::errors::{Example, SERVER_ERRORS, errors_of};
 pub use self::swagger_ui::{PAGE_PATH, SwaggerFile, redirect_browser, show_docs, show_docs_file};
 use super::RequestContext;
-use super::accounts::{AccessToken, RegisteredUser, TokenPair};
+use super::accounts::{RegisteredUser, TokenPair};
 use super::authentication::Access;
 use super::error::{ApiError, ErrorBody, FieldErrors};
 use super::middleware::{render_http_error, security_headers};
+use super::movies::LIST_PATH;
 use super::pagination::Page;
 use super::routes::{ROUTES, RouteEntry};
+use super::tokens::{AccessToken, Empty};
 use crate::db::movies::Movie;
+use crate::db::users::Account;
 
 /// What the description says of a route beside its method, path and access.
 pub struct Operation {
@@ -44,6 +47,8 @@ pub struct Operation {
 #[derive(OpenApi)]
 #[openapi(components(schemas(
     AccessToken,
+    Account,
+    Empty,
     Page<Movie>,
     FieldErrors,
     Movie,
@@ -119,7 +124,7 @@ fn describe_operation(entry: &RouteEntry, operation: &Operation) -> Value {
     let is_authenticated = entry.access == Access::Authenticated;
     let mut described = json!({
         "operationId": operation.id,
-        "tags": [if is_authenticated { "movies" } else { "accounts" }],
+        "tags": [if entry.path.starts_with(LIST_PATH) { "movies" } else { "accounts" }],
         "summary": operation.summary,
         "parameters": schemas::parameters(entry, operation),
     });
