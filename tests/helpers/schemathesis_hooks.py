@@ -1,4 +1,4 @@
-"""Hooks for schemathesis: what a schema cannot say of a registration. Both passwords are equal and strong, name and e-mail new."""
+"""Hooks for schemathesis: changes valid registrations as a schema cannot require (equal, strong passwords; a new username and e-mail)."""
 import itertools
 
 import schemathesis
