@@ -3,10 +3,9 @@ from collections import Counter
 
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, outcome, unique_word
+from helpers.client import ACCOUNT, MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, outcome, unique_word
 from helpers.concurrency import run_simultaneously, send
 
-ACCOUNT = "/api/v1/auth/user/"
 CHANGE_PASSWORD = "/api/v1/auth/password/"
 VERIFY = "/api/v1/auth/token/verify/"
 BLACKLIST = "/api/v1/auth/token/blacklist/"

@@ -3,11 +3,10 @@ import subprocess
 
 import pytest
 
-from helpers.client import MOVIES, REFRESH, outcome
+from helpers.client import ACCOUNT, MOVIES, REFRESH, outcome
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
-ACCOUNT = "/api/v1/auth/user/"
 CHANGE_PASSWORD = "/api/v1/auth/password/"
 BLACKLIST = "/api/v1/auth/token/blacklist/"
 NEW_PASSWORD = "An0ther-Passw0rd!y"
