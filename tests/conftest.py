@@ -198,8 +198,8 @@ def sign_token(secret_key):
 
 
 class UserPool:
-    """Users that the tests reuse, one test at a time, when the service outlives the session: registering a user costs a
-    password hash, and users cannot be deleted through the API."""
+    """Users that the tests reuse, one test at a time, when the service outlives the session: registering a user and deleting
+    the account cost a password hash each."""
 
     def __init__(self, base):
         self.client = Client(base)
@@ -220,6 +220,8 @@ class UserPool:
 def user_pool(base):
     pool = UserPool(base)
     yield pool
+    if not HAS_OWN_SERVERS:
+        pool.client.delete_accounts()
     pool.client.close()
 
 
@@ -229,7 +231,7 @@ def api(base):
     client = Client(base)
     yield client
     if not HAS_OWN_SERVERS:
-        client.delete_movies()
+        client.delete_accounts()
     client.close()
 
 

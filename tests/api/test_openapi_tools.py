@@ -32,10 +32,12 @@ def test_schemathesis_finds_no_problem(start_server, tmp_path):
     token = server.client().new_user().token
     output = run(
         tmp_path, "schemathesis", "run", server.base + SCHEMA, "--header", f"Authorization: Bearer {token}",
+        # Their valid requests need the current password, which a generated one is not.
+        "--exclude-operation-id", "delete_account", "--exclude-operation-id", "change_password",
         "--checks", "all", "--seed", "1", "--max-examples", "10", "--no-color", "--output-sanitize", "false",
         SCHEMATHESIS_HOOKS="helpers.schemathesis_hooks", PYTHONPATH=str(TESTS),
     )
-    assert "Tested: 10" in output
+    assert "Tested: 15" in output
 
 
 def test_generated_client_creates_lists_changes_and_deletes_a_movie(own_server, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ ALLOWED = {
 }
 UNKNOWN = [
     "/", "/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/auth", "/api/v1/auth/", "/api/v2/movies/", "/v1/movies/", "/api/v1/auth/login/",
-    "/api/v1/auth/token/verify/", "/api/v1/auth/refresh/x/", "/api/v1/nothing", "/api/v1/movie/", "/api/v1/movies/x/", "/api/v1/movies/abc",
+    "/api/v1/auth/token/check/", "/api/v1/auth/refresh/x/", "/api/v1/nothing", "/api/v1/movie/", "/api/v1/movies/x/", "/api/v1/movies/abc",
     "/api/v1/movies/-1/", "/api/v1/movies/+1/", "/api/v1/movies/1.0/", "/api/v1/movies/1e3/", "/api/v1/movies/0x1/", "/api/v1/movies/1x/",
     "/api/v1/movies/1_0/", "/api/v1/movies/1,2/", "/api/v1/movies/%201/", "/api/v1/movies/1%20/", "/api/v1/movies/%D9%A1/",
     "/api/v1/movies/%EF%BC%91/",

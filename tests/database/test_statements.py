@@ -65,6 +65,47 @@ def test_each_movie_request_runs_one_statement(cluster, ann, method, path, field
     assert count_statements(cluster, send_requests) == REQUESTS
 
 
+@pytest.mark.parametrize(
+    "method, path, fields",
+    [
+        ("POST", "refresh/", {"refresh": "{refresh}"}),
+        ("POST", "token/verify/", {"token": "{refresh}"}),
+        ("POST", "token/verify/", {"token": "{token}"}),
+        ("GET", "user/", None),
+        ("PATCH", "user/", {"first_name": "Zoë"}),
+    ],
+)
+def test_each_request_about_tokens_and_the_account_runs_one_statement(cluster, ann, method, path, fields):
+    fields = fields and {name: value.format(refresh=ann.refresh, token=ann.token) for name, value in fields.items()}
+
+    def send_requests():
+        for _ in range(REQUESTS):
+            body = {"json_body": fields} if fields else {}
+            assert ann.send(method, f"/api/v1/auth/{path}", **body).status_code == 200
+
+    assert count_statements(cluster, send_requests) == REQUESTS
+
+
+@pytest.mark.parametrize(
+    "path, fields, status, statements",
+    [
+        ("token/blacklist/", {"refresh": "{refresh}"}, 200, 1),
+        ("password/", {"current_password": "{password}", "password": "An0ther-Passw0rd!y", "password2": "An0ther-Passw0rd!y"}, 200, 2),
+        ("user/", {"current_password": "{password}"}, 204, 2),
+    ],
+)
+def test_password_is_read_and_the_change_is_written_by_one_statement_each(cluster, server, path, fields, status, statements):
+    user = server.client().new_user()
+    fields = {name: value.format(refresh=user.refresh, password=user.password) for name, value in fields.items()}
+    method = "DELETE" if status == 204 else "POST"
+
+    def send_request():
+        assert user.send(method, f"/api/v1/auth/{path}", json_body=fields).status_code == status
+
+    # The constraint's cascade is a statement of PostgreSQL's own.
+    assert count_statements(cluster, send_request) == statements
+
+
 def test_simultaneous_reads_share_statements(cluster, ann):
     """All 32 requests arrive while the statement of the first one waits for a lock."""
     import psycopg

@@ -14,6 +14,7 @@ TOKEN = "/api/v1/auth/token/"
 REFRESH = "/api/v1/auth/refresh/"
 REFRESH_ALIAS = "/api/v1/auth/token/refresh/"
 MOVIES = "/api/v1/movies/"
+ACCOUNT = "/api/v1/auth/user/"
 MISSING = object()  # as the value of a field: the field is omitted
 
 
@@ -98,6 +99,7 @@ class Client:
         self.base = base
         self.token = token
         self.others = []
+        self.registered = []
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.headers.clear()
@@ -111,6 +113,17 @@ class Client:
         """Deletes all movies of the users that this client registered."""
         for other in self.others:
             other.delete_movies()
+
+    def delete_accounts(self):
+        """Deletes the accounts that this client registered, with their movies. An account stays if its user can no longer sign in."""
+        for other in self.others:
+            other.delete_accounts()
+        for username, password in self.registered:
+            signed_in = self.send("POST", TOKEN, json_body={"username": username, "password": password})
+            if signed_in.status_code == 200:
+                authorization = {"Authorization": f"Bearer {signed_in.json()['access']}"}
+                deleted = self.send("DELETE", ACCOUNT, json_body={"current_password": password}, headers=authorization)
+                assert deleted.status_code == 204, deleted.text
 
     def send(self, method, path, *, json_body=MISSING, form=None, raw=None, headers=None):
         """Sends a request and returns the response. The path is sent unchanged; redirects are not followed."""
@@ -127,7 +140,14 @@ class Client:
         request = requests.Request(method, self.base, data=body, headers=sent)
         prepared = self.session.prepare_request(request)
         prepared.url = self.base + path
-        return self.session.send(prepared, timeout=20, allow_redirects=False)
+        response = self.session.send(prepared, timeout=20, allow_redirects=False)
+        self.note_registration(path, json_body, response)
+        return response
+
+    def note_registration(self, path, fields, response):
+        """Remembers the account that a response has created."""
+        if path == REGISTER and response.status_code == 201 and isinstance(fields, dict):
+            self.registered.append((response.json()["username"], fields["password"]))
 
     def send_raw(self, method, path, headers=(), body=b"", deadline=10):
         """Sends a request byte for byte; adds Host, Authorization and (with a body) Content-Length if not in `headers`."""
@@ -214,7 +234,8 @@ class MovieCollection:
     """Movies of a new user, which many tests read and none changes; a random word in the titles marks them."""
 
     def __init__(self, base, movies):
-        self.user = Client(base).new_user()
+        self.client = Client(base)
+        self.user = self.client.new_user()
         self.mark = unique_word()
         self.movies = [self.user.add_movie(title=f"{self.mark} {title}", genre=genre, year=year) for title, genre, year in movies]
 
@@ -222,8 +243,8 @@ class MovieCollection:
         return self.user.get(f"{MOVIES}?title={self.mark}&{query}", **request)
 
     def close(self):
-        self.user.delete_movies()
-        self.user.close()
+        self.client.delete_accounts()
+        self.client.close()
 
     def titles(self, query, title=None):
         """Lists movies and returns their titles without the mark. The filter is by mark, or by `title` if given."""

@@ -20,7 +20,9 @@ def run_simultaneously(number, action):
 
 def post(client, path, fields):
     """Sends a request on a new connection: a requests.Session must not be shared between threads."""
-    return client.send_raw("POST", path, JSON, json.dumps(fields).encode(), deadline=60)
+    response = client.send_raw("POST", path, JSON, json.dumps(fields).encode(), deadline=60)
+    client.note_registration(path, fields, response)
+    return response
 
 
 def send(client, method, path, fields=None):
