@@ -29,6 +29,8 @@
 //!   further writes are refused (write_limit.rs). If the server answers nothing at all for three seconds, all open
 //!   sessions are replaced: new ones are opened, on the next server if there are several. The background check
 //!   (readiness.rs) notices this without requests, and answers `/readyz`.
+//! - **Deleted accounts.** A background thread (account_deletion.rs) deletes the movies of accounts that have many.
+pub mod account_deletion;
 pub mod coalescer;
 mod connect;
 pub mod counts;
@@ -46,7 +48,8 @@ mod url;
 pub mod users;
 mod write_limit;
 
-use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use postgres::Row;
@@ -101,6 +104,8 @@ pub struct Database {
     executor: Arc<Executor>,
     connection: ConnectionConfig,
     max_batch_wait: Duration,
+    /// Wakes the thread that deletes movies of deleted accounts; set once it is started.
+    deletion_waker: OnceLock<SyncSender<()>>,
     coalescers: MovieCoalescers,
 }
 
@@ -128,6 +133,7 @@ impl Database {
             coalescers: MovieCoalescers::new(read_limits, write_limits, &executor),
             max_batch_wait: options.timeouts.statement + executor::GRACE,
             connection: options.connection,
+            deletion_waker: OnceLock::new(),
             executor,
         }
     }
@@ -138,6 +144,17 @@ impl Database {
     /// If the system refuses another thread.
     pub fn start_checks(&self) -> std::io::Result<Arc<Readiness>> {
         readiness::start_checks(&self.connection, &self.executor)
+    }
+
+    /// Starts the thread that deletes the movies of deleted accounts, also of those that another process deleted and left
+    /// unfinished. It ends when the database is dropped.
+    ///
+    /// # Errors
+    /// If the system refuses another thread.
+    pub fn start_deletions(&self) -> std::io::Result<()> {
+        let waker = account_deletion::start_thread(&self.executor)?;
+        self.deletion_waker.get_or_init(|| waker);
+        Ok(())
     }
 
     /// Returns the view for a request whose waits end at the deadline.
