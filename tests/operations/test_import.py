@@ -291,7 +291,7 @@ def test_the_password_of_the_source_is_not_shown(database):
     url = "postgresql://me:hunter2@127.0.0.1:1/django?nonsense=1"
     done = subprocess.run([BINARY, "import-django", url], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "DJANGO_DATABASE_URL=(hidden) is not allowed" in done.stderr and "hunter2" not in done.stderr
+    assert "SOURCE=(hidden) is not allowed" in done.stderr and "hunter2" not in done.stderr
 
 
 def test_the_contract_holds_on_an_imported_database(django, database, start_server):
