@@ -464,16 +464,16 @@ mod tests {
             ),
             (
                 "[7]",
-                "invalid type: integer `7`, expected a record with model, pk and fields at line 1 column 2",
+                "invalid type: integer `7`, expected a record with model, pk and fields at line 1 column 3",
             ),
             ("[{\"pk\": 7}]", "missing field `model` at line 1 column 10"),
             (
                 "[{\"model\": \"auth.user\", \"pk\": 7}]",
-                "missing field `fields` at line 1 column 33",
+                "missing field `fields` at line 1 column 32",
             ),
             (
                 "[{\"model\": \"auth.user\", \"fields\": 7}]",
-                "invalid type: integer `7`, expected the fields of a record at line 1 column 35",
+                "invalid type: integer `7`, expected the fields of a record at line 1 column 36",
             ),
         ] {
             assert_eq!(
