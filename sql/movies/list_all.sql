@@ -1,5 +1,6 @@
 -- Returns one page of all users' movies, newest first, each row with whether the requesting user is active (null: no
--- such user) and the number of all movies. Past the last page there is one row, whose movie is null.
+-- such user), the generation of the user's valid tokens and the number of all movies. Past the last page there is one
+-- row, whose movie is null.
 -- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
 -- Uses users_id_key, movie_counts_slot_key and movies_id_key, from whose nearer end it skips to the page.
 -- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
@@ -10,6 +11,7 @@ with counted as (
 ), request as (
     select
         requester.is_active,
+        requester.token_generation as current_generation,
         counted.total,
         (coalesce($2::bigint, greatest(1, (counted.total + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
     from counted
@@ -35,6 +37,7 @@ with counted as (
 )
 select
     request.is_active as user_is_active,
+    request.current_generation,
     request.total,
     page.id,
     page.title,

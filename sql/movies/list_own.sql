@@ -1,11 +1,13 @@
--- Returns one page of the requesting user's own movies, newest first, each row with whether the user is active (null:
--- no such user) and the number of all their movies. Past the last page there is one row, whose movie is null.
+-- Returns one page of the requesting user's own movies, newest first, each row with whether the user is active, the
+-- generation of the user's valid tokens (null: no such user) and the number of all their movies. Past the last page
+-- there is one row, whose movie is null.
 -- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
 -- Uses users_id_key; movie_count_ranges_key, to find the range of a long list in which the page begins; and
 -- movies_by_creator alone for the movies, of which it skips those between the beginning of the range and the page.
 with request as (
     select
         requester.is_active,
+        requester.token_generation as current_generation,
         requester.username,
         requester.movie_count as total,
         (coalesce($2::bigint, greatest(1, (requester.movie_count + $3::bigint - 1) / $3::bigint)) - 1) * $3::bigint as skipped
@@ -37,6 +39,7 @@ with request as (
 )
 select
     request.is_active as user_is_active,
+    request.current_generation,
     request.total,
     page.id,
     page.title,

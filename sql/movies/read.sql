@@ -1,5 +1,5 @@
--- Returns one row for each input: whether the requesting user is active (null: no such user), and the movie with its
--- creator's name (null: no such movie).
+-- Returns one row for each input: whether the requesting user is active (null: no such user), the generation of the
+-- user's valid tokens, and the movie with its creator's name (null: no such movie).
 -- $1 bigint[]: requesting users; $2 bigint[]: movies
 -- Uses users_id_key and movies_id_key.
 -- `limit 1` changes no result: it makes the planner use the primary key, where it might join by reading the whole
@@ -7,6 +7,7 @@
 select
     input.ordinal,
     requester.is_active as user_is_active,
+    requester.token_generation as current_generation,
     movie.id,
     movie.title,
     movie.genre,

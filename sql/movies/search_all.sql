@@ -1,6 +1,6 @@
 -- Returns one page of all users' movies that match a search, in any order, each row with whether the requesting user is
--- active and the number of all matches. Past the last page there is one row, whose movie is null and whose count is 0.
--- No row if the user does not exist.
+-- active, the generation of the user's valid tokens and the number of all matches. Past the last page there is one row,
+-- whose movie is null and whose count is 0. No row if the user does not exist.
 -- $1 bigint: requesting user; $2 bigint: page number from 1, null for the last page; $3 bigint: movies on a page
 -- $4, $5, $6 text: LIKE patterns of the title, the genre and the creator's username; % matches everything
 -- $7 bigint: the first year; $8 bigint: the last year
@@ -9,6 +9,7 @@
 -- table.
 select
     requester.is_active as user_is_active,
+    requester.token_generation as current_generation,
     coalesce(found.total, 0) as total,
     found.id,
     found.title,

@@ -1,6 +1,6 @@
--- Returns whether the user is active; no row if the user does not exist.
+-- Returns whether the user is active, and the generation of the user's valid tokens; no row if the user does not exist.
 -- $1 bigint: user
 -- Uses users_id_key.
-select is_active
+select is_active as user_is_active, token_generation as current_generation
 from users
 where id = $1::bigint;

@@ -1,6 +1,7 @@
--- Returns what a sign-in needs to verify a password; no row if the user does not exist.
+-- Returns what a sign-in needs: the password's hash, whether the user is active, and the generation of the user's valid
+-- tokens; no row if the user does not exist.
 -- $1 text: username
 -- Uses users_username_unique.
-select id, password_hash, is_active
+select id, password_hash, is_active, token_generation
 from users
 where username = $1::text;

@@ -57,7 +57,13 @@ pub const CREDENTIALS_USERNAME: CharField = CharField::new("username");
 /// The password of a sign-in, which need not satisfy the rules of a registration.
 pub const CREDENTIALS_PASSWORD: CharField = CharField::new("password");
 
-/// The refresh token that is exchanged for a new access token.
+/// The password that a change of the account is confirmed with, which need not satisfy the rules of a registration.
+pub const CURRENT_PASSWORD: CharField = CharField::new("current_password");
+
+/// A token of any type.
+pub const TOKEN: CharField = CharField::new("token");
+
+/// A refresh token, to exchange for a new access token or to blacklist.
 pub const REFRESH: CharField = CharField::new("refresh");
 
 const INVALID_EMAIL: &str = "Enter a valid email address.";

@@ -1,4 +1,4 @@
-//! Accounts and tokens: register, sign in, refresh the access token. Operators create accounts by the same rules, through
+//! Accounts: register, sign in. Operators create accounts by the same rules, through
 //! [`register_account`] and [`validate_password`].
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::account_fields::{
     CREDENTIALS_PASSWORD, CREDENTIALS_USERNAME, EMAIL, FIRST_NAME, LAST_NAME, PASSWORD,
-    PASSWORD_CONFIRMATION, REFRESH, USERNAME,
+    PASSWORD_CONFIRMATION, USERNAME,
 };
 use super::error::{ApiError, FieldErrors};
 use super::forwarded::client_ip;
@@ -18,9 +18,8 @@ use super::validation::fields::Serializer;
 use super::{RequestContext, json_response};
 use crate::auth::bcrypt_cost::MAX_HASH_DURATION;
 use crate::auth::password::{self, Hasher, HashingPermit};
-use crate::auth::token::{Subject, TokenType};
+use crate::db::RequestDatabase;
 use crate::db::users::{self, Credentials, NewUser, TakenFields};
-use crate::db::{self, RequestDatabase};
 
 /// The order in which validation errors name the fields of a registration.
 const REGISTRATION_FIELDS: [&str; 6] = [
@@ -74,7 +73,7 @@ pub fn register(request: &Request, context: &RequestContext) -> Result<Response,
 /// Creates an account from an operator's input, by the rules of a registration.
 ///
 /// # Errors
-/// [`ApiError::Fields`] with all validation errors.
+/// `ApiError::Fields` with all validation errors.
 pub fn register_account(
     fields: &[(&str, &str)],
     database: RequestDatabase,
@@ -87,7 +86,7 @@ pub fn register_account(
 /// Validates a password by the rules of a registration, and returns it trimmed.
 ///
 /// # Errors
-/// [`ApiError::Fields`] with its validation errors.
+/// `ApiError::Fields` with its validation errors.
 pub fn validate_password(password: &str) -> Result<SecretString, ApiError> {
     let data = body_data(&[("password", password)]);
     let mut serializer = Serializer::new(&data, false);
@@ -190,15 +189,15 @@ fn create_user(
     }
 }
 
-/// The response to a sign-in.
+/// The response to a sign-in, and to a change of the password.
 #[derive(Serialize, ToSchema)]
 pub struct TokenPair {
     /// For `refresh_token`.
     #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
-    refresh: String,
-    /// For the movies.
+    pub refresh: String,
+    /// For the movies and the account.
     #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
-    access: String,
+    pub access: String,
 }
 
 /// `POST auth/token/`: signs a user in.
@@ -232,7 +231,7 @@ pub fn obtain_token(request: &Request, context: &RequestContext) -> Result<Respo
             }
             let (refresh, access) = state
                 .token_keys
-                .issue_pair(user.id)
+                .issue_pair(user.id, user.token_generation)
                 .map_err(signing_error)?;
             Ok(json_response(200, &TokenPair { refresh, access }))
         }
@@ -287,41 +286,6 @@ fn warn_of_failed_rehash(user: &Credentials, error: &dyn std::error::Error) {
     );
 }
 
-/// The response to a refresh.
-#[derive(Serialize, ToSchema)]
-pub struct AccessToken {
-    #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
-    access: String,
-}
-
-/// `POST auth/refresh/`: exchanges a refresh token for a new access token. As in SimpleJWT, a refresh token without a user
-/// gives an access token without a user.
-///
-/// # Errors
-/// 401 for an invalid token, and for a user who does not exist or is inactive.
-pub fn refresh_token(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
-    let data = parse_body(request)?;
-    let mut serializer = Serializer::new(&data, false);
-    let refresh = serializer.text(&REFRESH);
-    serializer.errors.into_result()?;
-    let token_keys = &context.state.token_keys;
-    let claims = token_keys
-        .verify(&refresh.unwrap_or_default(), TokenType::Refresh)
-        .map_err(ApiError::RefreshToken)?;
-    match claims.subject() {
-        Subject::Missing | Subject::Falsy => {}
-        Subject::Invalid => return Err(ApiError::NoActiveAccount),
-        Subject::User(id) => {
-            users::find_active(context.database(), id).map_err(|error| match error {
-                db::Error::UnknownUser | db::Error::InactiveUser => ApiError::NoActiveAccount,
-                error => error.into(),
-            })?;
-        }
-    }
-    let access = token_keys.issue_access(claims).map_err(signing_error)?;
-    Ok(json_response(200, &AccessToken { access }))
-}
-
-fn signing_error(error: jsonwebtoken::errors::Error) -> ApiError {
+pub fn signing_error(error: jsonwebtoken::errors::Error) -> ApiError {
     ApiError::Internal(format!("cannot sign a token: {error}"))
 }

@@ -1,4 +1,4 @@
-//! Authentication: from the Authorization header to the id of the user who makes the request.
+//! Authentication: from the Authorization header to the user who makes the request.
 use std::borrow::Cow;
 
 use rouille::Request;
@@ -6,7 +6,7 @@ use rouille::Request;
 use super::error::ApiError;
 use super::{AppState, RequestContext, headers};
 use crate::auth::token::Subject;
-use crate::db;
+use crate::db::users::{self, Requester};
 use crate::telemetry::timings;
 
 /// Whom a route serves.
@@ -23,7 +23,7 @@ pub enum Access {
 /// The user of the request's access token; `None` for a public route and for an optional token that is missing.
 ///
 /// For `Authenticated` routes this does not look at the database: the statement that follows checks in the same round trip
-/// that the user exists and is active.
+/// that the user exists and is active, and the token is not revoked.
 ///
 /// # Errors
 /// 401 for a token that is required and missing, or present and not good.
@@ -31,34 +31,38 @@ pub fn check_access(
     access: Access,
     request: &Request,
     context: &RequestContext,
-) -> Result<Option<i64>, ApiError> {
+) -> Result<Option<Requester>, ApiError> {
     match access {
         Access::Public => Ok(None),
         Access::Optional => {
-            let user_id = authenticate(request, context.state)?;
-            if let Some(user_id) = user_id {
-                db::users::find_active(context.database(), user_id)?;
+            let requester = authenticate(request, context.state)?;
+            if let Some(requester) = requester {
+                users::find_active(context.database(), requester)?;
             }
-            Ok(user_id)
+            Ok(requester)
         }
         Access::Authenticated => match authenticate(request, context.state)? {
             None => Err(ApiError::NotAuthenticated),
-            user_id => Ok(user_id),
+            requester => Ok(requester),
         },
     }
 }
 
-fn authenticate(request: &Request, state: &AppState) -> Result<Option<i64>, ApiError> {
+fn authenticate(request: &Request, state: &AppState) -> Result<Option<Requester>, ApiError> {
     let Some(token) = bearer_token(request)? else {
         return Ok(None);
     };
-    let subject = state.token_keys.verify_access(&token);
-    match subject.map_err(ApiError::AccessToken)? {
+    let verified = state.token_keys.verify_access(&token);
+    let (subject, token_generation) = verified.map_err(ApiError::AccessToken)?;
+    match subject {
         Subject::Missing => Err(ApiError::NoIdentification),
         Subject::Falsy | Subject::Invalid => Err(ApiError::UserNotFound),
-        Subject::User(id) => {
-            timings::record_user(id);
-            Ok(Some(id))
+        Subject::User(user_id) => {
+            timings::record_user(user_id);
+            Ok(Some(Requester {
+                user_id,
+                token_generation,
+            }))
         }
     }
 }

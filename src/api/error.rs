@@ -122,6 +122,12 @@ pub enum ApiError {
     /// 401: the user of the access token is inactive.
     #[error("user inactive")]
     UserInactive,
+    /// 401: the token was issued before the user's password was changed, or the user was signed out.
+    #[error("password changed")]
+    PasswordChanged,
+    /// 401: the refresh token was signed out.
+    #[error("token is blacklisted")]
+    TokenBlacklisted,
     /// 401: wrong username or password, or an inactive user.
     #[error("wrong credentials")]
     WrongCredentials,
@@ -162,12 +168,14 @@ pub enum ApiError {
     Internal(String),
 }
 
-/// The response of the movie routes to an error of the database.
+/// The response to an error of the database, where a route has no other.
 impl From<db::Error> for ApiError {
     fn from(error: db::Error) -> ApiError {
         match error {
             db::Error::UnknownUser => ApiError::UserNotFound,
             db::Error::InactiveUser => ApiError::UserInactive,
+            db::Error::RevokedToken => ApiError::PasswordChanged,
+            db::Error::BlacklistedToken => ApiError::TokenBlacklisted,
             db::Error::MissingMovie => ApiError::MovieNotFound,
             db::Error::Unavailable(_)
             | db::Error::Unconfirmed(_)
@@ -218,6 +226,8 @@ impl ApiError {
             | ApiError::NoIdentification
             | ApiError::UserNotFound
             | ApiError::UserInactive
+            | ApiError::PasswordChanged
+            | ApiError::TokenBlacklisted
             | ApiError::WrongCredentials
             | ApiError::NoActiveAccount => 401,
             ApiError::PermissionDenied => 403,
@@ -286,6 +296,8 @@ impl ApiError {
             }
             ApiError::UserNotFound => "User not found".into(),
             ApiError::UserInactive => "User is inactive".into(),
+            ApiError::PasswordChanged => "The user's password has been changed.".into(),
+            ApiError::TokenBlacklisted => "Token is blacklisted".into(),
             ApiError::WrongCredentials => {
                 "No active account found with the given credentials".into()
             }
@@ -324,6 +336,8 @@ impl ApiError {
             }
             ApiError::UserNotFound => Some("user_not_found"),
             ApiError::UserInactive => Some("user_inactive"),
+            ApiError::PasswordChanged => Some("password_changed"),
+            ApiError::TokenBlacklisted => Some("token_not_valid"),
             _ => None,
         }
     }

@@ -31,7 +31,7 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
     let context = RequestContext {
         state,
         deadline,
-        user_id: None,
+        requester: None,
     };
     let mut fault = None;
     let mut response =

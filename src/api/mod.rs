@@ -2,11 +2,11 @@
 //!
 //! A request passes through these modules in this order:
 //!
-//! 1. [`middleware`](self::middleware) gives it an id, and later logs and counts the response;
-//! 2. [`routes`](self::routes) finds its route in [`routes::ROUTES`] and sends it to the handler with `router!`;
-//! 3. [`authentication`](self::authentication) checks its access token as the route demands;
-//! 4. the handler (`accounts`, `movies`, `health`, `openapi`) validates its input with `validation`, calls one function of
-//!    [`crate::db`] and returns a response, or an [`error::ApiError`] that the middleware renders.
+//! 1. `middleware` gives it an id, and later adds headers to the response, logs it and counts it;
+//! 2. `routes` finds its handler with `router!`;
+//! 3. `authentication` checks its access token, as far as the entry of the route in `routes::ROUTES` demands it;
+//! 4. the handler (in `accounts`, `movies`, `health` or `openapi`) validates its input with `validation`, calls one function
+//!    of [`crate::db`] and returns a response, or an `error::ApiError` that the middleware renders.
 mod account_fields;
 mod accounts;
 mod authentication;
@@ -19,8 +19,10 @@ mod middleware;
 mod movies;
 mod openapi;
 pub mod options;
+mod own_account;
 mod pagination;
 mod routes;
+mod tokens;
 mod validation;
 
 use std::sync::atomic::AtomicU64;
@@ -39,6 +41,7 @@ pub use self::routes::classify;
 use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::TokenKeys;
+use crate::db::users::Requester;
 use crate::db::{Database, Readiness, RequestDatabase};
 use crate::http::Stats;
 
@@ -78,7 +81,7 @@ struct RequestContext<'a> {
     /// When every wait on behalf of this request ends.
     deadline: Instant,
     /// The user of the access token; set if the route's access is `Authenticated`.
-    user_id: Option<i64>,
+    requester: Option<Requester>,
 }
 
 impl RequestContext<'_> {
@@ -91,8 +94,8 @@ impl RequestContext<'_> {
     ///
     /// # Errors
     /// [`ApiError::NotAuthenticated`] if the route does not require authentication.
-    fn user_id(&self) -> Result<i64, ApiError> {
-        self.user_id.ok_or(ApiError::NotAuthenticated)
+    fn requester(&self) -> Result<Requester, ApiError> {
+        self.requester.ok_or(ApiError::NotAuthenticated)
     }
 }
 

@@ -65,12 +65,12 @@ pub fn is_heavy_list(request: &Request, visibility: Visibility) -> bool {
 /// # Errors
 /// 400 for invalid filters, 404 for an invalid page.
 pub fn list_movies(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
-    let user_id = context.user_id()?;
+    let requester = context.requester()?;
     let parameters = QueryParameters::parse(request.raw_query_string());
     let (base_url, filter, page) = match parse_list_request(request, context, &parameters) {
         Ok(parsed) => parsed,
         Err(error) => {
-            users::find_active(context.database(), user_id)?;
+            users::find_active(context.database(), requester)?;
             return Err(error);
         }
     };
@@ -79,8 +79,8 @@ pub fn list_movies(request: &Request, context: &RequestContext) -> Result<Respon
         Visibility::Shared => Scope::All,
     };
     let found = match filter {
-        None => movies::list(context.database(), user_id, scope, page)?,
-        Some(filter) => movies::search(context.database(), user_id, scope, page, &filter)?,
+        None => movies::list(context.database(), requester, scope, page)?,
+        Some(filter) => movies::search(context.database(), requester, scope, page, &filter)?,
     };
     let list_url = format!("{base_url}{LIST_PATH}");
     let page = Page::new(found.total, found.movies, page, &list_url, &parameters)?;
@@ -102,7 +102,7 @@ fn parse_list_request(
 /// # Errors
 /// 400 for invalid fields.
 pub fn create_movie(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
-    let user_id = context.user_id()?;
+    let requester = context.requester()?;
     match parse_fields(request, false) {
         Ok(Changes {
             title: Some(title),
@@ -110,14 +110,14 @@ pub fn create_movie(request: &Request, context: &RequestContext) -> Result<Respo
             year: Some(year),
         }) => {
             let movie = NewMovie { title, genre, year };
-            let movie = movies::create(context.database(), user_id, movie)?;
+            let movie = movies::create(context.database(), requester, movie)?;
             Ok(json_response(201, &movie))
         }
         Ok(_) => Err(ApiError::Internal(
             "validation accepted a movie without a required field".to_owned(),
         )),
         Err(error) => {
-            users::find_active(context.database(), user_id)?;
+            users::find_active(context.database(), requester)?;
             Err(error)
         }
     }
@@ -128,8 +128,8 @@ pub fn create_movie(request: &Request, context: &RequestContext) -> Result<Respo
 /// # Errors
 /// 403 for a movie that the user may not see, 404 for one that does not exist.
 pub fn read_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
-    let user_id = context.user_id()?;
-    let found = movies::read(context.database(), user_id, id)?;
+    let requester = context.requester()?;
+    let found = movies::read(context.database(), requester, id)?;
     let movie = check_permission(Action::Read, found, context)?;
     Ok(json_response(200, &movie))
 }
@@ -164,15 +164,15 @@ fn change_movie(
     MovieId(id): MovieId,
     partial: bool,
 ) -> Result<Response, ApiError> {
-    let user_id = context.user_id()?;
+    let requester = context.requester()?;
     match parse_fields(request, partial) {
         Ok(changes) => {
-            let found = movies::update(context.database(), user_id, id, changes)?;
+            let found = movies::update(context.database(), requester, id, changes)?;
             let movie = check_permission(Action::Change, found, context)?;
             Ok(json_response(200, &movie.ok_or(ApiError::MovieNotFound)?))
         }
         Err(error) => {
-            let found = movies::read(context.database(), user_id, id)?;
+            let found = movies::read(context.database(), requester, id)?;
             check_permission(Action::Change, found, context)?;
             Err(error)
         }
@@ -184,7 +184,7 @@ fn change_movie(
 /// # Errors
 /// 403 unless the user created the movie, 404 for a movie that does not exist.
 pub fn delete_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
-    let found = movies::delete(context.database(), context.user_id()?, id)?;
+    let found = movies::delete(context.database(), context.requester()?, id)?;
     let deleted = check_permission(Action::Change, found, context)?;
     deleted.ok_or(ApiError::MovieNotFound)?;
     Ok(Response::empty_204())
@@ -209,7 +209,7 @@ fn check_permission<T>(
     found: Found<T>,
     context: &RequestContext,
 ) -> Result<T, ApiError> {
-    let is_creator = found.creator_id == context.user_id()?;
+    let is_creator = found.creator_id == context.requester()?.user_id;
     let is_shared = action == Action::Read && context.state.visibility == Visibility::Shared;
     if is_creator || is_shared {
         Ok(found.outcome)

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::movies::MovieId;
 use super::openapi::{self, Operation, SwaggerFile, errors};
 use super::options::{Visibility, is_valid_host};
-use super::{RequestContext, accounts, cors, health, movies};
+use super::{RequestContext, accounts, cors, health, movies, own_account, tokens};
 use crate::db;
 use crate::http::Class;
 use crate::telemetry::metrics::Route;
@@ -32,6 +32,8 @@ pub struct RouteEntry {
     pub operation: Option<Operation>,
 }
 
+const ACCOUNT_PATH: &str = "/api/v1/auth/user/";
+
 const MOVIE_PATH: &str = "/api/v1/movies/{id}/";
 
 /// All routes, in the order in which the OpenAPI description lists them.
@@ -45,6 +47,20 @@ pub const ROUTES: &[RouteEntry] = &[
         operation: Some(Operation { id: "refresh_token", summary: "Get a new access token", body: Some("RefreshToken"), status: 200, response: Some("AccessToken"), errors: errors::of_refresh_token }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/token/refresh/", route: Route::RefreshToken, access: Access::Public, class: Class::Ordinary,
         operation: Some(Operation { id: "refresh_token_alias", summary: "Get a new access token (alias of /api/v1/auth/refresh/)", body: Some("RefreshToken"), status: 200, response: Some("AccessToken"), errors: errors::of_refresh_token }) },
+    RouteEntry { method: "POST", path: "/api/v1/auth/token/verify/", route: Route::VerifyToken, access: Access::Public, class: Class::Ordinary,
+        operation: Some(Operation { id: "verify_token", summary: "Check whether a token is valid", body: Some("Token"), status: 200, response: Some("Empty"), errors: errors::of_verify_token }) },
+    RouteEntry { method: "POST", path: "/api/v1/auth/token/blacklist/", route: Route::BlacklistToken, access: Access::Public, class: Class::Write,
+        operation: Some(Operation { id: "blacklist_token", summary: "Sign out: refuse a refresh token from now on", body: Some("RefreshToken"), status: 200, response: Some("Empty"), errors: errors::of_refresh_token }) },
+    RouteEntry { method: "GET", path: ACCOUNT_PATH, route: Route::ReadAccount, access: Access::Authenticated, class: Class::Ordinary,
+        operation: Some(Operation { id: "read_account", summary: "Get your account", body: None, status: 200, response: Some("Account"), errors: Vec::new }) },
+    RouteEntry { method: "PUT", path: ACCOUNT_PATH, route: Route::ReplaceAccount, access: Access::Authenticated, class: Class::Write,
+        operation: Some(Operation { id: "replace_account", summary: "Change your account; the address is required", body: Some("AccountFields"), status: 200, response: Some("Account"), errors: errors::of_replace_account }) },
+    RouteEntry { method: "PATCH", path: ACCOUNT_PATH, route: Route::UpdateAccount, access: Access::Authenticated, class: Class::Write,
+        operation: Some(Operation { id: "update_account", summary: "Change some fields of your account", body: Some("AccountChanges"), status: 200, response: Some("Account"), errors: errors::of_update_account }) },
+    RouteEntry { method: "DELETE", path: ACCOUNT_PATH, route: Route::DeleteAccount, access: Access::Authenticated, class: Class::SignIn,
+        operation: Some(Operation { id: "delete_account", summary: "Delete your account and all your movies", body: Some("CurrentPassword"), status: 204, response: None, errors: errors::of_delete_account }) },
+    RouteEntry { method: "POST", path: "/api/v1/auth/password/", route: Route::ChangePassword, access: Access::Authenticated, class: Class::SignIn,
+        operation: Some(Operation { id: "change_password", summary: "Change your password, and get new tokens", body: Some("PasswordChange"), status: 200, response: Some("TokenPair"), errors: errors::of_change_password }) },
     RouteEntry { method: "GET", path: movies::LIST_PATH, route: Route::ListMovies, access: Access::Authenticated, class: Class::Heavy,
         operation: Some(Operation { id: "list_movies", summary: "List and search movies, newest first", body: None, status: 200, response: Some("Page"), errors: errors::of_list_movies }) },
     RouteEntry { method: "POST", path: movies::LIST_PATH, route: Route::CreateMovie, access: Access::Authenticated, class: Class::Write,
@@ -75,8 +91,15 @@ fn dispatch<T>(target: &Target, handle: impl Fn(Route, &Handler) -> T) -> Option
     router!(target,
         (POST)   ["/api/v1/auth/register/"]             => Some(handle(Route::Register, &accounts::register)),
         (POST)   ["/api/v1/auth/token/"]                => Some(handle(Route::ObtainToken, &accounts::obtain_token)),
-        (POST)   ["/api/v1/auth/refresh/"]              => Some(handle(Route::RefreshToken, &accounts::refresh_token)),
-        (POST)   ["/api/v1/auth/token/refresh/"]        => Some(handle(Route::RefreshToken, &accounts::refresh_token)),
+        (POST)   ["/api/v1/auth/refresh/"]              => Some(handle(Route::RefreshToken, &tokens::refresh_token)),
+        (POST)   ["/api/v1/auth/token/refresh/"]        => Some(handle(Route::RefreshToken, &tokens::refresh_token)),
+        (POST)   ["/api/v1/auth/token/verify/"]         => Some(handle(Route::VerifyToken, &tokens::verify_token)),
+        (POST)   ["/api/v1/auth/token/blacklist/"]      => Some(handle(Route::BlacklistToken, &tokens::blacklist_token)),
+        (GET)    ["/api/v1/auth/user/"]                 => Some(handle(Route::ReadAccount, &own_account::read_account)),
+        (PUT)    ["/api/v1/auth/user/"]                 => Some(handle(Route::ReplaceAccount, &own_account::replace_account)),
+        (PATCH)  ["/api/v1/auth/user/"]                 => Some(handle(Route::UpdateAccount, &own_account::update_account)),
+        (DELETE) ["/api/v1/auth/user/"]                 => Some(handle(Route::DeleteAccount, &own_account::delete_account)),
+        (POST)   ["/api/v1/auth/password/"]             => Some(handle(Route::ChangePassword, &own_account::change_password)),
         (GET)    ["/api/v1/movies/"]                    => Some(handle(Route::ListMovies, &movies::list_movies)),
         (POST)   ["/api/v1/movies/"]                    => Some(handle(Route::CreateMovie, &movies::create_movie)),
         (GET)    ["/api/v1/movies/{id}/", id: MovieId]  => Some(handle(Route::ReadMovie, &|_, context| movies::read_movie(context, id))),
@@ -111,11 +134,11 @@ pub fn respond(
     let target = Target::new(request.method(), path);
     let response = dispatch(&target, |route, handler| {
         timings::record_route(route);
-        let user_id = check_access(access_of(route), request, context)?;
+        let requester = check_access(access_of(route), request, context)?;
         handler(
             request,
             &RequestContext {
-                user_id,
+                requester,
                 ..*context
             },
         )
@@ -237,10 +260,10 @@ fn respond_without_route(
     if target.method == "OPTIONS" {
         return Ok(options_response(allow));
     }
-    let user_id = check_access(access, request, context)?;
+    let requester = check_access(access, request, context)?;
     // No statement of a handler follows that would check it.
-    if let (Access::Authenticated, Some(user_id)) = (access, user_id) {
-        db::users::find_active(context.database(), user_id)?;
+    if let (Access::Authenticated, Some(requester)) = (access, requester) {
+        db::users::find_active(context.database(), requester)?;
     }
     Err(ApiError::MethodNotAllowed {
         method: request.method().to_owned(),
@@ -475,6 +498,10 @@ mod tests {
             ("POST", "/api/v1/auth/%74oken/", Class::SignIn),
             ("POST", "/api/v1/auth/token/refresh/", Class::Ordinary),
             ("POST", "/api/v1/auth/refresh/", Class::Ordinary),
+            ("POST", "/api/v1/auth/token/blacklist/", Class::Write),
+            ("POST", "/api/v1/auth/password/", Class::SignIn),
+            ("DELETE", "/api/v1/auth/user/", Class::SignIn),
+            ("PATCH", "/api/v1/auth/user/", Class::Write),
             ("GET", "/api/v1/auth/token/?page=2", Class::Ordinary),
             ("GET", "/api/v1/movies/1/?title=a", Class::Ordinary),
             ("OPTIONS", "/api/v1/movies/", Class::Ordinary),

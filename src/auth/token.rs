@@ -10,7 +10,7 @@ use jsonwebtoken::signature::{Error as SignatureError, Signer, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use quick_cache::sync::Cache;
 use serde_json::{Map, Value};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use crate::auth::signing_key::SigningKey;
 
@@ -92,7 +92,35 @@ impl Claims {
         };
         id.map_or(Subject::Invalid, Subject::User)
     }
+
+    /// The generation of the token, see [`TokenKeys::issue_pair`]: 0 if the token carries none, as SimpleJWT's tokens, and -1,
+    /// which no user has, if the claim is not a whole number.
+    pub fn generation(&self) -> i64 {
+        match self.0.get(GENERATION_CLAIM) {
+            None => 0,
+            Some(claim) => claim.as_i64().unwrap_or(-1),
+        }
+    }
+
+    /// SHA-256 of the token's id, which may be of any length.
+    pub fn id_digest(&self) -> [u8; 32] {
+        let id = self.0.get("jti").and_then(Value::as_str);
+        Sha256::digest(id.unwrap_or_default()).into()
+    }
+
+    /// When the token expires, in seconds since 1970, at most [`LATEST_EXPIRY`].
+    pub fn expires(&self) -> i64 {
+        let seconds = self.0.get("exp").and_then(whole_seconds);
+        let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
+        seconds.unwrap_or(LATEST_EXPIRY).min(LATEST_EXPIRY)
+    }
 }
+
+/// Holds the generation of tokens whose user changed the password, or was signed out, at least once.
+const GENERATION_CLAIM: &str = "token_generation";
+
+/// The last second of the year 9999. PostgreSQL's timestamps end later, but the claim `exp` may be any number.
+const LATEST_EXPIRY: i64 = 253_402_300_799;
 
 /// The number of verified access tokens in the cache, so that the next request with the same token needs no HMAC and no JSON
 /// parsing. With tokens as they are issued here, the cache takes 2 MiB.
@@ -105,6 +133,7 @@ const MAX_CACHED_BYTES: usize = 512;
 #[derive(Clone, Copy)]
 struct CachedToken {
     subject: Subject,
+    generation: i64,
     /// In seconds since 1970.
     expires: i128,
 }
@@ -151,12 +180,20 @@ impl TokenKeys {
         }
     }
 
-    /// Issues a refresh token and an access token for the user, in this order.
+    /// Issues a refresh token and an access token for the user, in this order. Tokens of a generation past 0 carry it as a
+    /// claim; all others have exactly the claims of SimpleJWT's.
     ///
     /// # Errors
     /// If the system has no randomness for the token's id.
-    pub fn issue_pair(&self, user_id: i64) -> jsonwebtoken::errors::Result<(String, String)> {
-        let claims = Map::from_iter([("user_id".into(), Value::from(user_id.to_string()))]);
+    pub fn issue_pair(
+        &self,
+        user_id: i64,
+        generation: i64,
+    ) -> jsonwebtoken::errors::Result<(String, String)> {
+        let mut claims = Map::from_iter([("user_id".into(), Value::from(user_id.to_string()))]);
+        if generation > 0 {
+            claims.insert(GENERATION_CLAIM.into(), generation.into());
+        }
         Ok((
             self.sign(TokenType::Refresh, claims.clone())?,
             self.sign(TokenType::Access, claims)?,
@@ -188,24 +225,29 @@ impl TokenKeys {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing_key)
     }
 
-    /// Verifies an access token and returns its user, from the cache if possible.
+    /// Verifies an access token and returns its user and its generation, from the cache if possible. Whether the generation
+    /// is the user's current one is not known here.
     ///
     /// # Errors
     /// If the token is invalid.
-    pub fn verify_access(&self, token: &str) -> Result<Subject, TokenError> {
+    pub fn verify_access(&self, token: &str) -> Result<(Subject, i64), TokenError> {
         let now = i128::from(seconds_since_epoch());
         let cached = self.cache.get(token);
         if let Some(cached) = cached.filter(|cached| cached.expires > now) {
-            return Ok(cached.subject);
+            return Ok((cached.subject, cached.generation));
         }
         let claims = self.verify(token, TokenType::Access)?;
-        let subject = claims.subject();
+        let (subject, generation) = (claims.subject(), claims.generation());
         let expires = claims.0.get("exp").and_then(whole_seconds);
         if let Some(expires) = expires.filter(|_| token.len() <= MAX_CACHED_BYTES) {
-            let cached = CachedToken { subject, expires };
+            let cached = CachedToken {
+                subject,
+                generation,
+                expires,
+            };
             self.cache.insert(token.into(), cached);
         }
-        Ok(subject)
+        Ok((subject, generation))
     }
 
     /// Verifies a token of the given type and returns its claims.
@@ -213,6 +255,19 @@ impl TokenKeys {
     /// # Errors
     /// If the token is invalid.
     pub fn verify(&self, token: &str, token_type: TokenType) -> Result<Claims, TokenError> {
+        let claims = self.verify_any(token)?;
+        match claims.0.get("token_type") {
+            None => Err(TokenError::NoType),
+            Some(Value::String(named)) if named == token_type.claim() => Ok(claims),
+            Some(_) => Err(TokenError::WrongType),
+        }
+    }
+
+    /// Verifies a token of any type or of none, as SimpleJWT's UntypedToken, and returns its claims.
+    ///
+    /// # Errors
+    /// If the token is invalid.
+    pub fn verify_any(&self, token: &str) -> Result<Claims, TokenError> {
         let decoded = self
             .verification_keys
             .iter()
@@ -232,11 +287,7 @@ impl TokenKeys {
         if !claims.contains_key("jti") {
             return Err(TokenError::NoId);
         }
-        match claims.get("token_type") {
-            None => Err(TokenError::NoType),
-            Some(Value::String(named)) if named == token_type.claim() => Ok(Claims(claims)),
-            Some(_) => Err(TokenError::WrongType),
-        }
+        Ok(Claims(claims))
     }
 }
 
@@ -363,9 +414,9 @@ mod tests {
     #[test]
     fn only_valid_access_tokens_are_cached_and_only_the_exact_token_hits() {
         let keys = keys(Duration::from_secs(60));
-        let (refresh, access) = keys.issue_pair(7).unwrap();
+        let (refresh, access) = keys.issue_pair(7, 0).unwrap();
         for _ in 0..2 {
-            assert_eq!(keys.verify_access(&access), Ok(Subject::User(7)));
+            assert_eq!(keys.verify_access(&access), Ok((Subject::User(7), 0)));
             assert_eq!(keys.verify_access(&refresh), Err(TokenError::WrongType));
             let forged = format!("{access}x");
             assert_eq!(keys.verify_access(&forged), Err(TokenError::Invalid));
@@ -376,15 +427,55 @@ mod tests {
     #[test]
     fn cached_token_expires() {
         let keys = keys(Duration::ZERO);
-        let (_, access) = keys.issue_pair(7).unwrap();
+        let (_, access) = keys.issue_pair(7, 0).unwrap();
         let cached = |expires| CachedToken {
             subject: Subject::User(7),
+            generation: 0,
             expires,
         };
         let now = i128::from(seconds_since_epoch());
         keys.cache.insert(access.as_str().into(), cached(now + 60));
-        assert_eq!(keys.verify_access(&access), Ok(Subject::User(7)));
+        assert_eq!(keys.verify_access(&access), Ok((Subject::User(7), 0)));
         keys.cache.insert(access.as_str().into(), cached(now));
         assert_eq!(keys.verify_access(&access), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn only_tokens_of_a_later_generation_carry_it() {
+        let keys = keys(Duration::from_secs(60));
+        for (generation, carries_claim) in [(0, false), (3, true)] {
+            let (refresh, access) = keys.issue_pair(7, generation).unwrap();
+            assert_eq!(
+                keys.verify_access(&access),
+                Ok((Subject::User(7), generation))
+            );
+            let claims = keys.verify(&refresh, TokenType::Refresh).unwrap();
+            assert_eq!(claims.0.contains_key(GENERATION_CLAIM), carries_claim);
+            let refreshed = keys.issue_access(claims).unwrap();
+            assert_eq!(
+                keys.verify_access(&refreshed),
+                Ok((Subject::User(7), generation))
+            );
+        }
+    }
+
+    #[test]
+    fn generation_that_is_no_whole_number_is_that_of_no_user() {
+        for claim in [Value::Null, "1".into(), 1.5.into(), true.into()] {
+            let claims = Claims(Map::from_iter([(GENERATION_CLAIM.into(), claim)]));
+            assert_eq!(claims.generation(), -1);
+        }
+    }
+
+    #[test]
+    fn expiry_past_the_year_9999_is_its_end() {
+        for (expires, stored) in [
+            (Value::from(5), 5),
+            (u64::MAX.into(), LATEST_EXPIRY),
+            (1e300.into(), LATEST_EXPIRY),
+        ] {
+            let claims = Claims(Map::from_iter([("exp".into(), expires)]));
+            assert_eq!(claims.expires(), stored);
+        }
     }
 }

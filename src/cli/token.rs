@@ -23,7 +23,7 @@ pub fn print(
         user.is_active,
         "{username:?} is deactivated, so its tokens would be rejected: activate the user first"
     );
-    let (refresh, access) = make_keys(tokens).issue_pair(user.id)?;
+    let (refresh, access) = make_keys(tokens).issue_pair(user.id, user.token_generation)?;
     let line = access.clone();
     output.print(&TokenPair { refresh, access }, &[line])
 }

@@ -39,7 +39,9 @@ pub enum Users {
         #[arg(long)]
         yes: bool,
     },
-    /// Set a new password for a user, read from the terminal or from standard input
+    /// Reject all tokens that a user, or every user, has now: they have to sign in again
+    SignOut(SignedOut),
+    /// Set a new password for a user, read from the terminal or from standard input. It rejects the user's tokens
     SetPassword {
         #[command(flatten)]
         user: ExistingUser,
@@ -81,6 +83,27 @@ pub struct ExistingUser {
     output: Output,
 }
 
+/// The arguments of `users sign-out`.
+#[derive(Args, Debug)]
+pub struct SignedOut {
+    /// Name of the user
+    #[arg(required_unless_present = "all")]
+    username: Option<String>,
+    /// Every user
+    #[arg(long, conflicts_with = "username")]
+    all: bool,
+    #[command(flatten)]
+    database: DatabaseSettings,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// The result of `users sign-out`.
+#[derive(Serialize)]
+struct SignedOutUsers {
+    user_count: i64,
+}
+
 /// The result of a change.
 #[derive(Serialize)]
 struct ChangedUser<'a> {
@@ -107,6 +130,7 @@ pub fn run(action: Users) -> anyhow::Result<()> {
         Users::Deactivate(user) => set_active(user, false),
         Users::Activate(user) => set_active(user, true),
         Users::Delete { user, yes } => delete(user, yes),
+        Users::SignOut(arguments) => sign_out(arguments),
         Users::SetPassword { user, passwords } => set_password(user, &passwords),
     }
 }
@@ -144,6 +168,21 @@ fn set_active(user: ExistingUser, is_active: bool) -> anyhow::Result<()> {
         is_active,
     };
     user.output.print(&changed, &[line])
+}
+
+fn sign_out(arguments: SignedOut) -> anyhow::Result<()> {
+    let database = open_database(arguments.database)?;
+    let found = match &arguments.username {
+        Some(username) => Some(find_user(&database, username)?.id),
+        None => None,
+    };
+    let user_count = users::sign_out(with_deadline(&database), found)?;
+    let line = match arguments.username {
+        Some(username) => format!("{username} is signed out"),
+        None => format!("{user_count} users are signed out"),
+    };
+    let signed_out = SignedOutUsers { user_count };
+    arguments.output.print(&signed_out, &[line])
 }
 
 fn delete(user: ExistingUser, is_confirmed: bool) -> anyhow::Result<()> {

@@ -11,6 +11,12 @@ pub enum Error {
     /// The requesting user is deactivated.
     #[error("the user is inactive")]
     InactiveUser,
+    /// The token was issued before the user's password was changed, or the user was signed out.
+    #[error("the token is revoked")]
+    RevokedToken,
+    /// The refresh token was signed out.
+    #[error("the token is blacklisted")]
+    BlacklistedToken,
     /// No movie has this id.
     #[error("no movie has this id")]
     MissingMovie,

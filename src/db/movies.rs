@@ -18,18 +18,19 @@ use utoipa::ToSchema;
 use super::coalescer::{BatchLimits, Coalescer, Input};
 use super::executor::Executor;
 use super::session::{Parameters, parameters};
+use super::users::{Requester, check_requester};
 use super::{Error, RequestDatabase, Rows, Sql, first_row, get, run_batch, sql};
 
 const CREATE: Sql = sql!(
     write "movies/create",
-    [INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
+    [INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
 const READ: Sql = sql!("movies/read", [INT8_ARRAY, INT8_ARRAY]);
 const UPDATE: Sql = sql!(
     write "movies/update",
-    [INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
+    [INT8_ARRAY, INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
-const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY]);
+const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY, INT8_ARRAY]);
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
 const LIST_OWN: Sql = sql!("movies/list_own", [INT8, INT8, INT8]);
 const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
@@ -135,9 +136,9 @@ pub struct Filter {
 pub(super) struct MovieCoalescers {
     reads: Coalescer<(i64, i64), Rows, Error>,
     first_pages: Coalescer<(i64, i64), Rows, Error>,
-    creations: Coalescer<(i64, NewMovie), Rows, Error>,
-    updates: Coalescer<(i64, i64, Changes), Rows, Error>,
-    deletions: Coalescer<(i64, i64), Rows, Error>,
+    creations: Coalescer<(Requester, NewMovie), Rows, Error>,
+    updates: Coalescer<(Requester, i64, Changes), Rows, Error>,
+    deletions: Coalescer<(Requester, i64), Rows, Error>,
 }
 
 impl MovieCoalescers {
@@ -151,30 +152,37 @@ impl MovieCoalescers {
             first_pages: coalesce_pairs(LIST_FIRST, read_limits, executor),
             creations: coalesce_creations(write_limits, executor),
             updates: coalesce_updates(write_limits, executor),
-            deletions: coalesce_pairs(DELETE, write_limits, executor),
+            deletions: coalesce_deletions(write_limits, executor),
         }
     }
 }
 
-/// A user's id with a movie's id (read, delete) or with a page size (first page). Writes of one user wait for the same
-/// rows, which are the movies and the user's count of them: so the user is the group.
+/// A user's id with a movie's id (read) or with a page size (first page).
 impl Input for (i64, i64) {
     fn group(&self) -> i64 {
         self.0
     }
 }
 
-/// A user's id and the movie to create.
-impl Input for (i64, NewMovie) {
+/// The user and the movie's id (delete). Writes of one user wait for the same rows, which are the movies and the user's
+/// count of them: so the user is the group.
+impl Input for (Requester, i64) {
     fn group(&self) -> i64 {
-        self.0
+        self.0.user_id
     }
 }
 
-/// A user's id, a movie's id and the changes.
-impl Input for (i64, i64, Changes) {
+/// The user and the movie to create.
+impl Input for (Requester, NewMovie) {
     fn group(&self) -> i64 {
-        self.0
+        self.0.user_id
+    }
+}
+
+/// The user, a movie's id and the changes.
+impl Input for (Requester, i64, Changes) {
+    fn group(&self) -> i64 {
+        self.0.user_id
     }
 
     /// One UPDATE statement changes a row once, so it can take only one change of each movie.
@@ -197,18 +205,38 @@ fn coalesce_pairs(
     })
 }
 
+fn coalesce_deletions(
+    limits: BatchLimits,
+    executor: &Arc<Executor>,
+) -> Coalescer<(Requester, i64), Rows, Error> {
+    let executor = Arc::clone(executor);
+    Coalescer::new(limits, move |inputs: &[(Requester, i64)], deadline| {
+        let (users, generations) = requester_columns(inputs.iter().map(|(user, _)| user));
+        let ids: Vec<i64> = inputs.iter().map(|(_, id)| *id).collect();
+        let parameters: Parameters = parameters![users, generations, ids];
+        run_batch(&executor, DELETE, &parameters, inputs.len(), deadline)
+    })
+}
+
+/// The ids of the users, and the generations of their tokens.
+fn requester_columns<'a>(users: impl Iterator<Item = &'a Requester>) -> (Vec<i64>, Vec<i64>) {
+    users
+        .map(|user| (user.user_id, user.token_generation))
+        .unzip()
+}
+
 fn coalesce_creations(
     limits: BatchLimits,
     executor: &Arc<Executor>,
-) -> Coalescer<(i64, NewMovie), Rows, Error> {
+) -> Coalescer<(Requester, NewMovie), Rows, Error> {
     let executor = Arc::clone(executor);
-    Coalescer::new(limits, move |inputs: &[(i64, NewMovie)], deadline| {
-        let users: Vec<i64> = inputs.iter().map(|(user, _)| *user).collect();
+    Coalescer::new(limits, move |inputs: &[(Requester, NewMovie)], deadline| {
+        let (users, generations) = requester_columns(inputs.iter().map(|(user, _)| user));
         let movies = || inputs.iter().map(|(_, movie)| movie);
         let titles: Vec<String> = movies().map(|movie| movie.title.clone()).collect();
         let genres: Vec<String> = movies().map(|movie| movie.genre.clone()).collect();
         let years: Vec<i32> = movies().map(|movie| movie.year).collect();
-        let parameters: Parameters = parameters![users, titles, genres, years];
+        let parameters: Parameters = parameters![users, generations, titles, genres, years];
         run_batch(&executor, CREATE, &parameters, inputs.len(), deadline)
     })
 }
@@ -216,29 +244,38 @@ fn coalesce_creations(
 fn coalesce_updates(
     limits: BatchLimits,
     executor: &Arc<Executor>,
-) -> Coalescer<(i64, i64, Changes), Rows, Error> {
+) -> Coalescer<(Requester, i64, Changes), Rows, Error> {
     let executor = Arc::clone(executor);
-    Coalescer::new(limits, move |inputs: &[(i64, i64, Changes)], deadline| {
-        let users: Vec<i64> = inputs.iter().map(|(user, _, _)| *user).collect();
-        let ids: Vec<i64> = inputs.iter().map(|(_, id, _)| *id).collect();
-        let changes = || inputs.iter().map(|(_, _, changes)| changes);
-        let titles: Vec<_> = changes().map(|changes| changes.title.clone()).collect();
-        let genres: Vec<_> = changes().map(|changes| changes.genre.clone()).collect();
-        let years: Vec<_> = changes().map(|changes| changes.year).collect();
-        let parameters: Parameters = parameters![users, ids, titles, genres, years];
-        run_batch(&executor, UPDATE, &parameters, inputs.len(), deadline)
-    })
+    Coalescer::new(
+        limits,
+        move |inputs: &[(Requester, i64, Changes)], deadline| {
+            let (users, generations) = requester_columns(inputs.iter().map(|(user, _, _)| user));
+            let ids: Vec<i64> = inputs.iter().map(|(_, id, _)| *id).collect();
+            let changes = || inputs.iter().map(|(_, _, changes)| changes);
+            let titles: Vec<_> = changes().map(|changes| changes.title.clone()).collect();
+            let genres: Vec<_> = changes().map(|changes| changes.genre.clone()).collect();
+            let years: Vec<_> = changes().map(|changes| changes.year).collect();
+            let parameters: Parameters =
+                parameters![users, generations, ids, titles, genres, years];
+            run_batch(&executor, UPDATE, &parameters, inputs.len(), deadline)
+        },
+    )
 }
 
 /// Creates a movie of the requesting user.
 ///
 /// # Errors
-/// [`Error::UnknownUser`] or [`Error::InactiveUser`] if the user may make no requests; another if the database fails.
-pub fn create(database: RequestDatabase, user_id: i64, movie: NewMovie) -> Result<Movie, Error> {
-    let input = (user_id, movie.clone());
+/// [`Error::UnknownUser`], [`Error::InactiveUser`] or [`Error::RevokedToken`] if the user may make no requests with the
+/// token; another if the database fails.
+pub fn create(
+    database: RequestDatabase,
+    requester: Requester,
+    movie: NewMovie,
+) -> Result<Movie, Error> {
+    let input = (requester, movie.clone());
     let creations = &database.coalescers().creations;
     match creations.submit(input, database.batch_deadline()) {
-        Ok(rows) => decode_created(&rows, movie),
+        Ok(rows) => decode_created(&rows, requester, movie),
         // The user was deleted after the statement had found them.
         Err(Error::Conflict(constraint)) if constraint == "movies_creator_exists" => {
             Err(Error::UnknownUser)
@@ -247,9 +284,9 @@ pub fn create(database: RequestDatabase, user_id: i64, movie: NewMovie) -> Resul
     }
 }
 
-fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
+fn decode_created(rows: &Rows, requester: Requester, movie: NewMovie) -> Result<Movie, Error> {
     let row = first_row(rows, &CREATE)?;
-    check_requester(row, &CREATE)?;
+    check_requester(row, requester, &CREATE)?;
     Ok(Movie {
         id: get(row, "id", &CREATE)?,
         title: movie.title,
@@ -263,10 +300,14 @@ fn decode_created(rows: &Rows, movie: NewMovie) -> Result<Movie, Error> {
 ///
 /// # Errors
 /// [`Error::MissingMovie`] if there is none; as [`create`] otherwise.
-pub fn read(database: RequestDatabase, user_id: i64, id: i64) -> Result<Found<Movie>, Error> {
+pub fn read(
+    database: RequestDatabase,
+    requester: Requester,
+    id: i64,
+) -> Result<Found<Movie>, Error> {
     let reads = &database.coalescers().reads;
-    let rows = reads.submit((user_id, id), database.batch_deadline())?;
-    decode_found(&rows, &READ, |row| {
+    let rows = reads.submit((requester.user_id, id), database.batch_deadline())?;
+    decode_found(&rows, requester, &READ, |row| {
         decode_movie(row, &READ)?.ok_or(Error::MissingMovie)
     })
 }
@@ -278,13 +319,13 @@ pub fn read(database: RequestDatabase, user_id: i64, id: i64) -> Result<Found<Mo
 /// As [`read`].
 pub fn update(
     database: RequestDatabase,
-    user_id: i64,
+    requester: Requester,
     id: i64,
     changes: Changes,
 ) -> Result<Found<Option<Movie>>, Error> {
     let updates = &database.coalescers().updates;
-    let rows = updates.submit((user_id, id, changes), database.batch_deadline())?;
-    decode_found(&rows, &UPDATE, |row| decode_movie(row, &UPDATE))
+    let rows = updates.submit((requester, id, changes), database.batch_deadline())?;
+    decode_found(&rows, requester, &UPDATE, |row| decode_movie(row, &UPDATE))
 }
 
 /// Deletes a movie if the requesting user created it. The outcome is `None` if another user created it or another
@@ -294,12 +335,12 @@ pub fn update(
 /// As [`read`].
 pub fn delete(
     database: RequestDatabase,
-    user_id: i64,
+    requester: Requester,
     id: i64,
 ) -> Result<Found<Option<()>>, Error> {
     let deletions = &database.coalescers().deletions;
-    let rows = deletions.submit((user_id, id), database.batch_deadline())?;
-    decode_found(&rows, &DELETE, |row| {
+    let rows = deletions.submit((requester, id), database.batch_deadline())?;
+    decode_found(&rows, requester, &DELETE, |row| {
         let deleted: Option<i64> = get(row, "id", &DELETE)?;
         Ok(deleted.map(|_| ()))
     })
@@ -311,21 +352,22 @@ pub fn delete(
 /// As [`create`].
 pub fn list(
     database: RequestDatabase,
-    user_id: i64,
+    requester: Requester,
     scope: Scope,
     page: PageRequest,
 ) -> Result<MoviePage, Error> {
     let sql = match (scope, page.number) {
         (Scope::Own, Some(1)) => {
             let first_pages = &database.coalescers().first_pages;
-            let rows = first_pages.submit((user_id, page.size), database.batch_deadline())?;
-            return decode_page(&rows, &LIST_FIRST);
+            let rows =
+                first_pages.submit((requester.user_id, page.size), database.batch_deadline())?;
+            return decode_page(&rows, requester, &LIST_FIRST);
         }
         (Scope::Own, _) => LIST_OWN,
         (Scope::All, _) => LIST_ALL,
     };
-    let parameters: Parameters = parameters![user_id, page.number, page.size];
-    decode_page(&database.run(sql, &parameters)?, &sql)
+    let parameters: Parameters = parameters![requester.user_id, page.number, page.size];
+    decode_page(&database.run(sql, &parameters)?, requester, &sql)
 }
 
 /// Returns one page of the movies of a list that match the filter.
@@ -334,7 +376,7 @@ pub fn list(
 /// As [`create`].
 pub fn search(
     database: RequestDatabase,
-    user_id: i64,
+    requester: Requester,
     scope: Scope,
     page: PageRequest,
     filter: &Filter,
@@ -344,7 +386,7 @@ pub fn search(
         Scope::All => SEARCH_ALL,
     };
     let parameters: Parameters = parameters![
-        user_id,
+        requester.user_id,
         page.number,
         page.size,
         contains_pattern(&filter.title),
@@ -357,7 +399,7 @@ pub fn search(
     if rows.is_empty() {
         return Err(Error::UnknownUser);
     }
-    let mut page = decode_page(&rows, &sql)?;
+    let mut page = decode_page(&rows, requester, &sql)?;
     // The statements return a page's rows in any order.
     page.movies.sort_by_key(|movie| Reverse(movie.id));
     Ok(page)
@@ -382,11 +424,12 @@ fn contains_pattern(text: &str) -> String {
 /// Decodes the row of one movie: whether the user may make requests, whether the movie exists, then the outcome.
 fn decode_found<T>(
     rows: &Rows,
+    requester: Requester,
     sql: &Sql,
     decode_outcome: impl FnOnce(&Row) -> Result<T, Error>,
 ) -> Result<Found<T>, Error> {
     let row = first_row(rows, sql)?;
-    check_requester(row, sql)?;
+    check_requester(row, requester, sql)?;
     let creator_id: Option<i64> = get(row, "creator_id", sql)?;
     Ok(Found {
         creator_id: creator_id.ok_or(Error::MissingMovie)?,
@@ -395,9 +438,9 @@ fn decode_found<T>(
 }
 
 /// The first row is present even if the page is empty: it holds the total, and nulls in place of a movie.
-fn decode_page(rows: &[Row], sql: &Sql) -> Result<MoviePage, Error> {
+fn decode_page(rows: &[Row], requester: Requester, sql: &Sql) -> Result<MoviePage, Error> {
     let first = first_row(rows, sql)?;
-    check_requester(first, sql)?;
+    check_requester(first, requester, sql)?;
     let total = get(first, "total", sql)?;
     let mut movies = Vec::with_capacity(rows.len());
     for row in rows {
@@ -418,14 +461,6 @@ fn decode_movie(row: &Row, sql: &Sql) -> Result<Option<Movie>, Error> {
         year: get(row, "year", sql)?,
         creator: get(row, "creator", sql)?,
     }))
-}
-
-fn check_requester(row: &Row, sql: &Sql) -> Result<(), Error> {
-    match get(row, "user_is_active", sql)? {
-        None => Err(Error::UnknownUser),
-        Some(false) => Err(Error::InactiveUser),
-        Some(true) => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Users: one function for each file of sql/users.
 use postgres::Row;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::session::{Parameters, parameters};
 use super::{Error, RequestDatabase, Sql, first_row, get, sql};
@@ -12,7 +13,20 @@ const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
 const LIST: Sql = sql!("users/list", []);
 const SET_ACTIVE: Sql = sql!(write "users/set_active", [INT8, BOOL]);
 const SET_PASSWORD_HASH: Sql = sql!(write "users/set_password_hash", [INT8, TEXT, TEXT]);
+const FIND_ACCOUNT: Sql = sql!("users/find_account", [INT8]);
+const UPDATE_ACCOUNT: Sql = sql!(write "users/update_account", [INT8, INT8, TEXT, TEXT, TEXT]);
+const CHANGE_PASSWORD: Sql = sql!(write "users/change_password", [INT8, INT8, TEXT]);
+const SIGN_OUT: Sql = sql!(write "users/sign_out", [INT8]);
 const DELETE: Sql = sql!(write "users/delete", [INT8]);
+
+/// The user who makes a request, from the request's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// The user's id; the user need not exist.
+    pub user_id: i64,
+    /// The generation of the token: it is valid as long as this is the generation of the user's valid tokens.
+    pub token_generation: i64,
+}
 
 /// A user to create, with validated fields.
 pub struct NewUser<'a> {
@@ -45,6 +59,39 @@ pub struct Credentials {
     pub password_hash: String,
     /// Whether the user may log in.
     pub is_active: bool,
+    /// The generation of the user's valid tokens, from 0.
+    pub token_generation: i64,
+}
+
+/// An account as its user sees it. The order of the fields is that of the JSON object.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Account {
+    /// From 1.
+    #[schema(example = 1)]
+    pub id: i64,
+    /// At most 150 code points.
+    #[schema(example = "ann")]
+    pub username: String,
+    /// At most 254 code points.
+    #[schema(example = "ann@example.com")]
+    pub email: String,
+    /// At most 150 code points.
+    #[schema(example = "Ann")]
+    pub first_name: String,
+    /// At most 150 code points.
+    #[schema(example = "Lee")]
+    pub last_name: String,
+}
+
+/// The new values of an account's fields; a field that is `None` keeps its value.
+#[derive(Default)]
+pub struct AccountChanges {
+    /// At most 254 code points.
+    pub email: Option<String>,
+    /// At most 150 code points.
+    pub first_name: Option<String>,
+    /// At most 150 code points.
+    pub last_name: Option<String>,
 }
 
 /// A user as `users list` shows one.
@@ -142,21 +189,131 @@ pub fn find_credentials(
         id: get(row, "id", &FIND_CREDENTIALS)?,
         password_hash: get(row, "password_hash", &FIND_CREDENTIALS)?,
         is_active: get(row, "is_active", &FIND_CREDENTIALS)?,
+        token_generation: get::<i32>(row, "token_generation", &FIND_CREDENTIALS)?.into(),
     }))
 }
 
-/// Checks that the user exists and is active.
+/// Checks that the user exists and is active, and the token is not revoked.
 ///
 /// # Errors
-/// [`Error::UnknownUser`] or [`Error::InactiveUser`]; another if the database fails.
-pub fn find_active(database: RequestDatabase, id: i64) -> Result<(), Error> {
-    let parameters: Parameters = parameters![id];
+/// [`Error::UnknownUser`], [`Error::InactiveUser`] or [`Error::RevokedToken`]; another if the database fails.
+pub fn find_active(database: RequestDatabase, requester: Requester) -> Result<(), Error> {
+    let parameters: Parameters = parameters![requester.user_id];
     let rows = database.run(FIND_ACTIVE, &parameters)?;
     let row = rows.first().ok_or(Error::UnknownUser)?;
-    match get(row, "is_active", &FIND_ACTIVE)? {
-        true => Ok(()),
-        false => Err(Error::InactiveUser),
+    check_requester(row, requester, &FIND_ACTIVE)
+}
+
+/// Checks the columns `user_is_active` and `current_generation`, which every statement returns of the user who makes the
+/// request. This is the only place that decides whether a user may make requests with a token.
+///
+/// # Errors
+/// As [`find_active`].
+pub(super) fn check_requester(row: &Row, requester: Requester, sql: &Sql) -> Result<(), Error> {
+    match get(row, "user_is_active", sql)? {
+        None => Err(Error::UnknownUser),
+        Some(false) => Err(Error::InactiveUser),
+        Some(true) => {
+            let current: i32 = get(row, "current_generation", sql)?;
+            match i64::from(current) == requester.token_generation {
+                true => Ok(()),
+                false => Err(Error::RevokedToken),
+            }
+        }
     }
+}
+
+/// Returns the account of the user who makes the request, and the hash of its password.
+///
+/// # Errors
+/// As [`find_active`].
+pub fn find_account(
+    database: RequestDatabase,
+    requester: Requester,
+) -> Result<(Account, String), Error> {
+    let parameters: Parameters = parameters![requester.user_id];
+    let rows = database.run(FIND_ACCOUNT, &parameters)?;
+    let row = rows.first().ok_or(Error::UnknownUser)?;
+    check_requester(row, requester, &FIND_ACCOUNT)?;
+    let account = decode_account(row, &FIND_ACCOUNT)?.ok_or(Error::UnknownUser)?;
+    Ok((account, get(row, "password_hash", &FIND_ACCOUNT)?))
+}
+
+/// Changes the account of the user who makes the request and returns it, or `None` if another user has the address.
+///
+/// # Errors
+/// As [`find_active`].
+pub fn update_account(
+    database: RequestDatabase,
+    requester: Requester,
+    changes: AccountChanges,
+) -> Result<Option<Account>, Error> {
+    let parameters: Parameters = parameters![
+        requester.user_id,
+        requester.token_generation,
+        changes.email,
+        changes.first_name,
+        changes.last_name,
+    ];
+    let rows = match database.run(UPDATE_ACCOUNT, &parameters) {
+        // Another request took the address after the statement had looked for it.
+        Err(Error::Conflict(constraint)) if constraint == "users_email_unique" => return Ok(None),
+        rows => rows?,
+    };
+    let row = first_row(&rows, &UPDATE_ACCOUNT)?;
+    check_requester(row, requester, &UPDATE_ACCOUNT)?;
+    if get(row, "email_taken", &UPDATE_ACCOUNT)? {
+        return Ok(None);
+    }
+    // Of an account that another request deleted or signed out in the same moment, nothing was changed.
+    let account = decode_account(row, &UPDATE_ACCOUNT)?;
+    account.map(Some).ok_or(Error::RevokedToken)
+}
+
+/// Returns the account in a row, or `None` if its columns are null.
+fn decode_account(row: &Row, sql: &Sql) -> Result<Option<Account>, Error> {
+    let Some(id) = get(row, "id", sql)? else {
+        return Ok(None);
+    };
+    Ok(Some(Account {
+        id,
+        username: get(row, "username", sql)?,
+        email: get(row, "email", sql)?,
+        first_name: get(row, "first_name", sql)?,
+        last_name: get(row, "last_name", sql)?,
+    }))
+}
+
+/// Stores a new password of the user who makes the request, and returns the generation of the tokens that are valid from
+/// now on. All tokens that were issued before are revoked.
+///
+/// # Errors
+/// [`Error::RevokedToken`] if another request changed the password meanwhile; another if the database fails.
+pub fn change_password(
+    database: RequestDatabase,
+    requester: Requester,
+    hash: &str,
+) -> Result<i64, Error> {
+    let parameters: Parameters = parameters![
+        requester.user_id,
+        requester.token_generation,
+        hash.to_owned(),
+    ];
+    let rows = database.run(CHANGE_PASSWORD, &parameters)?;
+    let row = rows.first().ok_or(Error::RevokedToken)?;
+    let generation: i32 = get(row, "token_generation", &CHANGE_PASSWORD)?;
+    Ok(generation.into())
+}
+
+/// Revokes all tokens of the user, or of all users if `id` is `None`, that were issued before. Returns how many users those
+/// are.
+///
+/// # Errors
+/// If the database fails.
+pub fn sign_out(database: RequestDatabase, id: Option<i64>) -> Result<i64, Error> {
+    let parameters: Parameters = parameters![id];
+    let rows = database.run(SIGN_OUT, &parameters)?;
+    get(first_row(&rows, &SIGN_OUT)?, "user_count", &SIGN_OUT)
 }
 
 /// Returns all users, in the order of their ids.
@@ -203,7 +360,8 @@ pub fn delete(database: RequestDatabase, id: i64) -> Result<Option<i64>, Error> 
     row.map(|row| get(row, "movie_count", &DELETE)).transpose()
 }
 
-/// Stores a password hash; if `former` is given, only where the stored hash is that one.
+/// Stores a password hash. If `former` is given, only where the stored hash is that one; otherwise the password is a new
+/// one, and all tokens that were issued before are revoked.
 ///
 /// # Errors
 /// If the database fails.

@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from helpers.client import MOVIES, PASSWORD, TOKEN, Client
-from helpers.contract import check
+from helpers.recorded_contract import run_recorded_cases
 from helpers.settings import BINARY, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
@@ -23,9 +23,9 @@ JOINED = "2019-03-04T05:06:07.891Z"
 def make_dump(*flags, **environment):
     """The dump by the Django that the tests have, which is 5.2."""
     command = [sys.executable, FOLDER / "make_django_dump.py", *flags]
-    made = subprocess.run(command, env={**os.environ, "PASSWORD_OF_USERS": PASSWORD, **environment}, capture_output=True, timeout=120)
-    assert made.returncode == 0, made.stderr
-    return made.stdout
+    created = subprocess.run(command, env={**os.environ, "PASSWORD_OF_USERS": PASSWORD, **environment}, capture_output=True, timeout=120)
+    assert created.returncode == 0, created.stderr
+    return created.stdout
 
 
 @pytest.fixture(scope="module", params=["3.2", "5.2"])
@@ -85,9 +85,9 @@ def make_token(user_id):
 def test_every_record_of_a_dump_is_imported_unchanged(dump, run_import, database, tmp_path):
     path = tmp_path / "dump.json"
     path.write_bytes(dump)
-    done = run_import(b"", source=str(path))
-    assert done.returncode == 0, done.stderr
-    assert lines(done.stdout) == [
+    completed = run_import(b"", source=str(path))
+    assert completed.returncode == 0, completed.stderr
+    assert lines(completed.stdout) == [
         "1000 users and 9990 movies imported",
         "2 users have no e-mail address, as before",
         "1 users cannot sign in until `users set-password` (argon2)",
@@ -95,7 +95,7 @@ def test_every_record_of_a_dump_is_imported_unchanged(dump, run_import, database
         "1 users cannot sign in until `users set-password` (pbkdf2_sha256)",
         "not imported: auth_user.groups, auth_user.is_staff, auth_user.is_superuser, auth_user.last_login, auth_user.user_permissions",
     ]
-    assert lines(done.stderr) == [f"dump: {len(dump)} bytes read", "users: 1000 copied", "movies: 9990 copied"]
+    assert lines(completed.stderr) == [f"dump: {len(dump)} bytes read", "users: 1000 copied", "movies: 9990 copied"]
     records = json.loads(dump)
     names = ["username", "password", "email", "first_name", "last_name", "is_active", "date_joined"]
     were = [(record["pk"], *map(record["fields"].get, names)) for record in records if record["model"] == "auth.user"]
@@ -123,7 +123,7 @@ def test_users_of_a_dump_sign_in_with_their_old_passwords_and_the_contract_holds
     assert sign_in(api, "user8", "wrong").status_code == 401
     for locked_out in ["user995", "user996", "user997", "user998"]:
         assert sign_in(api, locked_out).status_code == 401, locked_out
-    passed, failed = check(server.base, "own", clients=16)
+    passed, failed = run_recorded_cases(server.base, "own", clients=16)
     assert failed == ""
     assert passed > 400
     Client(server.base).close()
@@ -147,11 +147,11 @@ def test_ids_past_32_bits_are_followed_by_as_wide_a_gap(run_import, database):
 
 @pytest.mark.parametrize("flags", [["--natural-foreign"], ["--natural-foreign", "--natural-primary", "--indent", "2"]])
 def test_natural_keys_are_resolved(flags, run_import, database):
-    done = run_import(make_dump(*flags))
-    assert done.returncode == 0, done.stderr + done.stdout
+    completed = run_import(make_dump(*flags))
+    assert completed.returncode == 0, completed.stderr + completed.stdout
     is_new = "--natural-primary" in flags
     told = "the dump has no ids of users, so they have new ones: tokens from before are refused"
-    assert (told in lines(done.stdout)) == is_new
+    assert (told in lines(completed.stdout)) == is_new
     assert database.run("select username, count(*) from users join movies on creator_id = users.id where title in ('Film 6', 'Film 1006') group by username") == [("user7", 2)]
     first = 2**31 if is_new else 1
     assert database.run("select min(id), max(id) from users") == [(first, first + 999)]
@@ -159,8 +159,8 @@ def test_natural_keys_are_resolved(flags, run_import, database):
 
 
 def test_users_without_ids_and_creators_by_id_are_refused(run_import, database):
-    done = run_import(make_dump("--natural-primary"))
-    assert (done.returncode, lines(done.stdout)) == (1, [
+    completed = run_import(make_dump("--natural-primary"))
+    assert (completed.returncode, lines(completed.stdout)) == (1, [
         "the users have no pk, and movies name their creator by it: make the dump without --natural-primary, or with --natural-foreign too"
     ])
     assert count(database) == (0, 0)
@@ -170,8 +170,8 @@ def test_users_without_ids_and_creators_by_id_are_refused(run_import, database):
 
 
 def test_times_without_a_zone_are_taken_for_utc_and_counted(run_import, database):
-    done = run_import(make_dump(USE_TZ="False"))
-    assert "1000 times had no time zone and were taken for UTC" in lines(done.stdout)
+    completed = run_import(make_dump(USE_TZ="False"))
+    assert "1000 times had no time zone and were taken for UTC" in lines(completed.stdout)
     assert database.run("select date_joined = '2019-03-04 06:06:07.891Z' from users where id = 1") == [(True,)]
 
 
@@ -182,15 +182,15 @@ def test_times_are_imported_where_the_models_have_them(run_import, database):
 
 def test_other_models_are_passed_over_and_named(run_import):
     others = [{"model": "sessions.session", "pk": "x", "fields": {"title": 7}}] * 2 + [{"model": "blog.post", "pk": [1], "fields": {}}]
-    done = run_import([*others, user(1), movie(1)], "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    completed = run_import([*others, user(1), movie(1)], "--json")
+    assert completed.returncode == 0, completed.stderr
+    told = json.loads(completed.stdout)
     assert (told["users"], told["movies"], told["models_passed_over"]) == (1, 1, {"blog.post": 1, "sessions.session": 2})
     assert told["columns_left_behind"] == ["auth_user.groups", "auth_user.last_login"]
 
 
 def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(run_import, database):
-    done = run_import([
+    completed = run_import([
         user(1), user(2, username="user1", email="user1@example.com"), user(3, username="x" * 151), user(4, password="x" * 256),
         user(5, first_name=7), user(6, last_name="\0"), user(7, is_active="yes"), user(8, date_joined="yesterday"),
         user(0), user("9"), user(2**63), user(10), user(10, username="y", email="y@example.com"),
@@ -198,8 +198,8 @@ def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(ru
         movie(1, title="x" * 101), movie(2, genre="x" * 5000), movie(3, year=2**31), movie(4, year="1999"), movie(5, creator=99),
         movie(6, creator=["nobody"]), movie(7, creator=["user1", "b"]), movie(8, creator=None), movie(-1), movie(None),
     ])
-    assert done.returncode == 1
-    assert sorted(lines(done.stdout)) == sorted([
+    assert completed.returncode == 1
+    assert sorted(lines(completed.stdout)) == sorted([
         "user 5: its first_name is not a string",
         "user 6: its last_name contains a null character",
         "user 7: its is_active is not true or false",
@@ -225,7 +225,7 @@ def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(ru
         "movie 8: its creator does not exist",
         "movie 8: it lacks a value",
     ])
-    assert lines(done.stderr)[-1] == "movies-api: nothing was imported: 24 problems have to be fixed first"
+    assert lines(completed.stderr)[-1] == "movies-api: nothing was imported: 24 problems have to be fixed first"
     assert count(database) == (0, 0)
 
 
@@ -238,8 +238,8 @@ def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(ru
     ],
 )
 def test_a_dump_without_one_of_the_models_is_refused(records, problems, run_import, database):
-    done = run_import(records)
-    assert (done.returncode, lines(done.stdout), count(database)) == (1, problems, (0, 0))
+    completed = run_import(records)
+    assert (completed.returncode, lines(completed.stdout), count(database)) == (1, problems, (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -259,24 +259,24 @@ def test_a_dump_without_one_of_the_models_is_refused(records, problems, run_impo
     ],
 )
 def test_what_is_no_dump_is_one_error_with_its_position(text, reason, run_import, database):
-    done = run_import(text)
-    assert (done.returncode, lines(done.stdout)) == (1, [])
-    assert lines(done.stderr) == [f"movies-api: nothing was imported: the dump cannot be read: {reason}"]
+    completed = run_import(text)
+    assert (completed.returncode, lines(completed.stdout)) == (1, [])
+    assert lines(completed.stderr) == [f"movies-api: nothing was imported: the dump cannot be read: {reason}"]
     assert count(database) == (0, 0)
 
 
 def test_a_dump_that_breaks_off_after_thousands_of_records_leaves_nothing_behind(run_import, database):
     dump = make_dump()
-    done = run_import(dump[: len(dump) - 100])
-    assert (done.returncode, b"EOF while parsing" in done.stderr, count(database)) == (1, True, (0, 0))
+    completed = run_import(dump[: len(dump) - 100])
+    assert (completed.returncode, b"EOF while parsing" in completed.stderr, count(database)) == (1, True, (0, 0))
     assert run_import(b"\xef\xbb\xbf" + dump).returncode == 0
 
 
 def test_a_second_import_is_refused(run_import, database):
     assert run_import([user(1), movie(1)]).returncode == 0
-    done = run_import(b"this is not read")
-    assert lines(done.stdout) == ["there are 1 users and 1 movies already: an import goes into an empty database, once"]
-    assert (done.returncode, count(database)) == (1, (1, 1))
+    completed = run_import(b"this is not read")
+    assert lines(completed.stdout) == ["there are 1 users and 1 movies already: an import goes into an empty database, once"]
+    assert (completed.returncode, count(database)) == (1, (1, 1))
 
 
 def test_the_memory_of_an_import_does_not_grow_with_the_dump(run_import, database, tmp_path):
@@ -290,17 +290,17 @@ def test_the_memory_of_an_import_does_not_grow_with_the_dump(run_import, databas
             dump.write("," + json.dumps(movie(pk)))
         dump.write("]")
     script = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    done = subprocess.run([sys.executable, "-c", script, BINARY, "import-django", path], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "other models passed over: blog.post (201)" in done.stdout
-    assert int(done.stdout.splitlines()[-1]) < 60_000, "KiB"
+    completed = subprocess.run([sys.executable, "-c", script, BINARY, "import-django", path], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=300)
+    assert completed.returncode == 0, completed.stderr
+    assert "other models passed over: blog.post (201)" in completed.stdout
+    assert int(completed.stdout.splitlines()[-1]) < 60_000, "KiB"
     assert count(database) == (1, 30_000)
 
 
 def test_a_source_that_is_no_file_is_refused_without_being_repeated(run_import):
-    done = run_import(b"", source="/nowhere/hunter2.json")
-    assert (done.returncode, len(lines(done.stderr)), b"hunter2" in done.stderr) == (2, 1, False)
-    assert b"SOURCE=(hidden) is not allowed: must be postgresql://" in done.stderr and b"or an existing file, or -" in done.stderr
+    completed = run_import(b"", source="/nowhere/hunter2.json")
+    assert (completed.returncode, len(lines(completed.stderr)), b"hunter2" in completed.stderr) == (2, 1, False)
+    assert b"SOURCE=(hidden) is not allowed: must be postgresql://" in completed.stderr and b"or an existing file, or -" in completed.stderr
 
 
 def test_the_tables_of_django_in_the_same_database_are_neither_read_nor_changed(run_import, database):

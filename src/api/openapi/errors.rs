@@ -73,7 +73,7 @@ fn body_errors() -> [Example; 4] {
     ]
 }
 
-fn token_errors() -> [Example; 6] {
+fn token_errors() -> [Example; 7] {
     [
         ("malformed_header", ApiError::MalformedAuthorization),
         ("invalid_token", ApiError::AccessToken(TokenError::Invalid)),
@@ -81,6 +81,7 @@ fn token_errors() -> [Example; 6] {
         ("no_identification", ApiError::NoIdentification),
         ("user_not_found", ApiError::UserNotFound),
         ("user_inactive", ApiError::UserInactive),
+        ("password_changed", ApiError::PasswordChanged),
     ]
 }
 
@@ -103,7 +104,57 @@ pub fn of_refresh_token() -> Vec<Example> {
         ("no_active_account", ApiError::NoActiveAccount),
         ("invalid_token", ApiError::RefreshToken(TokenError::Invalid)),
         ("expired_token", ApiError::RefreshToken(TokenError::Expired)),
+        ("blacklisted_token", ApiError::TokenBlacklisted),
+        ("password_changed", ApiError::PasswordChanged),
     ]
+}
+
+pub fn of_verify_token() -> Vec<Example> {
+    vec![
+        required_fields(&["token"]),
+        ("invalid_token", ApiError::RefreshToken(TokenError::Invalid)),
+        ("expired_token", ApiError::RefreshToken(TokenError::Expired)),
+        ("blacklisted_token", ApiError::TokenBlacklisted),
+        ("user_not_found", ApiError::UserNotFound),
+        ("user_inactive", ApiError::UserInactive),
+        ("password_changed", ApiError::PasswordChanged),
+    ]
+}
+
+pub fn of_replace_account() -> Vec<Example> {
+    vec![required_fields(&["email"]), taken_email()]
+}
+
+pub fn of_update_account() -> Vec<Example> {
+    let message = "Enter a valid email address.";
+    vec![
+        invalid_field("invalid_field", "email", message),
+        taken_email(),
+    ]
+}
+
+pub fn of_delete_account() -> Vec<Example> {
+    vec![
+        required_fields(&["current_password"]),
+        wrong_password(),
+        throttled(),
+    ]
+}
+
+pub fn of_change_password() -> Vec<Example> {
+    vec![
+        required_fields(&["current_password", "password", "password2"]),
+        wrong_password(),
+        throttled(),
+    ]
+}
+
+fn taken_email() -> Example {
+    invalid_field("taken_email", "email", "This field must be unique.")
+}
+
+fn wrong_password() -> Example {
+    invalid_field("wrong_password", "current_password", "Invalid password.")
 }
 
 pub fn of_list_movies() -> Vec<Example> {

@@ -17,13 +17,16 @@ use utoipa::OpenApi;
 use self::errors::{Example, SERVER_ERRORS, errors_of};
 pub use self::swagger_ui::{PAGE_PATH, SwaggerFile, redirect_browser, show_docs, show_docs_file};
 use super::RequestContext;
-use super::accounts::{AccessToken, RegisteredUser, TokenPair};
+use super::accounts::{RegisteredUser, TokenPair};
 use super::authentication::Access;
 use super::error::{ApiError, ErrorBody, FieldErrors};
 use super::middleware::{render_http_error, security_headers};
+use super::movies::LIST_PATH;
 use super::pagination::Page;
 use super::routes::{ROUTES, RouteEntry};
+use super::tokens::{AccessToken, Empty};
 use crate::db::movies::Movie;
+use crate::db::users::Account;
 
 /// What the description says of a route beside its method, path and access.
 pub struct Operation {
@@ -44,6 +47,8 @@ pub struct Operation {
 #[derive(OpenApi)]
 #[openapi(components(schemas(
     AccessToken,
+    Account,
+    Empty,
     Page<Movie>,
     FieldErrors,
     Movie,
@@ -119,7 +124,7 @@ fn describe_operation(entry: &RouteEntry, operation: &Operation) -> Value {
     let is_authenticated = entry.access == Access::Authenticated;
     let mut described = json!({
         "operationId": operation.id,
-        "tags": [if is_authenticated { "movies" } else { "accounts" }],
+        "tags": [if entry.path.starts_with(LIST_PATH) { "movies" } else { "accounts" }],
         "summary": operation.summary,
         "parameters": schemas::parameters(entry, operation),
     });
@@ -233,4 +238,51 @@ fn describe_responses(entry: &RouteEntry, operation: &Operation) -> Value {
         .into_iter()
         .map(|(status, responses)| (status.to_string(), responses.describe()));
     Value::Object(described.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    match member.as_str() {
+                        Some(reference) if name == "$ref" => _ = found.insert(reference.to_owned()),
+                        _ => references(member, found),
+                    }
+                }
+            }
+            Value::Array(elements) => elements
+                .iter()
+                .for_each(|element| references(element, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_and_no_other_component_is_in_the_description() {
+        let description = describe();
+        let mut found = BTreeSet::new();
+        references(&description, &mut found);
+        let components = &description["components"];
+        let defined = ["schemas", "headers"].into_iter().flat_map(|kind| {
+            let names = components[kind].as_object().unwrap().keys();
+            names.map(move |name| format!("#/components/{kind}/{name}"))
+        });
+        assert_eq!(found, defined.collect());
+    }
+
+    #[test]
+    fn names_of_examples_are_unique_in_an_operation() {
+        for entry in ROUTES {
+            let Some(operation) = &entry.operation else {
+                continue;
+            };
+            let errors = errors_of(entry, operation);
+            let names: BTreeSet<_> = errors.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names.len(), errors.len(), "{}", operation.id);
+        }
+    }
 }

@@ -3,8 +3,8 @@ use serde_json::{Map, Value, json};
 
 use super::Operation;
 use crate::api::account_fields::{
-    CREDENTIALS_PASSWORD, CREDENTIALS_USERNAME, EMAIL, FIRST_NAME, LAST_NAME, PASSWORD,
-    PASSWORD_CONFIRMATION, REFRESH, USERNAME,
+    CREDENTIALS_PASSWORD, CREDENTIALS_USERNAME, CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME,
+    PASSWORD, PASSWORD_CONFIRMATION, REFRESH, TOKEN, USERNAME,
 };
 use crate::api::movies::{GENRE, TITLE, YEAR};
 use crate::api::pagination::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE};
@@ -34,13 +34,24 @@ pub fn request_bodies() -> Map<String, Value> {
         |field: &CharField, example: &str| (field.name, text(field, json!({"example": example})));
     let username = json!({"pattern": r"^[\w.@+-]+$", "example": "ann", "description": "Unique; letters and digits of any script and `@.+-_`"});
     let email = json!({"type": "string", "format": "email", "example": "ann@example.com", "description": "Unique"});
-    let account = [
+    let email = || (EMAIL.name, text(&EMAIL, email.clone()));
+    let registration = [
         (USERNAME.name, text(&USERNAME, username)),
         password(&PASSWORD),
         password(&PASSWORD_CONFIRMATION),
-        (EMAIL.name, text(&EMAIL, email)),
+        email(),
         plain(&FIRST_NAME, "Ann"),
         plain(&LAST_NAME, "Lee"),
+    ];
+    let account = || [email(), plain(&FIRST_NAME, "Ann"), plain(&LAST_NAME, "Lee")];
+    let current_password = || {
+        let more = json!({"format": "password", "example": EXAMPLE_PASSWORD});
+        (CURRENT_PASSWORD.name, text(&CURRENT_PASSWORD, more))
+    };
+    let password_change = [
+        current_password(),
+        password(&PASSWORD),
+        password(&PASSWORD_CONFIRMATION),
     ];
     let credentials = [
         plain(&CREDENTIALS_USERNAME, "ann"),
@@ -60,7 +71,7 @@ pub fn request_bodies() -> Map<String, Value> {
         ]
     };
     let bodies = [
-        ("Registration", object("A new account", 4, account)),
+        ("Registration", object("A new account", 4, registration)),
         (
             "Credentials",
             object("Username and password", 2, credentials),
@@ -72,6 +83,30 @@ pub fn request_bodies() -> Map<String, Value> {
                 1,
                 [(REFRESH.name, text(&REFRESH, json!({})))],
             ),
+        ),
+        (
+            "Token",
+            object(
+                "A token of any type",
+                1,
+                [(TOKEN.name, text(&TOKEN, json!({})))],
+            ),
+        ),
+        (
+            "AccountFields",
+            object("The fields of your account", 1, account()),
+        ),
+        (
+            "AccountChanges",
+            object("The fields of your account to change", 0, account()),
+        ),
+        (
+            "CurrentPassword",
+            object("Your password, as a confirmation", 1, [current_password()]),
+        ),
+        (
+            "PasswordChange",
+            object("Your password and the new one", 3, password_change),
         ),
         ("MovieFields", object("All fields of a movie", 3, movie())),
         (
