@@ -291,7 +291,7 @@ def test_password_of_the_source_is_not_printed(database):
     url = "postgresql://me:hunter2@127.0.0.1:1/django?nonsense=1"
     completed = subprocess.run([BINARY, "import-django", url], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=60)
     assert completed.returncode == 2
-    assert "DJANGO_DATABASE_URL=(hidden) is not allowed" in completed.stderr and "hunter2" not in completed.stderr
+    assert "SOURCE=(hidden) is not allowed" in completed.stderr and "hunter2" not in completed.stderr
 
 
 def test_recorded_cases_pass_on_an_imported_database(django, database, start_server):

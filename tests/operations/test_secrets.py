@@ -138,7 +138,7 @@ def test_invalid_connection_string_is_refused_without_printing_it(text):
         ([], {**key, "DATABASE_URL": text}, "DATABASE_URL"),
         (["check"], {**key, "DATABASE_URL": text}, "DATABASE_URL"),
         (["migrate", "--database-url", text], {}, "DATABASE_URL"),
-        (["import-django", text], {"DATABASE_URL": "host=/nowhere"}, "DJANGO_DATABASE_URL"),
+        (["import-django", text], {"DATABASE_URL": "host=/nowhere"}, "SOURCE"),
         (["import-django", "host=/nowhere"], {"DATABASE_URL": text}, "DATABASE_URL"),
     ]:
         code, output = run(*arguments, **environment)

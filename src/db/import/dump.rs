@@ -27,6 +27,9 @@ const FIRST_NEW_USER_ID: i64 = 1 << 31;
 /// Rows are sent to the server in chunks of this many bytes.
 const CHUNK_BYTES: usize = 256 << 10;
 
+/// Progress is shown each time that this many bytes more were read.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
 /// Longer texts are cut here: too long for every column, so that a check refuses them, and short enough for an index.
 const MAX_TEXT_CHARACTERS: usize = 600;
 
@@ -70,9 +73,12 @@ pub fn load(
     let mut loaded = Loaded::default();
     let mut users = Table::new(COPY_USERS);
     let mut movies = Table::new(COPY_MOVIES);
-    let mut bytes_read = 0;
-    read_records(dump, |record, bytes| {
-        bytes_read = bytes;
+    let mut shown = 0;
+    let bytes = read_records(dump, |record, bytes| {
+        if bytes - shown >= PROGRESS_BYTES {
+            shown = bytes;
+            progress(Step::Reading { bytes, size });
+        }
         match record {
             Record::PassedOver(label) => loaded.pass_over(label),
             Record::Imported {
@@ -89,13 +95,12 @@ pub fn load(
                 loaded.add(model, pk, &fields, &mut table.lines);
                 if table.lines.len() >= CHUNK_BYTES {
                     table.flush(transaction)?;
-                    progress(Step::Reading { bytes, size });
                 }
             }
         }
         Ok(())
     })?;
-    progress(Step::Read { bytes: bytes_read });
+    progress(Step::Read { bytes });
     loaded.check_models();
     if loaded.problems.is_empty() {
         users.flush(transaction)?;
@@ -455,20 +460,20 @@ mod tests {
             ("[] x", "trailing characters at line 1 column 4"),
             (
                 "{}",
-                "invalid type: map, expected the array of records that dumpdata writes at line 1 column 0",
+                "invalid type: map, expected the array of records that dumpdata writes at line 1 column 1",
             ),
             (
                 "[7]",
-                "invalid type: integer `7`, expected a record with model, pk and fields at line 1 column 2",
+                "invalid type: integer `7`, expected a record with model, pk and fields at line 1 column 3",
             ),
             ("[{\"pk\": 7}]", "missing field `model` at line 1 column 10"),
             (
                 "[{\"model\": \"auth.user\", \"pk\": 7}]",
-                "missing field `fields` at line 1 column 33",
+                "missing field `fields` at line 1 column 32",
             ),
             (
                 "[{\"model\": \"auth.user\", \"fields\": 7}]",
-                "invalid type: integer `7`, expected the fields of a record at line 1 column 35",
+                "invalid type: integer `7`, expected the fields of a record at line 1 column 36",
             ),
         ] {
             assert_eq!(
@@ -521,7 +526,7 @@ mod tests {
                 "user 7: its is_active is not true or false",
                 "user 7: its date_joined is no date and time",
                 "user \"7\": its id is no 64-bit integer",
-                "movie 1.8446744073709552e19: its id is no 64-bit integer",
+                "movie 1.8446744073709552e+19: its id is no 64-bit integer",
                 "movie without pk: its id is no 64-bit integer",
                 "movie 8: its year is no 64-bit integer",
                 "movie 8: its creator is no natural key of a user",

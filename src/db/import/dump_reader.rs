@@ -74,7 +74,7 @@ pub enum Record {
     PassedOver(String),
 }
 
-/// Calls `on_record` with each record and the number of bytes read so far.
+/// Calls `on_record` with each record and the number of bytes read so far. Returns the number of all bytes.
 ///
 /// # Errors
 /// What is wrong with the dump, with the line and the column; or the error of `on_record`, after which nothing more is
@@ -82,7 +82,7 @@ pub enum Record {
 pub fn read_records(
     mut input: impl Read,
     mut on_record: impl FnMut(Record, u64) -> Result<(), Error>,
-) -> Result<(), ImportError> {
+) -> Result<u64, ImportError> {
     let mut start = Vec::new();
     let read = input.by_ref().take(3).read_to_end(&mut start);
     read.map_err(|error| ImportError::Dump(error.to_string()))?;
@@ -107,7 +107,7 @@ pub fn read_records(
     match (failure, read) {
         (Some(error), _) => Err(ImportError::Database(error)),
         (None, Err(error)) => Err(ImportError::Dump(position.describe(&error))),
-        (None, Ok(())) => Ok(()),
+        (None, Ok(())) => Ok(position.bytes.get()),
     }
 }
 
@@ -175,8 +175,8 @@ impl Position {
     fn describe(&self, error: &serde_json::Error) -> String {
         match error.classify() {
             serde_json::error::Category::Eof => format!("it ends too early: {error}"),
-            // Errors of the input have no position of their own.
-            serde_json::error::Category::Io => format!(
+            // Some errors of the input have no position of their own.
+            serde_json::error::Category::Io if error.line() == 0 => format!(
                 "{error} at line {} column {}",
                 self.line.get(),
                 self.column.get()
