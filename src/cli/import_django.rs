@@ -51,8 +51,7 @@ pub fn import_django(
         let mut progress = Progress::default();
         import(source, &target.database_url, CONNECT_TIMEOUT, &mut |step| {
             progress.show(step);
-        })
-        .context("nothing was imported")?
+        })?
     };
     output.print(&imported, &describe(&imported))?;
     match imported.problems.len() {

@@ -92,14 +92,14 @@ pub enum Source {
     },
 }
 
-/// Why an import failed. Nothing was imported then.
+/// Why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// One of the two databases failed, or could not be reached in time.
     #[error(transparent)]
     Database(#[from] Error),
     /// The dump could not be read, or is not what `dumpdata` writes. The text has the line and the column.
-    #[error("the dump cannot be read: {0}")]
+    #[error("nothing was imported: the dump cannot be read: {0}")]
     Dump(String),
 }
 

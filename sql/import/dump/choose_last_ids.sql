@@ -2,8 +2,9 @@
 -- not contain them: users who registered last and were deleted before the dump leave no trace, and their tokens may
 -- still be valid.
 --
--- Users: Django's user model has a 32-bit id (AutoField) in every version from 3 to 5, so no id from 2,147,483,648 on was
--- ever given out. Where a dump has such ids all the same, the gap after the highest one is as wide as all 32-bit ids.
+-- Users: the id of Django's user model is an AutoField in every version from 3 to 5, which is a 32-bit column in
+-- PostgreSQL, MySQL and MariaDB, so no id from 2,147,483,648 on was ever given out. In SQLite and Oracle, which have wider
+-- columns, it would take as many registrations. A dump with such ids all the same gets as wide a gap after the largest.
 -- Movies: no token names a movie. A gap of 1,000,000 keeps old links from leading to a new movie.
 select
     case

@@ -478,7 +478,7 @@ mod tests {
         ] {
             assert_eq!(
                 error_of(text),
-                format!("the dump cannot be read: {expected}"),
+                format!("nothing was imported: the dump cannot be read: {expected}"),
                 "{text}"
             );
         }
