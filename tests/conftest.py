@@ -1,7 +1,7 @@
-"""What every file shares: servers with databases of their own, and the fixtures that hand out clients of them.
+"""Fixtures for all tests: servers, databases and clients of the API.
 
 Without MOVIES_API_BINARY and TEST_DATABASE_URL, which `./run.sh test` sets, the tests run against the service at
-MOVIES_API_URL (default http://127.0.0.1:8000), and those that need a server or a database of their own are deselected."""
+MOVIES_API_URL (default http://127.0.0.1:8000), and the tests that need a server or a database of their own are deselected."""
 import contextlib
 import json
 import os
@@ -10,15 +10,19 @@ import time
 
 import pytest
 
+# Failed assertions in the helpers show their values, as those in test files do.
+pytest.register_assert_rewrite("helpers")
+
 from helpers.client import MISSING, Client
-from helpers.database import Database, Link
-from helpers.place import Place
+from helpers.cluster import running_cluster
+from helpers.database import Database, DatabaseLink
+from helpers.installation import Installation
 from helpers.programs import find_program
 from helpers.server import Server
 from helpers.settings import HAS_OWN_SERVERS, SECRET_KEY
 
 # A test needs servers of its own if it uses one of these fixtures, directly or not, or is marked `own_servers`.
-OWN_SERVER_FIXTURES = {"make_server", "database", "place"}
+OWN_SERVER_FIXTURES = {"make_server", "database", "cluster", "installation"}
 
 
 def needs_own_servers(item):
@@ -28,7 +32,7 @@ def needs_own_servers(item):
 
 
 def deselect(config, items, is_deselected):
-    """Takes these items out; how many they were."""
+    """Removes the items for which `is_deselected` is true from `items`, and returns their number."""
     deselected = [item for item in items if is_deselected(item)]
     config.hook.pytest_deselected(items=deselected)
     items[:] = [item for item in items if not is_deselected(item)]
@@ -36,7 +40,7 @@ def deselect(config, items, is_deselected):
 
 
 def pytest_configure(config):
-    # Also where nothing is collected.
+    # Set here, because pytest_collection_modifyitems is not called if nothing is collected.
     config.without_own_servers = config.without_root = 0
 
 
@@ -55,7 +59,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_make_parametrize_id(config, val, argname):
-    """Short ids: tables hold bodies of a thousand characters and odd ones."""
+    """Keeps test ids short and in ASCII: some parameters are bodies of a thousand characters."""
     text = "missing" if val is MISSING else val if isinstance(val, str) else repr(val)
     text = ascii(text)[1:-1]
     return text if len(text) <= 48 else f"{text[:40]}..{len(text)}"
@@ -63,7 +67,7 @@ def pytest_make_parametrize_id(config, val, argname):
 
 @pytest.fixture(scope="session")
 def make_server():
-    """Starts servers that live until the session ends."""
+    """Returns a function that starts a server with a database of its own; both live until the session ends."""
     servers, databases = [], []
 
     def make(database_options="", **settings):
@@ -82,7 +86,7 @@ def make_server():
 
 @pytest.fixture(scope="session")
 def own_server(make_server):
-    """The server that most tests share, with its database, its key and its default settings."""
+    """The server that most tests share: its own database, MOVIES_VISIBILITY=own, default settings otherwise."""
     return make_server(MOVIES_VISIBILITY="own")
 
 
@@ -94,25 +98,25 @@ def shared_server(make_server):
 
 @pytest.fixture
 def database():
-    """A database of the test's own, still empty."""
-    made = Database()
-    yield made
-    made.drop()
+    """A new, empty database for this test."""
+    created = Database()
+    yield created
+    created.drop()
 
 
 @pytest.fixture
-def cut_link(database, tmp_path):
-    """A way to the test's database that can be cut."""
-    return Link(database, tmp_path)
+def database_link(database, tmp_path):
+    """A socket path to the test's database that the test can remove and restore."""
+    return DatabaseLink(database, tmp_path)
 
 
 @pytest.fixture
 def launch_server(database):
-    """Launches servers on the test's database, without waiting for them; whatever still runs afterwards is ended."""
+    """Returns a function that starts a server on the test's database without waiting for it; the servers are killed after the test."""
     servers = []
 
-    def launch(under=(), **settings):
-        servers.append(Server({"DATABASE_URL": database.url, **settings}, under))
+    def launch(command_prefix=(), **settings):
+        servers.append(Server({"DATABASE_URL": database.url, **settings}, command_prefix))
         return servers[-1]
 
     yield launch
@@ -122,20 +126,28 @@ def launch_server(database):
 
 @pytest.fixture
 def start_server(launch_server):
-    """Starts servers on the test's database, and waits until they listen."""
+    """Returns a function that starts a server on the test's database and waits until it listens."""
     return lambda **settings: launch_server(**settings).wait_until_listening()
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """A PostgreSQL cluster for one test file, which its tests may stop and change. Some files override it with their own settings."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def place(tmp_path):
-    """A folder of the test's own to use run.sh in; whatever it started there is stopped afterwards."""
-    made = Place(tmp_path)
-    yield made
-    made.clear()
+def installation(tmp_path):
+    """A DATA_DIR for run.sh; what run.sh started for it is stopped after the test."""
+    created = Installation(tmp_path)
+    yield created
+    created.clean_up()
 
 
 @pytest.fixture
 def browser(tmp_path):
+    """A headless Chromium, driven through Selenium."""
     from selenium import webdriver
 
     chromium, driver = find_program("chromium", "chromium"), find_program("chromedriver", "chromium-driver")
@@ -154,40 +166,40 @@ if HAS_OWN_SERVERS:
 
     @pytest.fixture(scope="session")
     def base(own_server):
-        """The service's URL."""
+        """The URL of the service under test."""
         return own_server.base
 
 else:
 
     @pytest.fixture(scope="session")
     def base():
-        """The service's URL."""
+        """The URL of the service under test."""
         return os.environ.get("MOVIES_API_URL", "http://127.0.0.1:8000").rstrip("/")
 
 
 @pytest.fixture(scope="session")
 def secret_key():
-    """The key that the service signs tokens with."""
+    """The key with which the service signs tokens."""
     return SECRET_KEY if HAS_OWN_SERVERS else os.environ["SECRET_KEY"]
 
 
 @pytest.fixture
-def mint(secret_key):
-    """Signs tokens with the service's key: of a user, with claims changed; MISSING leaves a claim out."""
+def sign_token(secret_key):
+    """Returns a function that signs a token for a user with the service's key. Keyword arguments replace claims; MISSING omits one."""
     import jwt
 
-    def mint(user, kind, *, key=secret_key, algorithm="HS256", header=None, **changes):
+    def sign_token(user, kind, *, key=secret_key, algorithm="HS256", header=None, **changes):
         now = int(time.time())
         good = {"token_type": kind, "exp": now + 600, "iat": now, "jti": secrets.token_hex(16), "user_id": str(user.id)}
         claims = {claim: value for claim, value in {**good, **changes}.items() if value is not MISSING}
         return jwt.api_jws.encode(json.dumps(claims).encode(), key, algorithm=algorithm, headers=header)
 
-    return mint
+    return sign_token
 
 
 class UserPool:
-    """Users of a service that outlives the session, used by one test after another: each registration costs the service a
-    hash, and a registered user stays."""
+    """Users that the tests reuse, one test at a time, when the service outlives the session: registering a user and deleting
+    the account cost a password hash each."""
 
     def __init__(self, base):
         self.client = Client(base)
@@ -208,22 +220,24 @@ class UserPool:
 def user_pool(base):
     pool = UserPool(base)
     yield pool
+    if not HAS_OWN_SERVERS:
+        pool.client.delete_accounts()
     pool.client.close()
 
 
 @pytest.fixture
 def api(base):
-    """A client without a token."""
+    """A client that sends no token."""
     client = Client(base)
     yield client
     if not HAS_OWN_SERVERS:
-        client.delete_movies()
+        client.delete_accounts()
     client.close()
 
 
 @pytest.fixture
 def ann(api, user_pool):
-    """A signed-in user without movies whom no other test uses at the same time."""
+    """A signed-in user without movies, used by no other test at the same time."""
     if HAS_OWN_SERVERS:
         yield api.new_user()
     else:

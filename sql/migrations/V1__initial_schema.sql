@@ -438,7 +438,7 @@ for each row execute function skip_applied_migration();
 -- Storage settings ----------------------------------------------------------------------------------------------------
 --
 -- A free part of each page holds the next version of a row whose count changes, without a change of any index. Of
--- 100,000 updates of movie_count 99.7 % or more found room on their page, and neither users nor movie_counts grew.
+-- 100,000 updates of movie_count 99.7 % or more fitted on their page, and neither users nor movie_counts grew.
 alter table users set (fillfactor = 80);
 alter table movie_counts set (fillfactor = 20);
 alter table movie_count_ranges set (fillfactor = 50);

@@ -73,7 +73,7 @@ pub fn register(request: &Request, context: &RequestContext) -> Result<Response,
 /// Creates an account from an operator's input, by the rules of a registration.
 ///
 /// # Errors
-/// [`ApiError::Fields`] with all validation errors.
+/// `ApiError::Fields` with all validation errors.
 pub fn register_account(
     fields: &[(&str, &str)],
     database: RequestDatabase,
@@ -86,7 +86,7 @@ pub fn register_account(
 /// Validates a password by the rules of a registration, and returns it trimmed.
 ///
 /// # Errors
-/// [`ApiError::Fields`] with its validation errors.
+/// `ApiError::Fields` with its validation errors.
 pub fn validate_password(password: &str) -> Result<SecretString, ApiError> {
     let data = body_data(&[("password", password)]);
     let mut serializer = Serializer::new(&data, false);

@@ -2,11 +2,11 @@
 //!
 //! A request passes through these modules in this order:
 //!
-//! 1. [`middleware`](self::middleware) gives it an id, and later logs and counts the response;
-//! 2. [`routes`](self::routes) finds its route in [`routes::ROUTES`] and sends it to the handler with `router!`;
-//! 3. [`authentication`](self::authentication) checks its access token as the route demands;
-//! 4. the handler (`accounts`, `movies`, `health`, `openapi`) validates its input with `validation`, calls one function of
-//!    [`crate::db`] and returns a response, or an [`error::ApiError`] that the middleware renders.
+//! 1. `middleware` gives it an id, and later adds headers to the response, logs it and counts it;
+//! 2. `routes` finds its handler with `router!`;
+//! 3. `authentication` checks its access token, as far as the entry of the route in `routes::ROUTES` demands it;
+//! 4. the handler (in `accounts`, `movies`, `health` or `openapi`) validates its input with `validation`, calls one function
+//!    of [`crate::db`] and returns a response, or an `error::ApiError` that the middleware renders.
 mod account_fields;
 mod accounts;
 mod authentication;

@@ -36,7 +36,7 @@ impl FromStr for Origin {
                 let host = host.strip_suffix(default_port).unwrap_or(host);
                 Ok(Origin(format!("{scheme}{host}")))
             }
-            _ => Err("it is a list of origins such as https://app.example.com".to_owned()),
+            _ => Err("must be a list of origins such as https://app.example.com".to_owned()),
         }
     }
 }

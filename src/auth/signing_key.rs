@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// The minimum length of a key, the size of an HMAC-SHA-256 output (RFC 7518 3.2).
 const MIN_BYTES: usize = 32;
 
-/// A key of at least [`MIN_BYTES`] bytes without white space around it. `Debug` does not show it, and it has no `Display`.
+/// A key of at least 32 bytes without white space around it. `Debug` does not show it, and it has no `Display`.
 #[derive(Clone, Debug)]
 pub struct SigningKey(SecretString);
 

@@ -261,7 +261,7 @@ mod tests {
     fn applied(migrations: &[Migration]) -> Vec<AppliedMigration> {
         let applied = migrations.iter().map(|migration| AppliedMigration {
             name: migration.to_string(),
-            version: i32::try_from(migration.version()).unwrap(),
+            version: migration.version(),
             checksum: migration.checksum().to_string(),
         });
         applied.collect()

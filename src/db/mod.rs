@@ -29,7 +29,12 @@
 //!   further writes are refused (write_limit.rs). If the server answers nothing at all for three seconds, all open
 //!   sessions are replaced: new ones are opened, on the next server if there are several. The background check
 //!   (readiness.rs) notices this without requests, and answers `/readyz`.
+//! - **Poolers.** Behind PgBouncer in transaction mode, which keeps no state of a session between transactions, statements
+//!   are sent without being prepared, and the role's own timeouts apply instead of ours.
 //! - **Deleted accounts.** A background thread (account_deletion.rs) deletes the movies of accounts that have many.
+//!
+//! The commands that inspect, migrate, recount and import (schema.rs, migrations.rs, counts.rs, import.rs) use none of these
+//! parts but connect.rs: each has a connection and a time limit of its own.
 pub mod account_deletion;
 pub mod coalescer;
 mod connect;

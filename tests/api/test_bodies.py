@@ -1,7 +1,7 @@
-"""Bodies on every route that takes one: media types, JSON's syntax, forms, and how values become text."""
+"""Request bodies on every route that takes one: media types, JSON syntax, forms, and conversion of values to text."""
 import pytest
 
-from helpers.client import MOVIES, REFRESH, REGISTER, TOKEN, film, outcome, with_literal, word
+from helpers.client import MOVIES, REFRESH, REGISTER, TOKEN, movie_fields, outcome, unique_word, with_literal
 
 REQUIRED = ["This field is required."]
 JSON = {"Content-Type": "application/json"}
@@ -21,47 +21,46 @@ every_route = pytest.mark.parametrize("path", ROUTES)
                    "application/json-seq",
                    "application/vnd.api+json", "json", "*/*", "x\\y", 'a"b"', "application/x-www-form-urlencodedx"]
 )
-def test_another_media_type_is_415_quoted_as_sent(ann, path, media_type):
+def test_unsupported_media_type_returns_415_and_quotes_it(ann, path, media_type):
     response = ann.send("POST", path, raw="{}", headers={"Content-Type": media_type})
     assert outcome(response) == (415, {"detail": f'Unsupported media type "{media_type}" in request.'})
 
 
 @every_route
-def test_a_body_without_a_media_type_is_415(ann, path):
+def test_body_without_content_type_returns_415(ann, path):
     assert outcome(ann.send_raw("POST", path, body=b"{}")) == (415, {"detail": 'Unsupported media type "" in request.'})
 
 
 @every_route
 @pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/json", "application/json; charset=utf-8",
                                         "application/json;charset=latin-1", "application/json ;x=y"])
-def test_json_is_read_whatever_the_case_and_the_parameters_of_its_type(ann, path, media_type):
+def test_json_media_type_matches_in_any_case_and_with_parameters(ann, path, media_type):
     assert outcome(ann.send("POST", path, raw="{}", headers={"Content-Type": media_type})) == (400, ROUTES[path])
 
 
 @pytest.mark.parametrize(
     "types", [["application/json", "text/plain"], ["text/plain", "application/json"], ["application/json; charset=utf-8", "application/json"], ["", "application/json"]]
 )
-def test_two_media_types_that_differ_are_415(ann, types):
+def test_two_different_content_types_return_415(ann, types):
     response = ann.send_raw("POST", "/api/v1/movies/", [("Content-Type", media_type) for media_type in types], b"{}")
     assert outcome(response) == (415, {"detail": f'Unsupported media type "{",".join(types)}" in request.'})
 
 
-def test_a_media_type_that_is_sent_twice_is_that_type(ann):
+def test_repeated_equal_content_type_is_accepted(ann):
     response = ann.send_raw("POST", "/api/v1/movies/", [("Content-Type", "application/json"), ("content-type", "application/json")], b"{}")
     assert (response.status_code, "title" in response.json()) == (400, True)
 
 
-
 @every_route
 @pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded; charset=UTF-8"])
-def test_forms_are_read_whatever_the_case_and_the_parameters_of_their_type(ann, path, media_type):
+def test_form_media_type_matches_in_any_case_and_with_parameters(ann, path, media_type):
     assert outcome(ann.send("POST", path, raw="a=b", headers={"Content-Type": media_type})) == (400, ROUTES[path])
 
 
 @every_route
 @pytest.mark.parametrize("headers", [[], [("Content-Length", "0")], [("Content-Type", "text/plain"), ("Content-Length", "0")],
                                      [("Content-Type", "application/json")]])
-def test_no_body_at_all_counts_as_an_empty_one(ann, path, headers):
+def test_missing_body_counts_as_empty_body(ann, path, headers):
     assert outcome(ann.send_raw("POST", path, headers)) == (400, ROUTES[path])
 
 
@@ -83,14 +82,14 @@ def test_no_body_at_all_counts_as_an_empty_one(ann, path, headers):
         (" null\n", "No data provided"),
     ],
 )
-def test_a_json_value_that_is_no_object_is_told_its_type(ann, path, text, message):
+def test_json_body_that_is_not_an_object_returns_400_with_its_type(ann, path, text, message):
     assert outcome(ann.post_json(path, text)) == (400, {"non_field_errors": [message]})
 
 
 @every_route
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("text, message", [("[]", "Invalid data. Expected a dictionary, but got list."), ("null", "No data provided")])
-def test_changes_want_an_object_too(ann, path, method, text, message):
+def test_put_and_patch_with_body_that_is_not_an_object_return_400(ann, path, method, text, message):
     movie = ann.add_movie()
     response = ann.send(method, f"{MOVIES}{movie['id']}/", raw=text, headers=JSON)
     assert outcome(response) == (400, {"non_field_errors": [message]})
@@ -110,7 +109,7 @@ BROKEN = [
 
 @every_route
 @pytest.mark.parametrize("body", BROKEN)
-def test_broken_json_is_400_and_says_that_it_is_the_syntax(ann, path, body):
+def test_malformed_json_returns_400_with_parse_error(ann, path, body):
     response = ann.send("POST", path, raw=body, headers=JSON)
     assert response.status_code == 400
     assert list(response.json()) == ["detail"]
@@ -118,7 +117,7 @@ def test_broken_json_is_400_and_says_that_it_is_the_syntax(ann, path, body):
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_broken_change_changes_nothing(ann, method):
+def test_put_and_patch_with_malformed_json_change_nothing(ann, method):
     movie = ann.add_movie()
     response = ann.send(method, f"{MOVIES}{movie['id']}/", raw='{"title": "x", "genre": "x", "year": 1', headers=JSON)
     assert (response.status_code, list(response.json())) == (400, ["detail"])
@@ -127,20 +126,20 @@ def test_a_broken_change_changes_nothing(ann, method):
 
 @every_route
 @pytest.mark.parametrize("piece, tail", [("[", ""), ('{"a":', ""), ("[", "]" * 100_000), ('{"title":[', "")])
-def test_a_body_nested_100_000_deep_is_400(ann, path, piece, tail):
+def test_json_nested_100_000_levels_deep_returns_400(ann, path, piece, tail):
     response = ann.post_json(path, piece * 100_000 + tail)
     assert (response.status_code, list(response.json())) == (400, ["detail"])
 
 
 @pytest.mark.parametrize("depth", [1, 10, 60, 100])
-def test_a_moderately_deep_unknown_field_is_ignored(ann, depth):
-    assert ann.post_json(MOVIES, with_literal(film(), "x", "[" * depth + "]" * depth)).status_code == 201
+def test_nested_unknown_field_is_ignored(ann, depth):
+    assert ann.post_json(MOVIES, with_literal(movie_fields(), "x", "[" * depth + "]" * depth)).status_code == 201
 
 
 @pytest.mark.parametrize("literal", ['"\\ud800"', '"\\udfff"', '"a\\ud83cb"', '"\\udfac\\ud83c"', '"\\ud83c\\u0041"', '"\\uD83C\\uD83C\\uDFAC"'])
 @pytest.mark.parametrize("field", ["title", "year", "unknown"])
-def test_a_lone_surrogate_is_400(ann, field, literal):
-    assert ann.post_json(MOVIES, with_literal(film(), field, literal)).status_code == 400
+def test_unpaired_surrogate_returns_400(ann, field, literal):
+    assert ann.post_json(MOVIES, with_literal(movie_fields(), field, literal)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -148,12 +147,12 @@ def test_a_lone_surrogate_is_400(ann, field, literal):
     [('"\\u00e9\\ud83c\\udfac\\/\\b\\f\\t\\"\\\\."', "é🎬/\b\f\t\"\\."), ('"\\u0041\\uFFFF"', "A\uffff"), ('"é日\u2028x"', "é日\u2028x"),
      ('"a\x7fb"', "a\x7fb"), ('"\\\\u0041"', "\\u0041")],
 )
-def test_escapes_and_plain_utf_8_become_the_same_characters(ann, literal, title):
-    response = ann.send("POST", MOVIES, raw=with_literal(film(), "title", literal), headers=JSON)
+def test_json_escapes_are_decoded_like_plain_utf_8(ann, literal, title):
+    response = ann.send("POST", MOVIES, raw=with_literal(movie_fields(), "title", literal), headers=JSON)
     assert (response.status_code, response.json().get("title")) == (201, title)
 
 
-def test_of_repeated_keys_the_last_counts(ann):
+def test_last_of_repeated_json_keys_is_used(ann):
     response = ann.post_json(MOVIES, '{"title": null, "title": "a", "genre": [], "genre": "b", "year": "x", "year": 1, "\\u0079ear": 2}')
     assert (response.json()["title"], response.json()["genre"], response.json()["year"]) == ("a", "b", 2)
     assert outcome(ann.post_json(MOVIES, '{"title": "a", "title": "", "genre": "b", "year": 1}')) == (400,
@@ -161,7 +160,7 @@ def test_of_repeated_keys_the_last_counts(ann):
 
 
 @pytest.mark.parametrize("text", [' \r\n\t{} \r\n\t', "{ }", "{}"])
-def test_white_space_around_json_does_not_matter(ann, text):
+def test_white_space_around_json_is_ignored(ann, text):
     assert outcome(ann.post_json(MOVIES, text)) == (400, ROUTES[MOVIES])
 
 
@@ -177,8 +176,8 @@ def test_white_space_around_json_does_not_matter(ann, text):
      ("-170141183460469231731687303715884105729", "-170141183460469231731687303715884105729"),
      ("0.30000000000000004", "0.30000000000000004"), ("100000000000000000000.5", "1e+20"), ("9" * 100, "9" * 100)],
 )
-def test_a_number_becomes_the_text_that_python_prints(ann, literal, text):
-    response = ann.post_json(MOVIES, with_literal(film(), "title", literal))
+def test_number_in_text_field_is_converted_as_python_prints_it(ann, literal, text):
+    response = ann.post_json(MOVIES, with_literal(movie_fields(), "title", literal))
     assert (response.status_code, response.json().get("title")) == (201, text)
 
 
@@ -186,12 +185,12 @@ def test_a_number_becomes_the_text_that_python_prints(ann, literal, text):
     "space", ["\t", "\n", "\x0b", "\x0c", "\r", "\x1c", "\x1d", "\x1e", "\x1f", " ", "\x85", "\xa0", "\u1680", "\u2000", "\u2007", "\u200a",
               "\u2028", "\u2029", "\u202f", "\u205f", "\u3000"]
 )
-def test_white_space_at_the_ends_is_trimmed_and_inside_is_kept(ann, space):
+def test_leading_and_trailing_white_space_is_trimmed(ann, space):
     assert ann.add_movie(title=f"{space}a{space}b{space}{space}")["title"] == f"a{space}b"
 
 
 @pytest.mark.parametrize("mark", ["\u200b", "\u200e", "\u2060", "\ufeff", "\u180e", "\x1b", "\u00ad"])
-def test_other_invisible_marks_are_not_trimmed(ann, mark):
+def test_other_invisible_characters_are_not_trimmed(ann, mark):
     assert ann.add_movie(title=f"{mark}a{mark}")["title"] == f"{mark}a{mark}"
 
 
@@ -211,7 +210,7 @@ def test_other_invisible_marks_are_not_trimmed(ann, mark):
         ("year=1&genre=b&title=%09a%0A", {"title": "a", "genre": "b", "year": 1}),
     ],
 )
-def test_a_form_is_decoded_into_text(ann, form, movie):
+def test_form_fields_are_url_decoded(ann, form, movie):
     response = ann.post(MOVIES, form=form)
     assert outcome(response) == (201, {"id": response.json().get("id"), **movie, "creator": ann.username})
 
@@ -230,17 +229,17 @@ def test_a_form_is_decoded_into_text(ann, form, movie):
         ("&", ROUTES[MOVIES]),
     ],
 )
-def test_a_form_s_fields_are_judged_like_any(ann, form, errors):
+def test_form_fields_are_validated_like_json_fields(ann, form, errors):
     assert outcome(ann.post(MOVIES, form=form)) == (400, errors)
 
 
-def test_bytes_of_a_form_that_are_no_utf_8_become_replacement_characters(ann):
+def test_non_utf_8_bytes_in_a_form_become_replacement_characters(ann):
     response = ann.send("POST", MOVIES, raw=b"title=\xff\xfea&genre=\xc3\xa9&year=1", headers=FORM)
     assert (response.status_code, response.json().get("title"), response.json().get("genre")) == (201, "\ufffd\ufffda", "é")
 
 
-def test_a_chunked_body_is_read(ann):
-    mark = word()
+def test_chunked_body_is_accepted(ann):
+    mark = unique_word()
     text = '{"title": "%s", "genre": "g", "year": 1}' % mark
     response = ann.send("POST", MOVIES, raw=iter([text[:9].encode(), text[9:].encode()]), headers=JSON)
     assert response.request.headers["Transfer-Encoding"] == "chunked"

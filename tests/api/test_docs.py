@@ -1,4 +1,4 @@
-"""The page at /api/v1/docs/: nothing from elsewhere, and a person gets from it to a stored movie by clicking alone."""
+"""The documentation page (Swagger UI) at /api/v1/docs/: it loads nothing from other sites, and its forms work in a browser."""
 import json
 import re
 
@@ -8,10 +8,10 @@ from helpers.client import MOVIES
 from helpers.settings import ROOT
 
 DOCS = "/api/v1/docs/"
-SCREENSHOTS = ROOT / "target" / "screenshots"
+SCREENSHOT_FOLDER = ROOT / "target" / "screenshots"
 
 
-def test_the_page_is_the_service_s_own_files_alone(own_server):
+def test_page_loads_only_files_of_the_service(own_server):
     client = own_server.client()
     page = client.get(DOCS)
     assert page.status_code == 200
@@ -28,56 +28,56 @@ def test_the_page_is_the_service_s_own_files_alone(own_server):
         assert file.content
 
 
-def test_root_path_leads_browsers_to_the_page(own_server):
+def test_root_path_redirects_browsers_to_the_page(own_server):
     client = own_server.client()
     for method in ("GET", "HEAD"):
         for accepted in ("text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"):
-            answer = client.send(method, "/", headers={"Accept": accepted})
-            assert (answer.status_code, answer.headers["Location"], answer.headers["Vary"]) == (302, DOCS, "Accept")
+            response = client.send(method, "/", headers={"Accept": accepted})
+            assert (response.status_code, response.headers["Location"], response.headers["Vary"]) == (302, DOCS, "Accept")
         assert client.send(method, "/", headers={"Accept": "*/*"}).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["", "swagger-ui-bundle.js", "swagger-ui.css", "swagger-initializer.js", "favicon-32x32.png"])
-def test_page_is_sent_gzipped_only_to_clients_that_accept_it(own_server, name):
+def test_page_is_gzipped_only_for_clients_that_accept_gzip(own_server, name):
     client = own_server.client()
     contents = set()
     for accepted, may_be_gzipped in [(None, False), ("identity", False), ("gzip;q=0", False), ("gzip", True), ("br, *", True)]:
-        answer = client.send("GET", DOCS + name, headers={"Accept-Encoding": accepted})
-        assert answer.headers["Vary"] == "Accept-Encoding"
-        assert may_be_gzipped or "Content-Encoding" not in answer.headers
-        contents.add(answer.content)
+        response = client.send("GET", DOCS + name, headers={"Accept-Encoding": accepted})
+        assert response.headers["Vary"] == "Accept-Encoding"
+        assert may_be_gzipped or "Content-Encoding" not in response.headers
+        contents.add(response.content)
     assert len(contents) == 1
     if name in ("swagger-ui-bundle.js", "swagger-ui.css"):
         assert client.send("GET", DOCS + name, headers={"Accept-Encoding": "gzip"}).headers["Content-Encoding"] == "gzip"
 
 
 @pytest.mark.parametrize("name", ["index.html", "swagger-ui.js", "oauth2-redirect.html", "../schema/", "x"])
-def test_no_other_file_is_served(own_server, name):
+def test_other_files_return_404(own_server, name):
     assert own_server.client().send("GET", DOCS + name).status_code == 404
 
 
 @pytest.mark.parametrize("path", [DOCS, "/api/v1/schema/"])
-def test_without_its_slash_the_path_is_sent_on(own_server, path):
-    answer = own_server.client().get(path[:-1])
-    assert (answer.status_code, answer.headers["Location"]) == (308, path)
+def test_path_without_trailing_slash_is_redirected(own_server, path):
+    response = own_server.client().get(path[:-1])
+    assert (response.status_code, response.headers["Location"]) == (308, path)
 
 
-def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server, browser):
+def test_user_can_register_sign_in_and_create_a_movie_on_the_page(start_server, browser):
     from selenium.common.exceptions import ElementClickInterceptedException
     from selenium.webdriver.support.ui import WebDriverWait
 
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    SCREENSHOT_FOLDER.mkdir(parents=True, exist_ok=True)
     wait = WebDriverWait(browser, 60)
     server = start_server()
 
-    def find(selector, place=browser):
-        return wait.until(lambda _: next((found for found in place.find_elements("css selector", selector) if found.is_displayed()), None))
+    def find(selector, section=browser):
+        return wait.until(lambda _: next((found for found in section.find_elements("css selector", selector) if found.is_displayed()), None))
 
-    def picture(name):
-        browser.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+    def save_screenshot(name):
+        browser.save_screenshot(str(SCREENSHOT_FOLDER / f"{name}.png"))
 
     def click(element):
-        """Clicks once nothing covers the element: the page moves while answers come and sections open."""
+        """Clicks when nothing covers the element: the page moves while responses arrive and sections open."""
 
         def is_clicked(_):
             browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
@@ -90,42 +90,42 @@ def test_a_person_goes_from_the_page_to_a_stored_movie_by_clicking(start_server,
         wait.until(is_clicked)
 
     def execute(tag, operation, status, **parameters):
-        """Opens the operation, executes it as it is filled in already, and with these parameters; the body that is shown."""
-        place = find(f"#operations-{tag}-{operation}")
-        if "is-open" not in place.get_attribute("class"):
-            click(find(".opblock-summary-control", place))
+        """Executes the operation with the example body and these parameters; returns the response body that the page shows."""
+        section = find(f"#operations-{tag}-{operation}")
+        if "is-open" not in section.get_attribute("class"):
+            click(find(".opblock-summary-control", section))
         for name, value in parameters.items():
-            find(f"tr[data-param-name={name}] input", place).send_keys(value)
-        click(find(".execute", place))
-        wait.until(lambda _: find(".live-responses-table tbody .response-col_status", place).text.startswith(status))
-        browser.execute_script("arguments[0].scrollIntoView()", find(".execute-wrapper, .btn-group", place))
-        picture(operation)
-        body = place.find_elements("css selector", ".live-responses-table tbody .response-col_description .highlight-code code")
+            find(f"tr[data-param-name={name}] input", section).send_keys(value)
+        click(find(".execute", section))
+        wait.until(lambda _: find(".live-responses-table tbody .response-col_status", section).text.startswith(status))
+        browser.execute_script("arguments[0].scrollIntoView()", find(".execute-wrapper, .btn-group", section))
+        save_screenshot(operation)
+        body = section.find_elements("css selector", ".live-responses-table tbody .response-col_description .highlight-code code")
         return json.loads(body[0].text) if body else None
 
     browser.get(server.base + DOCS)
     find("#operations-movies-create_movie")
-    picture("page")
+    save_screenshot("page")
     assert execute("movies", "create_movie", "401") == {"detail": "Authentication credentials were not provided."}
     assert re.fullmatch(r"ann-\w+", execute("accounts", "register", "201")["username"])
     access = execute("accounts", "obtain_token", "200")["access"]
     click(find(".btn.authorize"))
     find(".modal-ux input").send_keys(access)
-    picture("authorize")
+    save_screenshot("authorize")
     find(".modal-ux .btn.authorize").click()
     find(".modal-ux .btn-done").click()
-    made = execute("movies", "create_movie", "201")
-    assert made["title"] == "Heat"
+    created = execute("movies", "create_movie", "201")
+    assert created["title"] == "Heat"
     user = server.client().with_token(access)
-    assert user.get(f"{MOVIES}{made['id']}/").json() == made
-    assert execute("movies", "list_movies", "200", title="heat")["results"] == [made]
-    execute("movies", "delete_movie", "204", id=made["id"])
-    assert user.get(f"{MOVIES}{made['id']}/").status_code == 404
+    assert user.get(f"{MOVIES}{created['id']}/").json() == created
+    assert execute("movies", "list_movies", "200", title="heat")["results"] == [created]
+    execute("movies", "delete_movie", "204", id=created["id"])
+    assert user.get(f"{MOVIES}{created['id']}/").status_code == 404
     browser.refresh()
-    assert find(".btn.authorize.locked"), "who is authorised stays so when the page is loaded again"
+    assert find(".btn.authorize.locked"), "the page does not keep the token when it is loaded again"
     find("#operations-movies-create_movie")
     for _ in range(2):
         execute("accounts", "register", "201")
     execute("accounts", "obtain_token", "200")
-    told = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE" and "401" not in entry["message"]]
-    assert told == []
+    errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE" and "401" not in entry["message"]]
+    assert errors == []

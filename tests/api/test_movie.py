@@ -1,7 +1,7 @@
 """POST /api/v1/movies/ and GET, PUT, PATCH, DELETE /api/v1/movies/{id}/: fields, owners, and what changes."""
 import pytest
 
-from helpers.client import MISSING, MOVIES, film, outcome, with_literal, word
+from helpers.client import MISSING, MOVIES, movie_fields, outcome, unique_word, with_literal
 
 REQUIRED = "This field is required."
 NULL = "This field may not be null."
@@ -32,48 +32,48 @@ def url_of(movie):
     return f"{MOVIES}{movie['id']}/"
 
 
-def test_a_new_movie_is_answered_compactly_in_the_declared_order_and_is_its_maker_s(ann):
+def test_post_returns_201_with_compact_json_in_fixed_order_and_the_creator(ann):
     response = ann.post(MOVIES, {"year": 1999, "genre": "Sci-Fi", "title": "Mátrix \"日本\" \\ <b>"})
     assert (response.status_code, response.headers["Content-Type"].split(";")[0]) == (201, "application/json")
     expected = '{"id":%d,"title":"Mátrix \\"日本\\" \\\\ <b>","genre":"Sci-Fi","year":1999,"creator":"%s"}'
     assert response.content.decode() == expected % (response.json()["id"], ann.username)
 
 
-def test_a_movie_is_read_back_as_it_was_answered(ann):
+def test_get_returns_the_movie_as_post_returned_it(ann):
     movie = ann.add_movie(title="a\tb", genre="\u200b", year=-2147483648)
     assert outcome(ann.get(url_of(movie))) == (200, movie)
 
 
 @pytest.mark.parametrize("field, value, message", [*BAD_FIELDS, *[(field, MISSING, REQUIRED) for field in ("title", "genre", "year")]])
-def test_a_bad_field_of_a_new_movie_is_named_with_its_message(ann, field, value, message):
-    assert outcome(ann.post(MOVIES, film(**{field: value}))) == (400, {field: [message]})
+def test_post_with_invalid_field_returns_400_with_its_message(ann, field, value, message):
+    assert outcome(ann.post(MOVIES, movie_fields(**{field: value}))) == (400, {field: [message]})
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
 @pytest.mark.parametrize("field, value, message", BAD_FIELDS)
-def test_a_bad_field_of_a_change_is_named_and_nothing_changes(ann, method, field, value, message):
+def test_put_and_patch_with_invalid_field_return_400_and_change_nothing(ann, method, field, value, message):
     movie = ann.add_movie()
-    changed = film(title="other", genre="other", year=1) | {field: value}
+    changed = movie_fields(title="other", genre="other", year=1) | {field: value}
     assert outcome(ann.send(method, url_of(movie), json_body=changed)) == (400, {field: [message]})
     assert outcome(ann.get(url_of(movie))) == (200, movie)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_post_and_put_require_all_three_fields(ann, method):
+def test_post_and_put_with_missing_fields_return_400(ann, method):
     path = {"POST": MOVIES, "PUT": url_of(ann.add_movie())}[method]
     expected = '{"title":["%s"],"genre":["%s"],"year":["%s"]}' % ((REQUIRED,) * 3)
     response = ann.send(method, path, json_body={"id": 1, "name": "x"})
     assert (response.status_code, response.text) == (400, expected)
 
 
-def test_a_text_gets_every_message_that_applies(ann):
+def test_text_field_gets_every_message_that_applies(ann):
     wrong = {"title": "\0" + "x" * 100, "genre": [], "year": None}
     assert outcome(ann.post(MOVIES, wrong)) == (400, {"title": [LONG, NO_NUL], "genre": [NOT_TEXT], "year": [NULL]})
 
 
 @pytest.mark.parametrize("text", ["x" * 100, "🎬" * 100, "  " + "é" * 100 + "\n", "<script>alert(1)</script>", "%s%d{0}", "a\u0001\u007fb",
                                   "\ufeffa", "'; drop table movies; --", "a\\u0000b"])
-def test_other_text_up_to_100_code_points_is_kept_trimmed(ann, text):
+def test_text_up_to_100_code_points_is_stored_trimmed(ann, text):
     movie = ann.add_movie(title=text, genre=text)
     kept = text.strip()
     assert outcome(ann.get(url_of(movie))) == (200, {**movie, "title": kept, "genre": kept})
@@ -84,19 +84,19 @@ def test_other_text_up_to_100_code_points_is_kept_trimmed(ann, text):
     [{"title": "only"}, {"genre": "only"}, {"year": -1}, {"title": "a", "genre": "b", "year": 3}, {},
      {"creator": "x", "id": 5, "created_at": "now"}],
 )
-def test_patch_changes_just_what_it_is_sent(ann, changes):
+def test_patch_changes_only_the_fields_sent(ann, changes):
     movie = ann.add_movie()
     expected = {**movie, **{field: value for field, value in changes.items() if field in ("title", "genre", "year")}}
     assert outcome(ann.patch(url_of(movie), changes)) == (200, expected)
     assert outcome(ann.get(url_of(movie))) == (200, expected)
 
 
-def test_patch_without_a_body_answers_the_movie_as_it_is(ann):
+def test_patch_without_body_returns_the_unchanged_movie(ann):
     movie = ann.add_movie()
     assert outcome(ann.patch(url_of(movie))) == (200, movie)
 
 
-def test_put_replaces_all_three_fields_and_never_id_or_creator(ann, bob):
+def test_put_replaces_title_genre_and_year_but_not_id_or_creator(ann, bob):
     movie = ann.add_movie()
     sent = {"title": " new ", "genre": 7, "year": "2001", "id": 1, "creator": bob.username, "creator_id": bob.id}
     expected = {"id": movie["id"], "title": "new", "genre": "7", "year": 2001, "creator": ann.username}
@@ -104,19 +104,19 @@ def test_put_replaces_all_three_fields_and_never_id_or_creator(ann, bob):
     assert outcome(ann.get(url_of(movie))) == (200, expected)
 
 
-def test_a_new_movie_s_creator_and_id_cannot_be_chosen(ann, bob):
+def test_post_ignores_id_and_creator(ann, bob):
     movie = ann.add_movie(creator=bob.username, creator_id=bob.id, id=1)
     assert (movie["creator"], movie["id"] > 1) == (ann.username, True)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_form_changes_a_movie(ann, method):
+def test_put_and_patch_accept_forms(ann, method):
     movie = ann.add_movie()
     response = ann.send(method, url_of(movie), form="title=A+%26+B&genre=%C3%A9&year=%2B7")
     assert outcome(response) == (200, {**movie, "title": "A & B", "genre": "é", "year": 7})
 
 
-def test_a_deleted_movie_is_answered_with_nothing_and_is_gone(ann):
+def test_delete_returns_204_without_body_and_removes_the_movie(ann):
     movie = ann.add_movie()
     response = ann.delete(url_of(movie))
     assert (response.status_code, response.content, response.headers.get("Content-Type")) == (204, b"", None)
@@ -125,13 +125,13 @@ def test_a_deleted_movie_is_answered_with_nothing_and_is_gone(ann):
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/plain", None])
-def test_delete_never_reads_a_body(ann, media_type):
+def test_delete_ignores_the_body(ann, media_type):
     movie = ann.add_movie()
     headers = {"Content-Type": media_type} if media_type else {}
     assert ann.delete(url_of(movie), raw="{", headers=headers).status_code == 204
 
 
-def test_get_never_reads_a_body(ann):
+def test_get_ignores_the_body(ann):
     movie = ann.add_movie()
     response = ann.get(url_of(movie), raw="{", headers={"Content-Type": "application/xml"})
     assert outcome(response) == (200, movie)
@@ -139,27 +139,27 @@ def test_get_never_reads_a_body(ann):
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("id", ["0", "000", "999999999", "9223372036854775807", "9223372036854775808", "18446744073709551617", "9" * 300])
-def test_an_id_that_nobody_has_is_404_before_the_body_is_looked_at(ann, method, id):
+def test_unknown_id_returns_404_before_the_body_is_validated(ann, method, id):
     response = ann.send(method, f"{MOVIES}{id}/", raw="{", headers={"Content-Type": "text/plain"})
     assert outcome(response) == NO_SUCH_MOVIE
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE"])
-def test_with_own_another_s_movie_is_forbidden_to_every_method(own_server, method):
+def test_movie_of_another_user_returns_403_for_every_method_with_visibility_own(own_server, method):
     ann, bob = (own_server.client().new_user() for _ in range(2))
     movie = ann.add_movie()
-    response = bob.send(method, url_of(movie), json_body=film())
+    response = bob.send(method, url_of(movie), json_body=movie_fields())
     assert (response.status_code, response.content) == (403,
                                                         b"" if method == "HEAD" else b'{"detail":"You do not have permission to perform this action."}')
     assert outcome(ann.get(url_of(movie))) == (200, movie)
 
 
-def test_with_shared_another_s_movie_is_read_but_not_changed(shared_server):
+def test_movie_of_another_user_can_be_read_but_not_changed_with_visibility_shared(shared_server):
     ann, bob = (shared_server.client().new_user() for _ in range(2))
     movie = ann.add_movie()
     assert outcome(bob.get(url_of(movie))) == (200, movie)
     assert bob.send("HEAD", url_of(movie)).status_code == 200
-    assert [outcome(bob.send(method, url_of(movie), json_body=film())) for method in ("PUT", "PATCH", "DELETE")] == [NOT_YOURS] * 3
+    assert [outcome(bob.send(method, url_of(movie), json_body=movie_fields())) for method in ("PUT", "PATCH", "DELETE")] == [NOT_YOURS] * 3
     assert outcome(ann.get(url_of(movie))) == (200, movie)
 
 
@@ -174,24 +174,24 @@ def test_with_shared_another_s_movie_is_read_but_not_changed(shared_server):
         {},
     ],
 )
-def test_whose_movie_it_is_is_judged_before_the_body(ann, bob, method, request_body):
+def test_permission_is_checked_before_the_body(ann, bob, method, request_body):
     assert outcome(bob.send(method, url_of(ann.add_movie()), **request_body)) == NOT_YOURS
 
 
-def test_the_query_is_no_part_of_a_body(ann):
+def test_query_parameters_are_not_read_as_fields(ann):
     response = ann.post(f"{MOVIES}?title=a&genre=b&year=1", {"title": "x"})
     assert outcome(response) == (400, {"genre": [REQUIRED], "year": [REQUIRED]})
 
 
-def test_equal_movies_may_be_added_twice(ann):
-    fields = film()
+def test_equal_movies_may_be_created_twice(ann):
+    fields = movie_fields()
     first, second = ann.add_movie(**fields), ann.add_movie(**fields)
     assert first["id"] < second["id"]
     assert {**first, "id": 0} == {**second, "id": 0}
 
 
 @pytest.mark.parametrize("digits", ["{}", "0{}", "000000000000000000000000{}"])
-def test_leading_zeros_of_an_id_do_not_matter(ann, digits):
+def test_leading_zeros_of_an_id_are_ignored(ann, digits):
     movie = ann.add_movie()
     assert outcome(ann.get(f"{MOVIES}{digits.format(movie['id'])}/")) == (200, movie)
 
@@ -203,8 +203,8 @@ def test_leading_zeros_of_an_id_do_not_matter(ann, digits):
      ('"-7"', -7), ('"-0"', 0), ('"0007"', 7), ('"1_9_9_9"', 1999), ('"1999.0"', 1999), ('"1999."', 1999), ('"1999.000 "', 1999), ('"-5.0"', -5),
      ('"\\u00a01999\\u0085"', 1999), ('"1999.0\\u001c"', 1999)],
 )
-def test_a_whole_number_is_a_year_whatever_its_form(ann, literal, year):
-    response = ann.post_json(MOVIES, with_literal(film(), "year", literal))
+def test_year_accepts_whole_numbers_in_any_notation(ann, literal, year):
+    response = ann.post_json(MOVIES, with_literal(movie_fields(), "year", literal))
     assert (response.status_code, response.json()["year"]) == (201, year)
 
 
@@ -217,17 +217,17 @@ def test_a_whole_number_is_a_year_whatever_its_form(ann, literal, year):
      ("18446744073709551616", TOO_LARGE), ("9007199254740993", TOO_LARGE), ("1e10", TOO_LARGE), ("-1e10", TOO_SMALL),
      ("9" * 4000, TOO_LARGE), ("-" + "9" * 4000, TOO_SMALL), (f'"-{"9" * 999}"', TOO_SMALL)],
 )
-def test_other_numbers_and_texts_are_no_year(ann, literal, message):
-    assert outcome(ann.post_json(MOVIES, with_literal(film(), "year", literal))) == (400, {"year": [message]})
+def test_year_refuses_other_numbers_and_texts(ann, literal, message):
+    assert outcome(ann.post_json(MOVIES, with_literal(movie_fields(), "year", literal))) == (400, {"year": [message]})
 
 
 @pytest.mark.parametrize("field", ["title", "genre", "year"])
 @pytest.mark.parametrize("literal", ["1e400", "-1E400", "1e99999999999"])
-def test_an_infinite_number_is_refused(ann, field, literal):
-    assert ann.post_json(MOVIES, with_literal(film(), field, literal)).status_code == 400
+def test_infinite_number_returns_400(ann, field, literal):
+    assert ann.post_json(MOVIES, with_literal(movie_fields(), field, literal)).status_code == 400
 
 
-def test_a_movie_made_by_one_token_is_changed_by_the_next(api, ann):
-    movie = ann.add_movie(title=word())
+def test_movie_can_be_changed_with_a_later_token_of_the_same_user(api, ann):
+    movie = ann.add_movie(title=unique_word())
     ann.sign_in()
     assert ann.delete(url_of(movie)).status_code == 204

@@ -1,16 +1,16 @@
-"""GET /api/v1/movies/ with filters: text that is contained, years that are compared, and what is no filter."""
+"""GET /api/v1/movies/ with filters: substrings of texts, comparisons of years, and invalid filters."""
 import pytest
 
-from helpers.client import MOVIES, Shelf, outcome
+from helpers.client import MOVIES, MovieCollection, outcome
 
 NOT_A_NUMBER = ["Enter a number."]
 NO_NUL = ["Null characters are not allowed."]
 
 
 @pytest.fixture(scope="module")
-def mixed(base):
-    """Movies with odd titles, genres and years."""
-    films = [
+def varied_movies(base):
+    """Ten movies with unusual titles, genres and years."""
+    movies = [
         ("Heat", "Crime", 1995),
         ("HEATHERS", "Dark Comedy", 1988),
         ("100% Wolf", "Family_Fun", 2020),
@@ -22,9 +22,9 @@ def mixed(base):
         ("it's \"two\"  spaces", "a+b&c=d", -2147483648),
         ("nil", "O'Brien", 0),
     ]
-    shelf = Shelf(base, films)
-    yield shelf
-    shelf.close()
+    collection = MovieCollection(base, movies)
+    yield collection
+    collection.close()
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def mixed(base):
         ("';drop%20table%20movies;--", []),
     ],
 )
-def test_title_is_contained_whatever_its_case_and_nothing_in_it_is_a_pattern(mixed, title, titles):
-    assert mixed.titles("", title=title) == titles
+def test_title_filter_finds_substrings_in_any_case_without_patterns(varied_movies, title, titles):
+    assert varied_movies.titles("", title=title) == titles
 
 
 @pytest.mark.parametrize(
@@ -106,20 +106,20 @@ def test_title_is_contained_whatever_its_case_and_nothing_in_it_is_a_pattern(mix
         ("year__gt=-1e30&year__lt=1e30&genre=noir", ["back\\slash"]),
     ],
 )
-def test_genre_is_contained_and_years_are_compared_as_numbers(mixed, query, titles):
-    assert mixed.titles(query) == titles
+def test_genre_filter_finds_substrings_and_year_filters_compare_numbers(varied_movies, query, titles):
+    assert varied_movies.titles(query) == titles
 
 
 @pytest.mark.parametrize("query", ["genre=", "genre=+", "year=", "year__gt=&year__lt=", "year__gte=2000", "id=1", "ordering=year",
                                    "search=x", "Genre=crime", "title[]=x"])
-def test_an_empty_filter_and_an_unknown_one_filter_nothing(mixed, query):
-    assert len(mixed.titles(query)) == 10
+def test_empty_and_unknown_filters_are_ignored(varied_movies, query):
+    assert len(varied_movies.titles(query)) == 10
 
 
-def test_creator_username_is_contained_whatever_its_case(mixed):
-    path = f"{MOVIES}?title={mixed.mark}&creator__username="
-    counts = [mixed.user.get(path + part).json()["count"] for part in (mixed.user.username.upper(), mixed.user.username[2:9],
-            "nobody-of-that-name", "%25", "")]
+def test_creator_username_filter_finds_substrings_in_any_case(varied_movies):
+    path = f"{MOVIES}?title={varied_movies.mark}&creator__username="
+    counts = [varied_movies.user.get(path + part).json()["count"] for part in (varied_movies.user.username.upper(), varied_movies.user.username[2:9],
+            "unknown-username", "%25", "")]
     assert counts == [10, 10, 0, 0, 10]
 
 
@@ -128,17 +128,17 @@ def test_creator_username_is_contained_whatever_its_case(mixed):
               "e5", "1e+5+", "1e%20%205", "1e+%2B5", ".", "-", "1.2.3", "%00", "1995%00", "%ff", "true", "1995-01-01"]
 )
 @pytest.mark.parametrize("name", ["year", "year__gt", "year__lt"])
-def test_a_year_that_is_no_number_is_refused(ann, name, value):
+def test_year_filter_that_is_not_a_number_returns_400(ann, name, value):
     assert outcome(ann.get(f"{MOVIES}?{name}={value}")) == (400, {name: NOT_A_NUMBER})
 
 
 @pytest.mark.parametrize("name", ["title", "genre", "creator__username"])
 @pytest.mark.parametrize("value", ["%00", "a%00b"])
-def test_a_null_character_in_a_text_filter_is_refused(ann, name, value):
+def test_null_character_in_text_filter_returns_400(ann, name, value):
     assert outcome(ann.get(f"{MOVIES}?{name}={value}")) == (400, {name: NO_NUL})
 
 
-def test_all_bad_filters_are_named_and_judged_before_the_page(ann):
+def test_all_invalid_filters_are_reported_before_an_invalid_page(ann):
     response = ann.get(f"{MOVIES}?page=99&year__lt=z&genre=%00&year=x&year__gt=y&title=%00")
     expected = {"title": NO_NUL, "genre": NO_NUL, "year": NOT_A_NUMBER, "year__gt": NOT_A_NUMBER, "year__lt": NOT_A_NUMBER}
     assert outcome(response) == (400, expected)

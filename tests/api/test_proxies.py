@@ -1,42 +1,42 @@
-"""X-Forwarded-Proto and X-Forwarded-Host: believed from a peer inside TRUSTED_PROXIES, and from nobody else."""
+"""X-Forwarded-Proto and X-Forwarded-Host: used if the peer's address is in TRUSTED_PROXIES, otherwise ignored."""
 import pytest
 
-from helpers.client import MOVIES, film, outcome, word
+from helpers.client import MOVIES, movie_fields, outcome, unique_word
 
 EVIL = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
 
 
-class Reader:
-    """A user with two movies, who reads the link from the first to the second."""
+class LinkReader:
+    """A user with two movies, who reads the link from the page of the first to that of the second."""
 
     def __init__(self, server):
         self.user = server.client().new_user()
-        self.mark = word()
+        self.mark = unique_word()
         for _ in range(2):
             self.user.add_movie(title=self.mark)
-        self.tail = f"{MOVIES}?page=2&page_size=1&title={self.mark}"
+        self.link_path = f"{MOVIES}?page=2&page_size=1&title={self.mark}"
 
     def get(self, headers):
         return self.user.get(f"{MOVIES}?title={self.mark}&page_size=1", headers=headers)
 
     def origin(self, headers):
-        """What stands before the path in the link."""
+        """Returns scheme and host of the link."""
         response = self.get(headers)
         assert response.status_code == 200, response.text
-        assert response.json()["next"].endswith(self.tail)
-        return response.json()["next"].removesuffix(self.tail)
+        assert response.json()["next"].endswith(self.link_path)
+        return response.json()["next"].removesuffix(self.link_path)
 
 
 @pytest.fixture(scope="module")
-def behind_proxy(make_server):
-    """A reader of a server that trusts this machine as a proxy."""
-    return Reader(make_server(TRUSTED_PROXIES="10.0.0.0/8,127.0.0.0/8"))
+def trusted_proxy(make_server):
+    """A reader whose server trusts this machine as a proxy."""
+    return LinkReader(make_server(TRUSTED_PROXIES="10.0.0.0/8,127.0.0.0/8"))
 
 
 @pytest.fixture(scope="module")
-def behind_stranger(make_server):
-    """A reader of a server that trusts other networks."""
-    return Reader(make_server(TRUSTED_PROXIES="10.0.0.0/8,192.0.2.1/32,::1/128"))
+def untrusted_proxy(make_server):
+    """A reader whose server trusts only other networks."""
+    return LinkReader(make_server(TRUSTED_PROXIES="10.0.0.0/8,192.0.2.1/32,::1/128"))
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,20 @@ def behind_stranger(make_server):
         ({"X-Forwarded-Port": "444", "X-Forwarded-For": "192.0.2.9", "Host": "api.example"}, "http://api.example"),
     ],
 )
-def test_a_trusted_proxy_tells_scheme_and_host(behind_proxy, headers, origin):
-    assert behind_proxy.origin(headers) == origin
+def test_trusted_proxy_sets_scheme_and_host(trusted_proxy, headers, origin):
+    assert trusted_proxy.origin(headers) == origin
 
 
 @pytest.mark.parametrize("proto", ["javascript", "https:", "HTTPS evil", "ftp", "//evil", "https://evil.example", ""])
-def test_a_forwarded_scheme_is_http_or_https_and_nothing_else(behind_proxy, proto):
-    response = behind_proxy.get({"X-Forwarded-Proto": proto, "Host": "api.example"})
-    assert (response.status_code, response.json()["next"]) == (200, f"http://api.example{behind_proxy.tail}")
+def test_forwarded_scheme_other_than_http_or_https_is_ignored(trusted_proxy, proto):
+    response = trusted_proxy.get({"X-Forwarded-Proto": proto, "Host": "api.example"})
+    assert (response.status_code, response.json()["next"]) == (200, f"http://api.example{trusted_proxy.link_path}")
 
 
 @pytest.mark.parametrize("host", ["evil.example/path", "a b", "user@evil.example", "evil.example:port", "<evil>", "evil.example?x", 'ev"il',
                                   "[::1", "evil\\example"])
-def test_a_forwarded_host_that_is_no_host_is_never_echoed(behind_proxy, host):
-    response = behind_proxy.get({"X-Forwarded-Host": host})
+def test_invalid_forwarded_host_returns_400_and_is_not_echoed(trusted_proxy, host):
+    response = trusted_proxy.get({"X-Forwarded-Host": host})
     assert response.status_code == 400
     assert (host in response.text, list(response.json())) == (False, ["detail"])
 
@@ -78,25 +78,25 @@ def test_a_forwarded_host_that_is_no_host_is_never_echoed(behind_proxy, host):
         {"X-Forwarded-Host": "<evil>,\tmovies.example ", "X-Forwarded-Proto": "javascript ,https"},
     ],
 )
-def test_of_several_forwarded_values_the_trusted_proxy_s_own_counts_which_is_the_last(behind_proxy, headers):
-    assert behind_proxy.origin(headers) == "https://movies.example"
+def test_last_of_several_forwarded_values_is_used(trusted_proxy, headers):
+    assert trusted_proxy.origin(headers) == "https://movies.example"
 
 
-def test_a_peer_outside_the_trusted_networks_is_not_believed(behind_stranger):
-    assert behind_stranger.origin(EVIL) == behind_stranger.user.base
-    assert behind_stranger.origin({**EVIL, "X-Forwarded-For": "10.0.0.1", "Forwarded": "for=10.0.0.1",
-                                   "X-Real-IP": "10.0.0.1"}) == behind_stranger.user.base
-    assert behind_stranger.origin({**EVIL, "X-Forwarded-Host": "not a host", "Host": "api.example"}) == "http://api.example"
+def test_forwarded_headers_of_untrusted_peer_are_ignored(untrusted_proxy):
+    assert untrusted_proxy.origin(EVIL) == untrusted_proxy.user.base
+    assert untrusted_proxy.origin({**EVIL, "X-Forwarded-For": "10.0.0.1", "Forwarded": "for=10.0.0.1",
+                                   "X-Real-IP": "10.0.0.1"}) == untrusted_proxy.user.base
+    assert untrusted_proxy.origin({**EVIL, "X-Forwarded-Host": "not a host", "Host": "api.example"}) == "http://api.example"
 
 
-def test_by_default_no_proxy_is_believed(ann):
-    mark = word()
-    [ann.add_to(MOVIES, film(title=mark)) for _ in range(2)]
+def test_forwarded_headers_are_ignored_by_default(ann):
+    mark = unique_word()
+    [ann.add_to(MOVIES, movie_fields(title=mark)) for _ in range(2)]
     response = ann.get(f"{MOVIES}?title={mark}&page_size=1", headers=EVIL)
     assert response.json()["next"] == f"{ann.base}{MOVIES}?page=2&page_size=1&title={mark}"
 
 
-def test_a_proxy_s_headers_change_no_redirect_and_no_refusal(behind_proxy):
-    response = behind_proxy.user.post(MOVIES[:-1], film(), headers=EVIL)
+def test_forwarded_headers_do_not_change_redirects_and_errors(trusted_proxy):
+    response = trusted_proxy.user.post(MOVIES[:-1], movie_fields(), headers=EVIL)
     assert (response.status_code, response.headers["Location"]) == (308, MOVIES)
-    assert outcome(behind_proxy.user.get("/nothing", headers=EVIL)) == (404, {"detail": "Not found."})
+    assert outcome(trusted_proxy.user.get("/nothing", headers=EVIL)) == (404, {"detail": "Not found."})

@@ -1,6 +1,6 @@
-"""The stack that the service replaces, as a process: Django REST framework, SimpleJWT and django-filter over PostgreSQL.
+"""The reference service: the API with Django REST framework, SimpleJWT and django-filter on PostgreSQL.
 
-What it answers is the contract. It is written as their tutorials write such a service, and prints the port it serves on.
+Its responses are the contract. It is written as the tutorials of those packages show, and prints the port on which it listens.
 """
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import django
 from django.conf import settings
 
-place = json.loads(os.environ["PLACE"])
+database = json.loads(os.environ["DATABASE"])
 validators = ["UserAttributeSimilarity", "MinimumLength", "CommonPassword", "NumericPassword"]
 settings.configure(
     SECRET_KEY=os.environ["SECRET_KEY"],
@@ -19,8 +19,8 @@ settings.configure(
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "rest_framework", "django_filters"],
     MIDDLEWARE=["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": place["dbname"], "USER": place.get("user", ""),
-                           "PASSWORD": place.get("password", ""), "HOST": place.get("host", ""), "PORT": place.get("port", ""),
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": database["dbname"], "USER": database.get("user", ""),
+                           "PASSWORD": database.get("password", ""), "HOST": database.get("host", ""), "PORT": database.get("port", ""),
                            "CONN_MAX_AGE": None}},
     PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     AUTH_PASSWORD_VALIDATORS=[{"NAME": f"django.contrib.auth.password_validation.{name}Validator"} for name in validators],
@@ -33,7 +33,7 @@ settings.configure(
 )
 django.setup()
 
-# What follows is imported only now, since it reads the settings.
+# These modules read the settings when they are imported.
 import django_filters
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
@@ -144,11 +144,11 @@ urlpatterns = [
 
 
 class QuietHandler(WSGIRequestHandler):
-    # Head and body are written one after the other: without it the second waits for the first to be acknowledged.
+    # Headers and body are two writes: with Nagle's algorithm the second would wait for the client's acknowledgement.
     disable_nagle_algorithm = True
 
     def get_environ(self):
-        # Servers that people deploy say nothing of a type where there is none; this one says text/plain.
+        # Without a Content-Type header this server would pass text/plain on; servers used in production pass nothing.
         return {**super().get_environ(), "CONTENT_TYPE": self.headers.get("Content-Type", "")}
 
     def log_message(self, *arguments):

@@ -1,7 +1,8 @@
-"""The stack that the service replaces, beside it: the same random requests, and to each the same answer.
+"""The service compared with the reference service, the Django stack that it replaces (reference.py): the same random requests have to get
+the same responses.
 
-Left out is where CONTRACT.md has the service answer better: numbers past a float, fractions of a year, lone surrogates,
-odd hosts, Accept, methods in small letters.
+Not compared is where CONTRACT.md documents a better response of the service: numbers beyond a float, fractional years, unpaired
+surrogates, unusual hosts, Accept, methods in lower case.
 """
 import http.client
 import json
@@ -17,7 +18,7 @@ from urllib.parse import quote, quote_plus
 import jwt
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, word
+from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, unique_word
 from helpers.database import Database
 from helpers.settings import SECRET_KEY
 
@@ -63,31 +64,31 @@ HEADERS = [{}] * 8 + [{"kid": "x"}, {"typ": "at+jwt"}, {"x": [1]}, {"crit": ["x"
 
 
 class Side:
-    """The service or the stack: its own ids of the same users and movies."""
+    """The service or the reference service: a connection to it, and its ids of the users and movies that both have."""
 
     def __init__(self, port):
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         self.users, self.movies = [], []
 
-    def ask(self, method, path, headers, body):
-        """Status, headers and body, movies by their place among all."""
+    def send(self, method, path, headers, body):
+        """Sends a request; returns status, compared headers and body, in which a movie's id is replaced by its index in `movies`."""
         self.connection.putrequest(method, path.format(*self.movies), skip_host=True, skip_accept_encoding=True)
         for name, value in [("Host", "example.com"), *headers, *([] if body is None else [("Content-Length", len(body))])]:
             self.connection.putheader(name, value)
         self.connection.endheaders(body)
-        answer = self.connection.getresponse()
-        text = answer.read().decode()
-        kept = [answer.headers.get("WWW-Authenticate"), (answer.headers.get("Content-Type") or "").partition(";")[0]]
-        if answer.status == 405:
-            kept.append(sorted(answer.headers["Allow"].split(", ")))
+        response = self.connection.getresponse()
+        text = response.read().decode()
+        compared_headers = [response.headers.get("WWW-Authenticate"), (response.headers.get("Content-Type") or "").partition(";")[0]]
+        if response.status == 405:
+            compared_headers.append(sorted(response.headers["Allow"].split(", ")))
         if path == REGISTER:
             text = re.sub(r'"id":\d+', '"id":0', text)
         elif path.startswith(MOVIES):
-            places = {str(id): place for place, id in enumerate(self.movies)}
-            text = re.sub(r'"id":(\d+)', lambda found: f'"id":#{places.get(found[1], "new")}', text)
-        # What is free to differ: where JSON breaks, and a token's own bytes.
+            positions = {str(id): position for position, id in enumerate(self.movies)}
+            text = re.sub(r'"id":(\d+)', lambda found: f'"id":#{positions.get(found[1], "new")}', text)
+        # These may differ: the position of a JSON error, and the bytes of a token.
         text = re.sub(r'JSON parse error - .*"', "JSON parse error", text)
-        return answer.status, kept, re.sub(r'"ey[\w.-]+"', "a token", text)
+        return response.status, compared_headers, re.sub(r'"ey[\w.-]+"', "a token", text)
 
     def token(self, user, kind="access", header=None, changes=()):
         now = int(time.time())
@@ -98,25 +99,25 @@ class Side:
         return jwt.api_jws.encode(json.dumps(claims).encode(), SECRET_KEY, algorithm="HS256", headers=header)
 
 
-class Maker:
-    """Makes requests: a method, a path in which {n} is the n-th movie's id, headers and a body for a side."""
+class RequestGenerator:
+    """Generates requests: method, path (in which {n} stands for the id of movie n), and headers and body for each side."""
 
     def __init__(self, seed, sides):
         self.random = random.Random(seed)
         self.sides = sides
-        self.mark = word()
+        self.mark = unique_word()
 
     def text(self):
         return "".join(self.random.choices(TEXTS, k=self.random.choice([1, 1, 1, 2])))
 
-    def value(self, good):
+    def value(self, valid):
         chance = self.random.random()
         if chance < 0.5:
-            return json.dumps(good)
+            return json.dumps(valid)
         return self.random.choice(LITERALS) if chance < 0.7 else json.dumps(self.text(), ensure_ascii=self.random.random() < 0.5)
 
     def as_json(self, fields):
-        members = [f'"{name}":{self.value(good)}' for name, good in fields.items() if self.random.random() < 0.9]
+        members = [f'"{name}":{self.value(valid)}' for name, valid in fields.items() if self.random.random() < 0.9]
         members += [f'"{name}":{self.value(1)}' for name in self.random.choices(["id", "creator", "x", *fields], k=self.random.choice([0, 0, 1]))]
         text = self.random.choice(["{%s}", " {%s}\n"]) % self.random.choice([",", " ,\n"]).join(members)
         broken = [text[: len(text) // 2], text + "x", "\ufeff" + text, "\x0b" + text, "[]", "null", '"x"', "1.0", " ", ""]
@@ -124,8 +125,8 @@ class Maker:
 
     def as_form(self, fields):
         pairs = []
-        for name, good in fields.items():
-            text = str(good) if self.random.random() < 0.5 else self.text()
+        for name, valid in fields.items():
+            text = str(valid) if self.random.random() < 0.5 else self.text()
             pairs.append(f"{name}={self.random.choice([quote, quote_plus])(text)}{self.random.choice([''] * 9 + ['%', '%zz', '%ff', '+'])}")
         pairs = [pair for pair in pairs if self.random.random() < 0.9]
         pairs += self.random.choices(["", "=", "x", "title", "%74itle=q", "title%20=q", "year=1;genre=2"], k=self.random.choice([0, 0, 1]))
@@ -141,50 +142,50 @@ class Maker:
             return [("Content-Type", self.random.choice(OTHERS))], self.random.choice([b"x", b"{}", b""])
         return [], self.random.choice([None, b"x", b""])
 
-    def signed(self, user):
+    def headers_by_side(self, user):
         return {side: [("Authorization", f"Bearer {side.token(user)}")] for side in self.sides}
 
-    def same(self, headers):
+    def same_for_both(self, headers):
         return {side: headers for side in self.sides}
 
     def register(self):
         name = f"{self.mark}{self.random.getrandbits(40):x}"
         fields = {"username": name, "password": PASSWORD, "password2": PASSWORD, "email": f"{name}@example.com", "first_name": "A", "last_name": "B"}
         headers, body = self.body(fields)
-        return "POST", REGISTER, self.same(headers), self.same(body)
+        return "POST", REGISTER, self.same_for_both(headers), self.same_for_both(body)
 
     def sign_in(self):
-        # Names of their own: wrong passwords of one user are slowed down.
+        # A new username for each request, because failed sign-ins of one user are throttled.
         headers, body = self.body({"username": f"{self.mark}{self.random.getrandbits(40):x}", "password": PASSWORD})
-        return "POST", TOKEN, self.same(headers), self.same(body)
+        return "POST", TOKEN, self.same_for_both(headers), self.same_for_both(body)
 
-    def odd_tokens(self, kind):
+    def unusual_tokens(self, kind):
         changes = [(name, self.random.choice(CLAIMS[name])) for name in self.random.choices(list(CLAIMS), k=self.random.choice([0, 1, 1, 2]))]
         header = self.random.choice(HEADERS)
-        ruin = self.random.choice([lambda token: token] * 8 + [lambda token: token[:-1], lambda token: token + ".", lambda _: "x", lambda _: ""])
-        return {side: ruin(side.token(0, kind, header, changes)) for side in self.sides}
+        damage = self.random.choice([lambda token: token] * 8 + [lambda token: token[:-1], lambda token: token + ".", lambda _: "x", lambda _: ""])
+        return {side: damage(side.token(0, kind, header, changes)) for side in self.sides}
 
     def refresh(self):
         space = self.random.choice(["", "", " "])
-        bodies = {side: json.dumps({"refresh": space + token}).encode() for side, token in self.odd_tokens("refresh").items()}
-        return "POST", REFRESH, self.same([("Content-Type", "application/json")]), bodies
+        bodies = {side: json.dumps({"refresh": space + token}).encode() for side, token in self.unusual_tokens("refresh").items()}
+        return "POST", REFRESH, self.same_for_both([("Content-Type", "application/json")]), bodies
 
     def authorize(self):
         scheme, end = self.random.choice(["Bearer "] * 8 + ["bearer ", "Bearer  ", "Bearer", "Token ", ""]), self.random.choice([""] * 8 + [" ", " x"])
-        headers = {side: [("Authorization", scheme + token + end)] for side, token in self.odd_tokens("access").items()}
+        headers = {side: [("Authorization", scheme + token + end)] for side, token in self.unusual_tokens("access").items()}
         if self.random.random() < 0.1:
-            other, place = ("Authorization", self.random.choice(["", "x", "Basic dTpw", "Bearer", "Bearer x", "Bearer x y"])), self.random.choice([0, 1])
-            [lines.insert(place, other) for lines in headers.values()]
-        return self.random.choice(["GET", "GET", "PATCH"]), f"{MOVIES}?title=nothing", headers, self.same(None)
+            other, position = ("Authorization", self.random.choice(["", "x", "Basic dTpw", "Bearer", "Bearer x", "Bearer x y"])), self.random.choice([0, 1])
+            [lines.insert(position, other) for lines in headers.values()]
+        return self.random.choice(["GET", "GET", "PATCH"]), f"{MOVIES}?title=nothing", headers, self.same_for_both(None)
 
     def write(self):
         headers, body = self.body({"title": "Heat", "genre": "Drama", "year": 1995})
-        one = f"{MOVIES}{{{self.random.randrange(len(self.sides[0].movies))}}}/"
-        method, path = self.random.choice([("POST", MOVIES), ("PUT", one), ("PATCH", one), ("PATCH", one)])
+        movie_path = f"{MOVIES}{{{self.random.randrange(len(self.sides[0].movies))}}}/"
+        method, path = self.random.choice([("POST", MOVIES), ("PUT", movie_path), ("PATCH", movie_path), ("PATCH", movie_path)])
         if self.random.random() < 0.03:
-            method, path = "DELETE", one
-        signed = self.signed(self.random.choice([0, 0, 0, 1]))
-        return method, path, {side: signed[side] + headers for side in self.sides}, self.same(body)
+            method, path = "DELETE", movie_path
+        headers_by_side = self.headers_by_side(self.random.choice([0, 0, 0, 1]))
+        return method, path, {side: headers_by_side[side] + headers for side in self.sides}, self.same_for_both(body)
 
     def list(self):
         pairs = []
@@ -192,41 +193,41 @@ class Maker:
             values = PAGES if name.startswith("page") else YEARS if name.startswith("year") else [*TEXTS, "hea", "DRAMA", self.mark]
             pairs.append(f"{quote(name)}={quote_plus(self.random.choice(values))}{self.random.choice([''] * 12 + ['%', '%ff', ';', '+'])}")
         query = "&".join(pairs[: self.random.randrange(4)]).replace("{", "%7B").replace("}", "%7D")
-        return self.random.choice(["GET"] * 9 + ["HEAD"]), f"{MOVIES}?{query}", self.signed(self.random.choice([0, 0, 1])), self.same(None)
+        return self.random.choice(["GET"] * 9 + ["HEAD"]), f"{MOVIES}?{query}", self.headers_by_side(self.random.choice([0, 0, 1])), self.same_for_both(None)
 
     def other(self):
         path = self.random.choice([MOVIES, TOKEN, REGISTER, REFRESH, f"{MOVIES}{{0}}/", f"{MOVIES}00{{0}}/", f"{MOVIES}0/", f"{MOVIES}{'9' * 40}/"])
         method = self.random.choice(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "TRACE", "BREW"])
         if method == "DELETE" and "{" in path:
             method = "GET"
-        return method, path, self.random.choice([self.same([]), self.signed(0), self.signed(1)]), self.same(None)
+        return method, path, self.random.choice([self.same_for_both([]), self.headers_by_side(0), self.headers_by_side(1)]), self.same_for_both(None)
 
-    def make(self):
+    def next_request(self):
         return self.random.choice([self.register, self.sign_in, self.refresh, self.authorize, self.write, self.write, self.list, self.list, self.other])()
 
 
 @pytest.fixture(scope="module", params=["own", "shared"])
 def sides(request, make_server):
-    """The service and the stack, each with two users and a dozen movies of the first."""
+    """The service and the reference service, each with two users and twelve movies of the first."""
     import psycopg
 
     server, database = make_server(MOVIES_VISIBILITY=request.param), Database()
-    place = json.dumps(psycopg.conninfo.conninfo_to_dict(database.url))
-    environment = {**os.environ, "PLACE": place, "SECRET_KEY": SECRET_KEY, "MOVIES_VISIBILITY": request.param}
+    parameters = json.dumps(psycopg.conninfo.conninfo_to_dict(database.url))
+    environment = {**os.environ, "DATABASE": parameters, "SECRET_KEY": SECRET_KEY, "MOVIES_VISIBILITY": request.param}
     script = Path(__file__).with_name("reference.py")
     process = subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        both = [Side(int(server.base.rpartition(":")[2])), Side(int(process.stdout.readline()))]
-        mark = word()
-        for side in both:
+        two_sides = [Side(int(server.base.rpartition(":")[2])), Side(int(process.stdout.readline()))]
+        mark = unique_word()
+        for side in two_sides:
             for name in (f"{mark}a", f"{mark}b"):
                 account = {"username": name, "password": PASSWORD, "password2": PASSWORD, "email": f"{name}@example.com"}
                 side.users.append(add(side, REGISTER, [], account))
             for number, title in enumerate(["Heat", "Éa", "heat 2", "100%", "a_b", "back\\", "Straße", "ЖИЗНЬ", "ıi", "İ", "ſs", "\u212a"]):
                 headers = [("Authorization", f"Bearer {side.token(0)}")]
                 side.movies.append(add(side, MOVIES, headers, {"title": title, "genre": "Drama", "year": 1990 + number}))
-        yield both
-        for side in both:
+        yield two_sides
+        for side in two_sides:
             side.connection.close()
     finally:
         process.terminate()
@@ -235,23 +236,23 @@ def sides(request, make_server):
 
 
 def add(side, path, headers, fields):
-    """The id of what was made."""
+    """Sends a POST request that has to succeed; returns the new id."""
     side.connection.request("POST", path, json.dumps(fields), {"Content-Type": "application/json", **dict(headers)})
-    answer = side.connection.getresponse()
-    made = json.loads(answer.read())
-    assert answer.status == 201, made
-    return made["id"]
+    response = side.connection.getresponse()
+    created = json.loads(response.read())
+    assert response.status == 201, created
+    return created["id"]
 
 
-def test_the_service_answers_as_the_stack_that_it_replaces(sides):
+def test_service_and_reference_give_the_same_responses_to_random_requests(sides):
     print(f"seed {SEED}: MOVIES_API_SEED sets another")
-    maker, differences = Maker(SEED, sides), []
+    generator, differences = RequestGenerator(SEED, sides), []
     for _ in range(REQUESTS):
-        method, path, headers, body = maker.make()
-        ours, theirs = [side.ask(method, path, headers[side], body[side]) for side in sides]
-        # Where the stack itself fails, the service has to refuse.
+        method, path, headers, body = generator.next_request()
+        ours, theirs = [side.send(method, path, headers[side], body[side]) for side in sides]
+        # Where the reference service fails with 500, the service has to return 400 or 401.
         if ours != theirs and not (theirs[0] == 500 and ours[0] in (400, 401)):
-            differences.append(f"{method} {path} {headers[sides[0]]} {body[sides[0]]}\n  service {ours}\n  stack   {theirs}")
+            differences.append(f"{method} {path} {headers[sides[0]]} {body[sides[0]]}\n  service   {ours}\n  reference {theirs}")
     assert not differences, "\n".join(differences)
 
 
@@ -263,19 +264,19 @@ def test_the_service_answers_as_the_stack_that_it_replaces(sides):
         *(("POST", "", b"title=Many&genre=g&year=1&" + b"&".join([b"a"] * (count - 3))) for count in (1000, 1001)),
     ],
 )
-def test_numbers_and_forms_are_read_up_to_the_stack_s_limits(sides, method, query, body):
+def test_digit_and_form_field_limits_are_those_of_the_reference(sides, method, query, body):
     headers = [] if body is None else [("Content-Type", FORM[0])]
-    ours, theirs = [side.ask(method, MOVIES + query, [*headers, ("Authorization", f"Bearer {side.token(0)}")], body) for side in sides]
-    # What the stack refuses on its own it refuses in HTML.
+    ours, theirs = [side.send(method, MOVIES + query, [*headers, ("Authorization", f"Bearer {side.token(0)}")], body) for side in sides]
+    # Django's own 400 responses are HTML.
     assert ours == theirs if theirs[0] != 400 else (ours[0], ours[2]) == (400, '{"detail":"There are more than 1000 fields."}')
 
 
-def test_repeated_authorization_headers_are_answered_as_by_the_stack(sides):
+def test_repeated_authorization_headers_give_the_responses_of_the_reference(sides):
     values = ["Bearer {}", "Bearer", "Bearer x", "Basic dTpw", "", "x"]
     for first in values:
         for second in values:
-            answers = []
+            responses = []
             for side in sides:
                 headers = [("Authorization", value.format(side.token(0))) for value in (first, second)]
-                answers.append([side.ask("GET", path, headers, None) for path in (MOVIES, REGISTER)])
-            assert answers[0] == answers[1], (first, second)
+                responses.append([side.send("GET", path, headers, None) for path in (MOVIES, REGISTER)])
+            assert responses[0] == responses[1], (first, second)

@@ -1,4 +1,4 @@
-"""Two instances on one database behind HAProxy: together they answer as one, and either may be replaced while clients ask."""
+"""Two instances on one database behind HAProxy: they behave as one service, and each can be restarted under load."""
 import subprocess
 
 import pytest
@@ -6,25 +6,24 @@ import requests
 
 from helpers.client import Client, wait_until
 from helpers.cluster import free_port
-from helpers.contract import check
 from helpers.load import Load
 from helpers.programs import find_program
+from helpers.recorded_contract import run_recorded_cases
 from helpers.settings import OPERATIONS
 
 pytestmark = pytest.mark.own_servers
 
 
-
 class Proxy:
-    """HAProxy before two ports, as OPERATIONS.md sets it up."""
+    """A HAProxy process in front of two ports, configured as OPERATIONS.md shows."""
 
     def __init__(self, folder, one, two):
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
         file = folder / "haproxy.cfg"
         configuration = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
-        for written, meant in ((8000, self.port), (8001, one), (8002, two)):
-            configuration = configuration.replace(f"127.0.0.1:{written}\n", f"127.0.0.1:{meant}\n")
+        for documented_port, port in ((8000, self.port), (8001, one), (8002, two)):
+            configuration = configuration.replace(f"127.0.0.1:{documented_port}\n", f"127.0.0.1:{port}\n")
         file.write_text(configuration)
         self.process = subprocess.Popen([find_program("haproxy", "haproxy"), "-db", "-f", file], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -35,7 +34,7 @@ class Proxy:
 
 @pytest.fixture
 def replicas(launch_server):
-    """Two instances, each on a port that it keeps when it is started again."""
+    """Two instances, each on a fixed port, which it keeps after a restart."""
     ports = [free_port(), free_port()]
     servers = [launch_server(BIND=f"127.0.0.1:{port}") for port in ports]
     return [server.wait_until_listening() for server in servers]
@@ -43,12 +42,12 @@ def replicas(launch_server):
 
 @pytest.fixture
 def proxy(replicas, tmp_path):
-    made = Proxy(tmp_path, *(replica.base.rsplit(":", 1)[1] for replica in replicas))
-    client = Client(made.base)
+    proxy = Proxy(tmp_path, *(replica.base.rsplit(":", 1)[1] for replica in replicas))
+    client = Client(proxy.base)
     wait_until(lambda: is_ready(client))
     client.close()
-    yield made
-    made.stop()
+    yield proxy
+    proxy.stop()
 
 
 def is_ready(client):
@@ -58,23 +57,23 @@ def is_ready(client):
         return False
 
 
-def test_two_instances_behind_a_proxy_keep_the_contract_together(replicas, proxy):
-    passed, failed = check(proxy.base, "own", clients=8)
+def test_two_instances_behind_a_proxy_pass_the_recorded_cases(replicas, proxy):
+    passed, failed = run_recorded_cases(proxy.base, "own", clients=8)
     assert failed == ""
     assert passed > 400
     for replica in replicas:
         assert sum("/api/v1/movies/" in line for line in replica.log) > 100
 
 
-def test_an_instance_is_stopped_and_started_under_load_and_no_request_fails(replicas, proxy):
+def test_restarting_instances_under_load_fails_no_request(replicas, proxy):
     client = Client(proxy.base)
     ann = client.new_user()
     with Load(ann, clients=16) as load:
         for replica in replicas:
-            asked = len(load.asked)
+            sent_before = len(load.requests)
             assert replica.stop() == 0
-            wait_until(lambda: len(load.asked) > asked + 200)
-            replica.start_again()
+            wait_until(lambda: len(load.requests) > sent_before + 200)
+            replica.restart()
             wait_until(lambda: sum("/api/v1/movies/" in line for line in replica.log) > 100)
-    assert (load.failures, load.statuses(), load.lost(ann)) == ([], {200, 201}, {})
+    assert (load.failures, load.statuses(), load.lost_writes(ann)) == ([], {200, 201}, {})
     client.close()

@@ -1,4 +1,4 @@
-"""Searches of short and of long shelves, beside the rule itself, asked of PostgreSQL plainly: upper(title) like upper(text)."""
+"""Searches in short and long lists, compared with PostgreSQL's own upper(title) like upper(text)."""
 import random
 from urllib.parse import quote
 
@@ -6,16 +6,16 @@ import pytest
 
 from helpers.client import MOVIES
 
-# Letters with capitals of one, two or no bytes more, capitals that are ASCII (ſ, ı, the Kelvin sign), and LIKE's own.
+# Letters whose capitals need as many or more bytes, or are ASCII (ſ, ı, the Kelvin sign), and the special characters of LIKE.
 LETTERS = "aAiIkKsSıİſ\u212aéÉßẞσςΣжЖ日%_\\ "
-# From 1,001 movies on a shelf is long.
-LONG = 1001
+# A list of more than 1,000 movies counts as long.
+LONG_LIST = 1001
 
 LOCALES = {"C.UTF-8": "", "Turkish": "locale_provider icu icu_locale 'tr' locale 'C.UTF-8'"}
 
 
-def some_text(chance, longest):
-    return "".join(chance.choice(LETTERS) for _ in range(chance.randint(1, longest)))
+def random_text(chooser, max_length):
+    return "".join(chooser.choice(LETTERS) for _ in range(chooser.randint(1, max_length)))
 
 
 def contains(text):
@@ -26,20 +26,20 @@ def contains(text):
 
 @pytest.fixture(scope="module", params=LOCALES)
 def users(request, make_server):
-    """Two users of one server, one with a short shelf and one with a long one; each with the id that it has."""
+    """Returns a server's database and two users: one with a short list of movies, one with a long one."""
     server = make_server(database_options=LOCALES[request.param], MOVIES_VISIBILITY="own")
-    database, chance = server.database, random.Random(16)
-    made = []
-    for movies in (60, LONG):
+    database, chooser = server.database, random.Random(16)
+    users = []
+    for movies in (60, LONG_LIST):
         user = server.client().new_user()
         ((user.id,),) = database.run("select id from users where username = %s", user.username)
-        films = [(some_text(chance, 12), some_text(chance, 3), chance.randint(1990, 1994)) for _ in range(movies)]
+        rows = [(random_text(chooser, 12), random_text(chooser, 3), chooser.randint(1990, 1994)) for _ in range(movies)]
         with database.connect(database.url) as connection:
             connection.cursor().executemany(
-                f"insert into movies (title, genre, year, creator_id) values (%s, %s, %s, {user.id})", films
+                f"insert into movies (title, genre, year, creator_id) values (%s, %s, %s, {user.id})", rows
             )
-        made.append(user)
-    return database, made
+        users.append(user)
+    return database, users
 
 
 def expected(database, user, title, genre, years):
@@ -51,31 +51,31 @@ def expected(database, user, title, genre, years):
     return [id for (id,) in rows]
 
 
-@pytest.mark.parametrize("shelf", [0, 1], ids=["short", "long"])
-def test_a_search_keeps_what_upper_like_upper_keeps_page_by_page(users, shelf):
-    database, chance = users[0], random.Random(61)
-    user = users[1][shelf]
-    found = 0
+@pytest.mark.parametrize("list_index", [0, 1], ids=["short", "long"])
+def test_search_finds_the_movies_that_upper_like_upper_finds(users, list_index):
+    database, chooser = users[0], random.Random(61)
+    user = users[1][list_index]
+    found_movies = 0
     for _ in range(150):
-        title = some_text(chance, 2).strip() or "i"
-        genre = chance.choice(["", "", some_text(chance, 1).strip()])
-        first, last = sorted(chance.choices(range(1989, 1996), k=2))
-        size = chance.randint(1, 9)
-        wanted = expected(database, user, title, genre, (first + 1, last - 1))
-        pages = max(1, -(-len(wanted) // size))
+        title = random_text(chooser, 2).strip() or "i"
+        genre = chooser.choice(["", "", random_text(chooser, 1).strip()])
+        first, last = sorted(chooser.choices(range(1989, 1996), k=2))
+        size = chooser.randint(1, 9)
+        expected_ids = expected(database, user, title, genre, (first + 1, last - 1))
+        pages = max(1, -(-len(expected_ids) // size))
         query = f"{MOVIES}?title={quote(title)}&genre={quote(genre)}&year__gt={first}&year__lt={last}&page_size={size}"
-        for page in {1, chance.randint(1, pages), pages, "last"}:
+        for page in {1, chooser.randint(1, pages), pages, "last"}:
             number = pages if page == "last" else page
-            answer = user.get(f"{query}&page={page}").json()
-            assert answer["count"] == len(wanted), query
-            assert [movie["id"] for movie in answer["results"]] == wanted[size * (number - 1) : size * number], query
+            response = user.get(f"{query}&page={page}").json()
+            assert response["count"] == len(expected_ids), query
+            assert [movie["id"] for movie in response["results"]] == expected_ids[size * (number - 1) : size * number], query
         assert user.get(f"{query}&page={pages + 1}").status_code == 404
-        found += len(wanted)
-    assert found > 100
+        found_movies += len(expected_ids)
+    assert found_movies > 100
 
 
 @pytest.mark.parametrize("text, titles", [("film", ["FİLM", "film"]), ("FILM", ["fılm", "FILM"]), ("f\u0131LM", ["fılm", "FILM"])])
-def test_turkish_has_capitals_of_its_own_for_ascii_letters(make_server, text, titles):
+def test_turkish_locale_uses_its_own_capital_letters(make_server, text, titles):
     server = make_server(database_options=LOCALES["Turkish"])
     user = server.client().new_user()
     for title in ("film", "FILM", "FİLM", "fılm"):

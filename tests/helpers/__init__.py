@@ -1,1 +1,1 @@
-"""What several test files share. No test file imports another."""
+"""Code that several test files use. Test files import from here and never from each other."""

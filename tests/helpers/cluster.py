@@ -1,4 +1,4 @@
-"""PostgreSQL clusters of a test's own, to be broken: started, stopped, killed, frozen, made a standby, promoted."""
+"""PostgreSQL clusters for single tests, which tests start, stop, kill, freeze, replicate and promote."""
 import contextlib
 import os
 import pwd
@@ -9,22 +9,22 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from helpers.client import wait_until, word
+from helpers.client import unique_word, wait_until
 from helpers.settings import MAINTENANCE_DATABASE
 
 DEADLINE = 60
 
 
-def find_programs():
-    """The folder of PostgreSQL's programs, told by the cluster that the tests run on."""
+def find_postgresql_programs():
+    """Returns the folder of PostgreSQL's programs, as reported by the cluster of TEST_DATABASE_URL."""
     import psycopg
 
     with psycopg.connect(MAINTENANCE_DATABASE) as connection:
         return Path(connection.execute("select setting from pg_config where name = 'BINDIR'").fetchone()[0])
 
 
-def unprivileged():
-    """Whom PostgreSQL runs as, as arguments of subprocess: it refuses root."""
+def postgresql_user():
+    """Returns arguments for subprocess that run PostgreSQL's programs as an unprivileged user if this is root, as whom they refuse to run."""
     if os.geteuid() != 0:
         return {}
     names = {entry.pw_name: entry for entry in pwd.getpwall()}
@@ -33,10 +33,10 @@ def unprivileged():
 
 
 class Cluster:
-    """One cluster, on a socket in its own folder."""
+    """A cluster in a new folder, with a socket in that folder; `copy_of` makes it a standby of another one."""
 
     def __init__(self, *settings, copy_of=None):
-        self.programs, self.owner = find_programs(), unprivileged()
+        self.programs, self.owner = find_postgresql_programs(), postgresql_user()
         self.folder = Path(tempfile.mkdtemp(prefix="movies-cluster-", dir="/tmp"))
         self.folder.chmod(0o755)
         if self.owner:
@@ -50,21 +50,21 @@ class Cluster:
         self.url = f"host={self.folder} user=movies dbname=postgres"
 
     def listen(self, *rules):
-        """From the next start on it can also be reached by TCP, on `port`, by whom these lines of pg_hba.conf let in."""
+        """Makes the cluster listen on TCP too, on `port`, from the next start on; `rules` are lines of pg_hba.conf."""
         self.port = free_port()
         self.configure("listen_addresses = '127.0.0.1'", f"port = {self.port}")
         self.url += f" port={self.port}"
         (self.data / "pg_hba.conf").write_text("\n".join(["local all all trust", "local replication all trust", *rules, ""]))
 
     def call(self, program, *arguments, check=True):
-        """One of PostgreSQL's programs, run to its end."""
+        """Runs one of PostgreSQL's programs and waits for it."""
         return subprocess.run(
             [self.programs / program, *arguments], cwd="/", check=check, timeout=DEADLINE, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.owner,
         )
 
     def configure(self, *settings):
-        """Lines for postgresql.conf; the last of a name counts."""
+        """Appends lines to postgresql.conf; the last line for a setting counts."""
         with (self.data / "postgresql.conf").open("a") as file:
             file.write("\n".join(["", *settings, ""]))
 
@@ -82,51 +82,51 @@ class Cluster:
         self.pg_ctl("promote")
 
     def run(self, statement, *values):
-        """One statement; its rows, if it has any."""
+        """Runs a statement; returns its rows, or None if it returns none."""
         import psycopg
 
         with psycopg.connect(self.url, autocommit=True) as connection:
-            done = connection.execute(statement, values or None)
-            return done.fetchall() if done.description else None
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else None
 
     def create_database(self):
-        """A database of its own for one test."""
-        made = ClusterDatabase(self)
-        self.run(f"create database {made.name}")
-        return made
+        """Creates a database for one test."""
+        database = ClusterDatabase(self)
+        self.run(f"create database {database.name}")
+        return database
 
     @property
     def postmaster(self):
         return int((self.data / "postmaster.pid").read_text().split()[0])
 
     def client_backends(self):
-        """The processes that serve clients."""
+        """Returns the ids of the processes that serve clients."""
         rows = self.run("select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()")
         return [process_id for process_id, in rows]
 
     def kill(self):
-        """A power cut: the postmaster and all that it started."""
+        """Kills the postmaster and all its children, as a power cut would."""
         postmaster = self.postmaster
-        send(self.processes(), signal.SIGKILL)
-        # Until its parent has taken note of its end, PostgreSQL takes it for one that runs.
+        send_signal(self.processes(), signal.SIGKILL)
+        # PostgreSQL does not start again while /proc still lists the old postmaster.
         wait_until(lambda: not Path(f"/proc/{postmaster}").exists(), DEADLINE)
 
     def processes(self):
-        """The postmaster and its children."""
+        """Returns the ids of the postmaster and its children."""
         postmaster = self.postmaster
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
         return [postmaster, *map(int, children)]
 
     def freeze(self):
         """Stops every process with SIGSTOP; the kernel still accepts connections and acknowledges what is sent to them."""
-        send([self.postmaster], signal.SIGSTOP)  # first, so that it starts no more children
-        send(self.processes(), signal.SIGSTOP)
+        send_signal([self.postmaster], signal.SIGSTOP)  # first, so that it starts no further children
+        send_signal(self.processes(), signal.SIGSTOP)
 
     def thaw(self):
-        send(self.processes(), signal.SIGCONT)
+        send_signal(self.processes(), signal.SIGCONT)
 
     def back_up_to(self, folder):
-        """A standby's beginning: a copy that follows this cluster."""
+        """Copies the cluster into `folder`, configured as a standby of this one."""
         self.call("pg_basebackup", "-d", self.url, "-D", folder, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
     def dispose(self):
@@ -137,10 +137,10 @@ class Cluster:
 
 
 class ClusterDatabase:
-    """A database in a cluster of the tests' own; it goes with the cluster."""
+    """A database in a Cluster; it is removed with the cluster."""
 
     def __init__(self, cluster):
-        self.name = f"movies_{word()}"
+        self.name = f"movies_{unique_word()}"
         self.url = cluster.url.replace("dbname=postgres", f"dbname={self.name}")
 
     def connect(self):
@@ -149,13 +149,13 @@ class ClusterDatabase:
         return psycopg.connect(self.url)
 
     def run(self, statement, *values):
-        """One statement; its rows, if it has any."""
+        """Runs a statement; returns its rows, or None if it returns none."""
         with self.connect() as connection:
-            done = connection.execute(statement, values or None)
-            return done.fetchall() if done.description else None
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else None
 
     def end_sessions(self):
-        """Ends all other sessions of this database; returns once they are gone."""
+        """Terminates all other sessions of this database; returns when they are gone."""
         others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
         ended = self.run(f"select pid, pg_terminate_backend(pid) {others}")
         process_ids = [process_id for process_id, _ in ended]
@@ -163,41 +163,52 @@ class ClusterDatabase:
 
 
 @contextlib.contextmanager
+def running_cluster(*settings):
+    """Yields a started cluster with these lines in its postgresql.conf; removes it at the end."""
+    cluster = Cluster(*settings)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.dispose()
+
+
+@contextlib.contextmanager
 def primary_with_standby():
-    """A cluster, and a copy of it that acknowledges each of its commits; both listen on TCP. Once promoted, the copy waits for
-    no other."""
-    with contextlib.ExitStack() as made:
+    """Yields a primary and its synchronous standby, both listening on TCP. After its promotion the standby commits without
+    waiting for another server."""
+    with contextlib.ExitStack() as cleanup:
         clusters = []
         for copy_of, names in ((None, "*"), (0, "")):
             cluster = Cluster(
                 f"synchronous_standby_names = '{names}'", "max_connections = 100", copy_of=None if copy_of is None else clusters[copy_of]
             )
-            made.callback(cluster.dispose)
+            cleanup.callback(cluster.dispose)
             cluster.listen("host all all 127.0.0.1/32 trust")
             clusters.append(cluster.start())
         wait_until(lambda: is_synchronous(clusters[0]), DEADLINE)
         yield clusters
 
 
-def url_of(*clusters):
+def failover_url(*clusters):
+    """Returns a connection string with these servers in order, of which the service is to use the one that accepts writes."""
     servers = ",".join(f"127.0.0.1:{cluster.port}" for cluster in clusters)
     return f"postgresql://movies@{servers}/postgres?target_session_attrs=read-write"
 
 
 def is_synchronous(primary):
-    """Whether a standby acknowledges the commits of this cluster."""
+    """Returns whether a synchronous standby is connected to this cluster."""
     return primary.run("select sync_state from pg_stat_replication") == [("sync",)]
 
 
 def free_port():
-    """A port that nobody listens on."""
+    """Returns a port on which no process listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
-def send(process_ids, what):
-    """The signal to each process that is still there."""
+def send_signal(process_ids, signal_number):
+    """Sends the signal to those of the processes that still exist."""
     for process_id in process_ids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process_id, what)
+            os.kill(process_id, signal_number)

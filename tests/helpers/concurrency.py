@@ -6,21 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 JSON = [("Content-Type", "application/json")]
 
 
-def at_once(number, act):
-    """What `act` returns for 0 to number - 1, all of them started at the same moment on threads of their own."""
+def run_simultaneously(number, action):
+    """Calls `action(0)` to `action(number - 1)`, each on its own thread, all starting together; returns their results in order."""
     start = threading.Barrier(number)
 
-    def wait_and_act(index):
+    def wait_and_run(index):
         start.wait(30)
-        return act(index)
+        return action(index)
 
     with ThreadPoolExecutor(number) as threads:
-        return list(threads.map(wait_and_act, range(number)))
+        return list(threads.map(wait_and_run, range(number)))
 
 
 def post(client, path, fields):
-    """A request on a connection of its own, since a session is not for many threads."""
-    return client.send_raw("POST", path, JSON, json.dumps(fields).encode(), deadline=60)
+    """Sends a request on a new connection: a requests.Session must not be shared between threads."""
+    response = client.send_raw("POST", path, JSON, json.dumps(fields).encode(), deadline=60)
+    client.note_registration(path, fields, response)
+    return response
 
 
 def send(client, method, path, fields=None):

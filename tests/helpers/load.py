@@ -1,4 +1,4 @@
-"""A mixed load on a service that is being harmed: what each request was answered, and which writes were acknowledged."""
+"""A mixed load for tests in which the service or its database fails: records each response and each acknowledged write."""
 import random
 import threading
 import time
@@ -6,17 +6,17 @@ from collections import namedtuple
 
 import requests
 
-from helpers.client import MOVIES, film, wait_until
+from helpers.client import MOVIES, movie_fields, wait_until
 
-Asked = namedtuple("Asked", "at kind status seconds")
+SentRequest = namedtuple("SentRequest", "start kind status seconds")
 
 
 class Load:
-    """Clients in threads of their own that create, read, change, list and search until `stop`."""
+    """Clients, each on its own thread, that create, read, change, list and search movies until the context is left."""
 
     def __init__(self, user, clients=16):
         self.user = user
-        self.asked, self.titles, self.failures = [], {}, []
+        self.requests, self.titles, self.failures = [], {}, []
         self.stopping = threading.Event()
         self.threads = [threading.Thread(target=self.run, args=(random.Random(seed),)) for seed in range(clients)]
 
@@ -29,60 +29,60 @@ class Load:
         self.stopping.set()
         [thread.join(30) for thread in self.threads]
 
-    def run(self, chance):
-        """One client; its own movies are known to nobody else, so that what was acknowledged last is what has to be there."""
-        client, mine = self.user.with_token(self.user.token), []
+    def run(self, chooser):
+        """Runs one client. No other client changes its movies, so the last acknowledged change has to be in the database."""
+        client, own_movies = self.user.with_token(self.user.token), []
         while not self.stopping.is_set():
-            kind = chance.choice(["create", "read", "change", "list", "search"]) if mine else "create"
-            begun = time.monotonic()
+            kind = chooser.choice(["create", "read", "change", "list", "search"]) if own_movies else "create"
+            start = time.monotonic()
             try:
-                answer = self.ask(client, kind, chance, mine)
-                status = answer.status_code
+                response = self.send(client, kind, chooser, own_movies)
+                status = response.status_code
             except requests.RequestException as failure:
                 self.failures.append(failure)
                 status = 0
-            self.asked.append(Asked(begun, kind, status, time.monotonic() - begun))
+            self.requests.append(SentRequest(start, kind, status, time.monotonic() - start))
             if status != 200 and status != 201:
-                time.sleep(0.02)  # as clients do that were told to come back
+                time.sleep(0.02)  # a client would wait too, as Retry-After asks
 
-    def ask(self, client, kind, chance, mine):
-        fields = film()
+    def send(self, client, kind, chooser, own_movies):
+        fields = movie_fields()
         if kind == "create":
-            answer = client.post(MOVIES, fields)
-            if answer.status_code == 201:
-                mine.append(answer.json()["id"])
-                self.titles[mine[-1]] = {fields["title"]}
-            return answer
-        movie = chance.choice(mine)
+            response = client.post(MOVIES, fields)
+            if response.status_code == 201:
+                own_movies.append(response.json()["id"])
+                self.titles[own_movies[-1]] = {fields["title"]}
+            return response
+        movie = chooser.choice(own_movies)
         if kind == "change":
-            # Until it is acknowledged, either title may be there.
+            # The database may hold the old or the new title until the change is acknowledged.
             before = self.titles[movie]
             self.titles[movie] = before | {fields["title"]}
-            answer = client.patch(f"{MOVIES}{movie}/", {"title": fields["title"]})
-            if answer.status_code == 200:
+            response = client.patch(f"{MOVIES}{movie}/", {"title": fields["title"]})
+            if response.status_code == 200:
                 self.titles[movie] = {fields["title"]}
-            return answer
+            return response
         paths = {"read": f"{MOVIES}{movie}/", "list": f"{MOVIES}?page_size=5", "search": f"{MOVIES}?page_size=5&title=film"}
         return client.get(paths[kind])
 
     def statuses(self):
-        return {asked.status for asked in self.asked}
+        return {request.status for request in self.requests}
 
     def slowest(self):
-        return max(asked.seconds for asked in self.asked)
+        return max(request.seconds for request in self.requests)
 
-    def recovers(self, deadline):
-        """From now on, within the deadline, every kind of request succeeds; the seconds until then."""
-        begun = time.monotonic()
+    def wait_for_recovery(self, deadline):
+        """Waits until requests of every kind, sent after this call, have succeeded; returns the seconds that took."""
+        start = time.monotonic()
 
         def works():
-            since = [asked for asked in list(self.asked) if asked.at > begun]
-            return {asked.kind for asked in since if asked.status in (200, 201)} == {"create", "read", "change", "list", "search"}
+            since = [request for request in list(self.requests) if request.start > start]
+            return {request.kind for request in since if request.status in (200, 201)} == {"create", "read", "change", "list", "search"}
 
         wait_until(works, deadline)
-        return time.monotonic() - begun
+        return time.monotonic() - start
 
-    def lost(self, client):
-        """The acknowledged writes that are not there."""
-        found = {movie: client.get(f"{MOVIES}{movie}/").json().get("title") for movie in list(self.titles)}
-        return {movie: (title, self.titles[movie]) for movie, title in found.items() if title not in self.titles[movie]}
+    def lost_writes(self, client):
+        """Returns the acknowledged writes that the service does not return: (title found, titles expected) by movie."""
+        titles = {movie: client.get(f"{MOVIES}{movie}/").json().get("title") for movie in list(self.titles)}
+        return {movie: (title, self.titles[movie]) for movie, title in titles.items() if title not in self.titles[movie]}

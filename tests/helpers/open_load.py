@@ -1,5 +1,5 @@
-"""An open load: requests are sent at fixed times, whatever became of the earlier ones. Records how each was answered, and
-compares the acknowledged writes with what the database holds."""
+"""An open load: sends requests at fixed times, whether or not earlier ones were answered. Records the response to each, and
+compares the acknowledged writes with the rows of the database."""
 import base64
 import hashlib
 import heapq
@@ -10,9 +10,9 @@ import time
 from collections import Counter, deque, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 
-from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account, film, wait_until
+from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account_fields, movie_fields, wait_until
 
-# Requests a second of each kind: 24 writes of movies, 50 reads, 2 registrations, sign-ins, and a look of each probe.
+# Requests per second of each kind: 24 writes of movies, 50 reads, 2 registrations, 2 sign-ins, and one of each probe.
 RATES = {
     "create": 10, "patch": 8, "delete": 6, "read": 20, "list": 15, "search": 15, "register": 2,
     "sign in": 1, "first sign in": 1, "/readyz": 1, "/metrics": 1, "/healthz": 1,
@@ -22,15 +22,15 @@ READS = ("read", "list", "search")
 PROBES = ("/readyz", "/metrics", "/healthz")
 GOOD = {"create": 201, "patch": 200, "delete": 204, "register": 201}  # all other kinds: 200
 
-# Requests of 20 s without an answer: more than the service may ever leave open.
+# Enough threads for 20 s of unanswered requests, more than the service may ever leave unanswered.
 MAX_THREADS = 1600
 USERS = 8
 MOVIES_PER_USER = 250
 IMPORTED_USERS = 120
 
-Sent = namedtuple("Sent", "kind start status seconds")
+SentRequest = namedtuple("SentRequest", "kind start status seconds")
 
-# Notes each row that a statement changed, in the same transaction: what is applied twice is here twice.
+# A trigger that records each changed row in the same transaction: a change that is applied twice is recorded twice.
 RECORD_CHANGES = """
 create table applied (operation text not null, movie_id bigint not null, title text not null);
 create function record_change() returns trigger language plpgsql as $$
@@ -44,20 +44,20 @@ create trigger record_change after insert or update or delete on movies for each
 
 
 def send(client, method, path, fields=None, deadline=30):
-    """A request on a connection of its own; safe to call from many threads with one client."""
+    """Sends a request on a new connection; many threads may call it with the same client."""
     headers = [("Connection", "close"), *([("Content-Type", "application/json")] if fields is not None else [])]
     body = json.dumps(fields).encode() if fields is not None else b""
     return client.send_raw(method, path, headers, body, deadline)
 
 
 def django_hash(password):
-    """A password's hash as the Django application stored it, with few rounds."""
+    """Returns a password hash in the format of the Django application, with few rounds."""
     digest = hashlib.pbkdf2_hmac("sha256", password.encode(), b"saltsalt", 1000)
     return f"pbkdf2_sha256$1000$saltsalt${base64.b64encode(digest).decode()}"
 
 
 def wait_until_settled(run):
-    """Returns once no statement of the service is on its way in this database."""
+    """Waits until no other session of this database runs a statement."""
     active = (
         "select count(*) from pg_stat_activity where backend_type = 'client backend' and state <> 'idle' "
         "and datname = current_database() and pid <> pg_backend_pid()"
@@ -71,9 +71,9 @@ def percentile(values, share):
 
 
 class OpenLoad:
-    """Sends the requests of RATES, from `start` (or entering the context) until `stop`. `run` runs one statement on the
-    database and returns its rows. A movie is written to by one request at a time, and no more after one whose outcome is
-    unknown: so a delete or a patch that meets no movie was applied twice or its movie was lost."""
+    """Sends requests at the given rates (default RATES) while the context is entered. `run` runs a statement on the service's
+    database and returns its rows. At most one request at a time changes a movie, and none does after a change whose outcome
+    is unknown. So if a delete or a patch finds no movie, a change was applied twice or a movie was lost."""
 
     def __init__(self, server, run, rates=None):
         self.rates = RATES if rates is None else rates
@@ -88,7 +88,7 @@ class OpenLoad:
         self.scheduler = threading.Thread(target=self.schedule)
 
     def add_rows(self, run):
-        """The movies that are read and written, and the imported users, by SQL for speed."""
+        """Inserts the movies to read and write, and the imported users; by SQL, which is faster than requests."""
         by_id = {user.id: user for user in self.users}
         rows = run(
             "insert into movies (title, genre, year, creator_id) select 'film ' || number, 'Drama', 1999, creator_id "
@@ -115,9 +115,9 @@ class OpenLoad:
         self.pool.shutdown()
 
     def schedule(self):
-        """Hands each request to a thread when it is due; kinds of one rate do not come at the same moment."""
+        """Passes each request to a thread when it is due. Kinds with the same rate are due at different moments."""
         begin = time.monotonic()
-        due = [(begin + place / len(self.rates) / rate, kind) for place, (kind, rate) in enumerate(self.rates.items())]
+        due = [(begin + position / len(self.rates) / rate, kind) for position, (kind, rate) in enumerate(self.rates.items())]
         heapq.heapify(due)
         while not self.stopping.is_set():
             at, kind = due[0]
@@ -131,19 +131,19 @@ class OpenLoad:
         self.lateness = max(self.lateness, start - due)
         try:
             status = self.perform(kind)
-        except Exception as failure:  # every one of them is a failure of the service
+        except Exception as failure:  # any exception counts as a failure of the service
             self.failures.append(f"{kind}: {failure!r}")
             status = 0
-        self.sent.append(Sent(kind, start, status, time.monotonic() - start))
+        self.sent.append(SentRequest(kind, start, status, time.monotonic() - start))
 
     def perform(self, kind):
-        """Sends one request; returns its status."""
+        """Sends one request and returns the status of the response."""
         if kind in PROBES:
             return send(self.client, "GET", kind).status_code
         if kind in ("create", "patch", "delete"):
             return self.write(kind)
         if kind == "register":
-            fields = account()
+            fields = account_fields()
             status = self.registered[fields["username"]] = send(self.client, "POST", REGISTER, fields).status_code
             return status
         if kind in ("sign in", "first sign in"):
@@ -153,14 +153,14 @@ class OpenLoad:
         return send(user, "GET", {"read": f"{MOVIES}{movie}/", "list": MOVIES, "search": f"{MOVIES}?title=film%201"}[kind]).status_code
 
     def write(self, kind):
-        title = film()["title"]
+        title = movie_fields()["title"]
         if kind == "create":
             user = random.choice(self.users)
-            answer = send(user, "POST", MOVIES, film(title=title))
-            self.created[title] = answer.status_code
-            if answer.status_code == 201:
-                self.writable.append((answer.json()["id"], user))
-            return answer.status_code
+            response = send(user, "POST", MOVIES, movie_fields(title=title))
+            self.created[title] = response.status_code
+            if response.status_code == 201:
+                self.writable.append((response.json()["id"], user))
+            return response.status_code
         movie, user = self.writable.popleft()
         path = f"{MOVIES}{movie}/"
         if kind == "delete":
@@ -172,30 +172,30 @@ class OpenLoad:
         return status
 
     def requests(self, kinds=tuple(RATES), since=0.0, until=float("inf")):
-        return [sent for sent in list(self.sent) if sent.kind in kinds and since <= sent.start < until]
+        return [request for request in list(self.sent) if request.kind in kinds and since <= request.start < until]
 
     def statuses(self, kinds=tuple(RATES), since=0.0, until=float("inf")):
-        """How often each kind was answered with each status."""
-        return dict(Counter((sent.kind, sent.status) for sent in self.requests(kinds, since, until)))
+        """Returns the number of responses by (kind, status)."""
+        return dict(Counter((request.kind, request.status) for request in self.requests(kinds, since, until)))
 
-    def refused(self, kinds, since=0.0, until=float("inf")):
-        """How many requests of these kinds did not succeed, by kind and status."""
-        counted = self.statuses(kinds, since, until)
-        return {key: number for key, number in counted.items() if key[1] != GOOD.get(key[0], 200)}
+    def failed_counts(self, kinds, since=0.0, until=float("inf")):
+        """Returns the number of unsuccessful responses to these kinds, by (kind, status)."""
+        counts = self.statuses(kinds, since, until)
+        return {key: number for key, number in counts.items() if key[1] != GOOD.get(key[0], 200)}
 
     def p99(self, kinds, since=0.0, until=float("inf")):
-        return percentile([sent.seconds for sent in self.requests(kinds, since, until)], 0.99)
+        return percentile([request.seconds for request in self.requests(kinds, since, until)], 0.99)
 
     def slowest(self):
-        """The latest answer: seconds, kind and status."""
-        return max((sent.seconds, sent.kind, sent.status) for sent in self.sent)
+        """Returns seconds, kind and status of the slowest response."""
+        return max((request.seconds, request.kind, request.status) for request in self.sent)
 
     def recovery(self, since):
-        """Seconds from this moment until the last refused request was sent; 0 if none was."""
-        return max([sent.start - since for sent in self.requests(since=since) if sent.status != GOOD.get(sent.kind, 200)], default=0.0)
+        """Returns the seconds from `since` until the last unsuccessful request was sent; 0 if there was none."""
+        return max([request.start - since for request in self.requests(since=since) if request.status != GOOD.get(request.kind, 200)], default=0.0)
 
     def misapplied(self, run):
-        """Every write that is not in the database as often as its answer says: an acknowledged one once, another at most once."""
+        """Returns the writes that were not applied as their responses say: acknowledged ones exactly once, others at most once."""
         wait_until_settled(run)
         applied = run("select operation, movie_id, title from applied")
         inserts = Counter(title for operation, _, title in applied if operation == "INSERT")
@@ -204,25 +204,25 @@ class OpenLoad:
         users = Counter(name for name, in run("select username from users"))
         rows = {movie for movie, in run("select id from movies")}
         wrong = {}
-        for kind, answered, counted in (
+        for kind, statuses, counts in (
             ("create", self.created, inserts), ("patch", self.patched, updates),
             ("delete", self.deleted, deletes), ("register", self.registered, users),
         ):
-            for key, status in answered.items():
-                if counted[key] != 1 and (status == GOOD[kind] or counted[key] > 1):
-                    wrong[kind, key] = f"answered {status}, applied {counted[key]} times"
+            for key, status in statuses.items():
+                if counts[key] != 1 and (status == GOOD[kind] or counts[key] > 1):
+                    wrong[kind, key] = f"response {status}, applied {counts[key]} times"
         wrong |= {("row", movie): "lost" for movie, _ in self.writable if movie not in rows}
         return wrong
 
     def summary(self, failed, ended):
-        """The figures of the time before `failed`, until `ended`, and after it; shown where a test fails."""
+        """Returns counts and latencies before `failed`, from then until `ended`, and afterwards; printed for failed tests."""
         lines = [f"sent at most {self.lateness * 1000:.0f} ms late; refused writes until {self.recovery(ended):.1f} s after the end"]
         for name, since, until in (("before", 0.0, failed), ("during", failed, ended), ("after", ended, float("inf"))):
             for kind in self.rates:
-                sent = self.requests([kind], since, until)
-                if sent:
-                    seconds = [one.seconds for one in sent]
-                    counted = dict(Counter(one.status for one in sent))
+                requests = self.requests([kind], since, until)
+                if requests:
+                    seconds = [request.seconds for request in requests]
+                    counts = dict(Counter(request.status for request in requests))
                     p50, p99 = (percentile(seconds, share) for share in (0.5, 0.99))
-                    lines.append(f"{name} {kind}: {counted} p50 {p50:.4f} p99 {p99:.4f} max {max(seconds):.3f}")
+                    lines.append(f"{name} {kind}: {counts} p50 {p50:.4f} p99 {p99:.4f} max {max(seconds):.3f}")
         return "\n".join([*lines, *self.failures[:5]])

@@ -1,4 +1,4 @@
-"""Programs that tests run beside the service. Without one its tests are skipped, except in CI, where nothing may be."""
+"""External programs that tests run. If one is not installed its tests are skipped; in CI they fail."""
 import os
 import shutil
 
@@ -8,10 +8,10 @@ PATH = os.environ["PATH"] + ":/usr/sbin:/usr/local/bin"
 
 
 def skip_unless_ci(reason):
-    """Skips the test; fails it where CI=true, so that CI never passes without having run it."""
+    """Skips the test, or fails it if CI=true: CI has to run every test."""
     (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
 def find_program(name, package):
-    """The program's path."""
+    """Returns the program's path, or skips the test with the name of the Debian package that installs it."""
     return shutil.which(name, path=PATH) or skip_unless_ci(f"needs {name}: 'apt-get install {package}'")

@@ -1,4 +1,4 @@
-"""Where the tests run, and what `./run.sh test` tells them."""
+"""Settings that `./run.sh test` passes in environment variables, and paths in the repository."""
 import os
 from pathlib import Path
 

@@ -1,23 +1,15 @@
-"""`check` and the start agree on each database: what one calls a problem, the other ends with, and names its cause."""
+"""`movies-api check` and `serve` agree: a database that one refuses is refused by the other, with the same reason."""
 import json
 import subprocess
 
 import pytest
 
-from helpers.client import MOVIES, word
-from helpers.cluster import Cluster
+from helpers.client import MOVIES, unique_word
 from helpers.database import load_earlier_schema
 from helpers.server import Server
 from helpers.settings import BINARY, SECRET_KEY
 
 pytestmark = pytest.mark.own_servers
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    made = Cluster().start()
-    yield made
-    made.dispose()
 
 
 @pytest.fixture
@@ -31,27 +23,27 @@ def run(command, url):
 
 
 def migrate(database):
-    done = run(["migrate"], database.url)
-    assert done.returncode == 0, done.stderr
+    completed = run(["migrate"], database.url)
+    assert completed.returncode == 0, completed.stderr
 
 
-def refusal_of_all(url):
-    """The one problem that `check` finds, once `serve` and `migrate` have ended with it too."""
-    checked = run(["check", "--json"], url)
-    found = json.loads(checked.stdout)
-    assert (checked.returncode, found["is_ready"], len(found["problems"])) == (1, False, 1), found["problems"]
-    problem = found["problems"][0]
-    assert checked.stderr == f"movies-api: not ready: {problem}\n"
+def common_problem(url):
+    """Checks that `check`, `serve` and `migrate` all fail with the same single problem; returns it."""
+    check_result = run(["check", "--json"], url)
+    report = json.loads(check_result.stdout)
+    assert (check_result.returncode, report["is_ready"], len(report["problems"])) == (1, False, 1), report["problems"]
+    problem = report["problems"][0]
+    assert check_result.stderr == f"movies-api: not ready: {problem}\n"
     for command in ("serve", "migrate"):
-        done = run([command], url)
-        assert (done.returncode, problem in done.stderr.splitlines()[-1]) == (1, True), done.stderr
+        completed = run([command], url)
+        assert (completed.returncode, problem in completed.stderr.splitlines()[-1]) == (1, True), completed.stderr
     return problem
 
 
-def check_that_it_starts(url):
-    """`check` finds no problem, and the service serves; its notes and the running server's log."""
-    checked = run(["check", "--json"], url)
-    assert (checked.returncode, json.loads(checked.stdout)["problems"]) == (0, []), checked.stderr
+def check_that_service_starts(url):
+    """Checks that `check` finds no problem and that the service works; returns the notes of `check` and the server's log."""
+    check_result = run(["check", "--json"], url)
+    assert (check_result.returncode, json.loads(check_result.stdout)["problems"]) == (0, []), check_result.stderr
     server = Server({"DATABASE_URL": url})
     try:
         ann = server.wait_until_listening().client().new_user()
@@ -64,64 +56,64 @@ def check_that_it_starts(url):
 
 
 def make_role(cluster, database, *grants):
-    """The URL of the database as a new role that was granted this and nothing else."""
-    role = f"role_{word()}"
+    """Creates a role with only these privileges; returns the connection string of the database for it."""
+    role = f"role_{unique_word()}"
     cluster.run(f"create role {role} login")
     for grant in grants:
         database.run(f"grant {grant} to {role}")
     return database.url.replace("user=movies", f"user={role}")
 
 
-def test_a_role_that_is_no_superuser_migrates_its_own_database(cluster):
-    role = f"role_{word()}"
+def test_role_without_superuser_migrates_its_own_database(cluster):
+    role = f"role_{unique_word()}"
     cluster.run(f"create role {role} login")
     cluster.run(f"create database {role} owner {role}")
-    notes, log = check_that_it_starts(f"host={cluster.folder} user={role} dbname={role}")
+    notes, log = check_that_service_starts(f"host={cluster.folder} user={role} dbname={role}")
     assert notes == [] and not [line for line in log if "[WARN]" in line]
 
 
-def test_a_role_that_may_not_create_tables_is_refused(cluster, database):
-    problem = refusal_of_all(make_role(cluster, database))
+def test_role_that_may_not_create_tables_is_refused(cluster, database):
+    problem = common_problem(make_role(cluster, database))
     assert "may not create tables in the schema public" in problem and "grant create on schema public" in problem
 
 
-def test_a_role_that_owns_no_table_is_refused_while_migrations_are_pending(cluster, database):
+def test_role_that_owns_no_table_is_refused_while_migrations_are_pending(cluster, database):
     load_earlier_schema(database)
-    everything = ["create on schema public", "all on all tables in schema public", "all on all sequences in schema public"]
-    problem = refusal_of_all(make_role(cluster, database, *everything))
+    privileges = ["create on schema public", "all on all tables in schema public", "all on all sequences in schema public"]
+    problem = common_problem(make_role(cluster, database, *privileges))
     assert "does not own movie_counts, movies," in problem and "run `movies-api migrate` as the owner" in problem
 
 
-def test_a_role_that_owns_no_table_serves_a_schema_that_is_complete(cluster, database):
+def test_role_that_owns_no_table_serves_a_complete_schema(cluster, database):
     migrate(database)
-    everything = ["all on all tables in schema public", "all on all sequences in schema public"]
-    notes, log = check_that_it_starts(make_role(cluster, database, *everything))
+    privileges = ["all on all tables in schema public", "all on all sequences in schema public"]
+    notes, log = check_that_service_starts(make_role(cluster, database, *privileges))
     assert notes == [] and not [line for line in log if "[WARN]" in line or "[ERROR]" in line]
 
 
-def test_a_role_without_privileges_on_the_tables_is_refused(cluster, database):
+def test_role_without_table_privileges_is_refused(cluster, database):
     migrate(database)
-    problem = refusal_of_all(make_role(cluster, database, "select on all tables in schema public"))
+    problem = common_problem(make_role(cluster, database, "select on all tables in schema public"))
     assert "lacks privileges: delete on movie_count_ranges, delete on movie_counts, delete on movies," in problem and "usage on movies_id_seq" in problem
     assert "select" not in problem
 
 
-def test_a_server_s_own_refusal_is_told_with_its_sqlstate(cluster, database):
+def test_postgresql_error_is_reported_with_its_sqlstate(cluster, database):
     migrate(database)
-    problem = refusal_of_all(make_role(cluster, database))
+    problem = common_problem(make_role(cluster, database))
     assert "permission denied for table refinery_schema_history (42501)" in problem
 
 
-def test_a_migration_that_fails_is_named_with_the_server_s_message_and_sqlstate(database):
+def test_failed_migration_is_reported_with_postgresql_message_and_sqlstate(database):
     database.run("create domain movies as integer")
     for command in ("migrate", "serve"):
-        done = run([command], database.url)
-        last = done.stderr.splitlines()[-1]
-        assert (done.returncode, 'migration V1__initial_schema failed: ERROR: type "movies" already exists (42710)' in last) == (1, True), last
+        completed = run([command], database.url)
+        last = completed.stderr.splitlines()[-1]
+        assert (completed.returncode, 'migration V1__initial_schema failed: ERROR: type "movies" already exists (42710)' in last) == (1, True), last
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ("update refinery_schema_history set checksum = '1' where version = 1", "another text of V1__initial_schema"),
         ("update refinery_schema_history set version = 99, name = 'of_later' where version = 1", "V99__of_later is not known here; the schema lacks V1__initial_schema, though"),
@@ -129,52 +121,52 @@ def test_a_migration_that_fails_is_named_with_the_server_s_message_and_sqlstate(
     ],
     ids=["checksum", "later", "history"],
 )
-def test_a_schema_that_this_version_did_not_make_is_refused(database, change, told):
+def test_schema_of_another_version_is_refused(database, change, message):
     migrate(database)
     database.run(change)
-    if ";" in told:
-        checked, served = run(["check"], database.url), run(["serve"], database.url)
-        assert (checked.returncode, served.returncode, told in served.stderr) == (1, 1, True), served.stderr
-        assert all(part in checked.stdout for part in told.split("; "))
+    if ";" in message:
+        check_result, serve_result = run(["check"], database.url), run(["serve"], database.url)
+        assert (check_result.returncode, serve_result.returncode, message in serve_result.stderr) == (1, 1, True), serve_result.stderr
+        assert all(part in check_result.stdout for part in message.split("; "))
     else:
-        assert told in refusal_of_all(database.url)
+        assert message in common_problem(database.url)
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "KOI8R", "SQL_ASCII"])
-def test_a_database_that_does_not_keep_text_as_utf_8_is_refused(cluster, encoding):
-    name = f"movies_{word()}"
+def test_database_with_another_encoding_than_utf_8_is_refused(cluster, encoding):
+    name = f"movies_{unique_word()}"
     cluster.run(f"create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'")
     url = cluster.url.replace("dbname=postgres", f"dbname={name}")
-    problem = refusal_of_all(url)
+    problem = common_problem(url)
     assert problem.startswith(f"the database keeps text as {encoding}, not UTF8")
     for command in (["users", "list"], ["token", "ann"], ["recount"]):
-        done = run(command, url)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        completed = run(command, url)
+        assert (completed.returncode, completed.stderr.count("\n")) == (1, 1), completed.stderr
 
 
-def test_a_database_that_is_read_only_is_refused(cluster, database):
+def test_read_only_database_is_refused(cluster, database):
     migrate(database)
     cluster.run(f"alter database {database.name} set default_transaction_read_only = on")
-    assert refusal_of_all(database.url) == "the server does not accept writes"
+    assert common_problem(database.url) == "the server does not accept writes"
 
 
-def test_a_search_path_without_a_schema_is_refused(cluster, database):
+def test_search_path_without_existing_schema_is_refused(cluster, database):
     cluster.run(f"alter database {database.name} set search_path = nowhere")
-    assert refusal_of_all(database.url) == "no schema of the search_path exists"
+    assert common_problem(database.url) == "no schema of the search_path exists"
 
 
-def test_extensions_outside_the_search_path_serve_the_search_index_all_the_same(database):
+def test_extensions_outside_the_search_path_are_used_for_the_search_index(database):
     database.run("create schema tools")
     database.run("create extension pg_trgm schema tools")
     database.run("create extension btree_gin schema tools")
-    notes, log = check_that_it_starts(database.url)
+    notes, log = check_that_service_starts(database.url)
     assert notes == [] and not [line for line in log if "without an index" in line]
     assert database.run("select indexdef like '%%tools.gin_trgm_ops%%' from pg_indexes where indexname = 'movies_by_title'") == [(True,)]
 
 
-def test_a_search_index_that_is_missing_is_a_note_until_the_next_start_makes_it(database):
+def test_missing_search_index_is_noted_until_the_next_start_creates_it(database):
     migrate(database)
     database.run("drop index movies_by_title")
     assert json.loads(run(["check", "--json"], database.url).stdout)["notes"] == ["searches run without an index: the next start creates it"]
-    notes, _ = check_that_it_starts(database.url)
+    notes, _ = check_that_service_starts(database.url)
     assert notes == []

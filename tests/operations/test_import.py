@@ -1,4 +1,4 @@
-"""The import of the Django application that this service replaces: its database is made by Django itself."""
+"""The import of the Django application that this service replaces, from a database that Django itself creates."""
 import base64
 import hashlib
 import json
@@ -10,23 +10,23 @@ import sys
 import pytest
 
 from helpers.client import MOVIES, PASSWORD, TOKEN, Client, outcome
-from helpers.contract import check
 from helpers.database import Database
-from helpers.metrics import figures
+from helpers.metrics import read_metrics
+from helpers.recorded_contract import run_recorded_cases
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
 
-# Run by an interpreter of its own, since Django is configured once in a process.
+# Run in a new interpreter, because Django can be configured only once in a process.
 DJANGO = '''
 import datetime, json, os, sys
 import django
 from django.conf import settings
 
-place = json.loads(os.environ["PLACE"])
+database = json.loads(os.environ["DATABASE"])
 settings.configure(
-    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": place["dbname"], "USER": place.get("user", ""),
-                           "PASSWORD": place.get("password", ""), "HOST": place.get("host", ""), "PORT": place.get("port", "")}},
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": database["dbname"], "USER": database.get("user", ""),
+                           "PASSWORD": database.get("password", ""), "HOST": database.get("host", ""), "PORT": database.get("port", "")}},
     INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"], USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
 )
 django.setup()
@@ -60,7 +60,7 @@ def user(number, **changes):
 
 '''
 
-# The names hold what COPY's text has to escape.
+# Some names contain characters that COPY's text format escapes.
 THOUSANDS = DJANGO.replace("MAX_LENGTH", "100") + r'''
 User.objects.bulk_create(
     [user(n) for n in range(1, 993)]
@@ -82,26 +82,26 @@ Movie.objects.bulk_create(
         for n in range(10000)
     ]
 )
-# Ids that were given out and are free again.
+# Deletes the rows with the last ids, so that the next ids are not those after the largest one.
 Movie.objects.filter(id__gt=9990).delete()
-gone = user(1001)
-gone.save()
-gone.delete()
+deleted_user = user(1001)
+deleted_user.save()
+deleted_user.delete()
 '''
 
 
 def make_source(database, script):
     from psycopg.conninfo import conninfo_to_dict
 
-    environment = {**os.environ, "PLACE": json.dumps(conninfo_to_dict(database.url))}
+    environment = {**os.environ, "DATABASE": json.dumps(conninfo_to_dict(database.url))}
     script = script.replace("PASSWORD, ", f"{PASSWORD!r}, ")
-    made = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
-    assert made.returncode == 0, made.stderr
+    completed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert completed.returncode == 0, completed.stderr
 
 
 @pytest.fixture(scope="module")
 def django():
-    """A database made by Django with 1,000 users and 9,990 movies."""
+    """A database created by Django with 1,000 users and 9,990 movies."""
     source = Database()
     make_source(source, THOUSANDS)
     yield source
@@ -110,17 +110,17 @@ def django():
 
 @pytest.fixture
 def database(database):
-    """The test's own database after `migrate`: an import expects the schema."""
+    """The test's database after `migrate`: an import needs the schema."""
     subprocess.run([BINARY, "migrate"], env={"DATABASE_URL": database.url}, check=True, timeout=60, capture_output=True)
     return database
 
 
 @pytest.fixture
 def source():
-    """A database for a source of the test's own."""
-    made = Database()
-    yield made
-    made.drop()
+    """An empty database for a source that the test creates."""
+    created = Database()
+    yield created
+    created.drop()
 
 
 def run_import(source, target, *arguments):
@@ -131,7 +131,7 @@ def run_import(source, target, *arguments):
 
 
 def encode_as_django(password):
-    """A hash in the form of Django's default hasher, with few iterations."""
+    """Returns a hash in the format of Django's default hasher, with few iterations."""
     key = hashlib.pbkdf2_hmac("sha256", password.encode(), b"saltsaltsalt", 1000)
     return f"pbkdf2_sha256$1000$saltsaltsalt${base64.b64encode(key).decode()}"
 
@@ -140,10 +140,10 @@ def sign_in(api, username, password=PASSWORD):
     return api.post(TOKEN, {"username": username, "password": password})
 
 
-def test_every_row_of_django_s_tables_is_taken_over_as_it_is(django, database):
-    done = run_import(django, database)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+def test_all_rows_of_django_are_imported_unchanged(django, database):
+    completed = run_import(django, database)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.splitlines() == [
         "1000 users and 9990 movies imported",
         "2 users have no e-mail address, as before",
         "1 users cannot sign in until `users set-password` (argon2)",
@@ -151,25 +151,25 @@ def test_every_row_of_django_s_tables_is_taken_over_as_it_is(django, database):
         "1 users cannot sign in until `users set-password` (pbkdf2_sha256)",
         "not imported: auth_user.last_login, auth_user.is_superuser, auth_user.is_staff",
     ]
-    assert done.stderr.splitlines() == ["users: 1000 copied", "movies: 9990 copied"]
+    assert completed.stderr.splitlines() == ["users: 1000 copied", "movies: 9990 copied"]
     columns = "id, username, {}, email, first_name, last_name, is_active, date_joined"
-    were = django.run(f"select {columns.format('password')} from auth_user order by id")
-    assert len(were) == 1000
-    assert database.run(f"select {columns.format('password_hash')} from users order by id") == were
-    were = django.run("select id, title, genre, year, creator_id from movies_movie order by id")
-    assert database.run("select id, title, genre, year, creator_id from movies order by id") == were
+    django_rows = django.run(f"select {columns.format('password')} from auth_user order by id")
+    assert len(django_rows) == 1000
+    assert database.run(f"select {columns.format('password_hash')} from users order by id") == django_rows
+    django_rows = django.run("select id, title, genre, year, creator_id from movies_movie order by id")
+    assert database.run("select id, title, genre, year, creator_id from movies order by id") == django_rows
     counts = "select creator_id, count(*) from movies group by creator_id order by creator_id"
     assert database.run("select id, movie_count from users where movie_count > 0 order by id") == database.run(counts)
 
 
-def test_ids_go_on_past_the_last_that_django_gave_out(django, database, start_server):
+def test_new_ids_continue_after_the_last_id_that_django_assigned(django, database, start_server):
     assert run_import(django, database).returncode == 0
     api = start_server().client()
     new = api.new_user()
     assert (new.id, new.add_movie()["id"]) == (1002, 10001)
 
 
-def test_an_imported_user_signs_in_with_the_old_password_and_is_rehashed(django, database, start_server):
+def test_imported_user_signs_in_with_old_password_and_gets_a_new_hash(django, database, start_server):
     assert run_import(django, database).returncode == 0
     api = start_server().client()
     stored = lambda: database.run("select password_hash from users where username = 'user7'")[0][0]
@@ -180,32 +180,32 @@ def test_an_imported_user_signs_in_with_the_old_password_and_is_rehashed(django,
     assert stored().startswith("bcrypt_sha256$$2b$04$")
     assert sign_in(api, "user7").status_code == 200
     assert sign_in(api, "user7", "wrong").status_code == 401
-    shelf = api.with_token(signed_in.json()["access"]).get(MOVIES).json()
-    assert (shelf["count"], shelf["results"][0]["title"]) == (10, "Film 9006")
-    for locked_out in ["user995", "user996", "user997", "user998"]:
-        assert sign_in(api, locked_out).status_code == 401, locked_out
+    movies = api.with_token(signed_in.json()["access"]).get(MOVIES).json()
+    assert (movies["count"], movies["results"][0]["title"]) == (10, "Film 9006")
+    for username in ["user995", "user996", "user997", "user998"]:
+        assert sign_in(api, username).status_code == 401, username
     assert sign_in(api, "Жанна").status_code == 200
 
 
-def test_an_imported_user_s_first_sign_in_waits_once_for_a_core(start_server, database):
+def test_first_sign_in_of_imported_user_waits_for_a_core_only_once(start_server, database):
     server = start_server()
     ann = server.client().new_user()
     encoded = encode_as_django(PASSWORD)
     database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
-    waits = lambda: figures(server.client())["movies_password_hash_wait_seconds_count", ""]
-    before = waits()
+    count_hash_waits = lambda: read_metrics(server.client())["movies_password_hash_wait_seconds_count", ""]
+    before = count_hash_waits()
     assert sign_in(ann, ann.username).status_code == 200
-    assert waits() - before == 1
+    assert count_hash_waits() - before == 1
     assert database.run("select password_hash from users where id = %s", ann.id)[0][0].startswith("bcrypt_sha256$$2b$04$")
 
 
-def test_an_imported_user_signs_in_though_the_new_hash_cannot_be_written(start_server, database):
+def test_imported_user_signs_in_even_if_the_new_hash_cannot_be_stored(start_server, database):
     server = start_server()
     ann = server.client().new_user()
     encoded = encode_as_django(PASSWORD)
     database.run("update users set password_hash = %s where id = %s", encoded, ann.id)
-    with database.connect(database.url) as holder:
-        holder.execute("select from users where id = %s for update", [ann.id])
+    with database.connect(database.url) as blocker:
+        blocker.execute("select from users where id = %s for update", [ann.id])
         assert sign_in(ann, ann.username).status_code == 200
     stored = lambda: database.run("select password_hash from users where id = %s", ann.id)[0][0]
     assert stored() == encoded
@@ -213,7 +213,7 @@ def test_an_imported_user_signs_in_though_the_new_hash_cannot_be_written(start_s
     assert stored().startswith("bcrypt_sha256$$2b$04$")
 
 
-def test_users_without_an_address_are_kept_and_a_registration_still_needs_its_own(django, database, start_server):
+def test_users_without_email_are_imported_and_registration_still_needs_one(django, database, start_server):
     assert run_import(django, database).returncode == 0
     api = start_server().client()
     assert database.run("select count(*) from users where email = ''") == [(2,)]
@@ -222,62 +222,62 @@ def test_users_without_an_address_are_kept_and_a_registration_still_needs_its_ow
     assert register(email="user7@example.com") == (400, {"email": ["This field must be unique."]})
 
 
-def test_a_second_import_is_refused_and_changes_nothing(django, database):
+def test_second_import_is_refused_and_changes_nothing(django, database):
     assert run_import(django, database).returncode == 0
-    again = run_import(django, database, "--json")
-    assert again.returncode == 1
-    assert json.loads(again.stdout)["problems"] == [
+    second_import = run_import(django, database, "--json")
+    assert second_import.returncode == 1
+    assert json.loads(second_import.stdout)["problems"] == [
         "there are 1000 users and 9990 movies already: an import goes into an empty database, once"
     ]
     assert database.run("select count(*) from movies") == [(9990,)]
 
 
-def test_what_cannot_be_kept_is_named_row_by_row_and_nothing_is_imported(source, database):
+def test_rows_that_cannot_be_imported_are_listed_and_nothing_is_imported(source, database):
     make_source(source, DJANGO.replace("MAX_LENGTH", "300") + r'''
 User.objects.bulk_create([user(1), user(2, email="user1@example.com"), user(3, email="user1@example.com"), user(4)])
 Movie.objects.bulk_create([Movie(title="x" * length, genre="g", year=1, creator_id=1) for length in (100, 101)])
 ''')
-    done = run_import(source, database)
-    assert done.returncode == 1
-    assert done.stdout.splitlines() == [
+    completed = run_import(source, database)
+    assert completed.returncode == 1
+    assert completed.stdout.splitlines() == [
         "user 2: its e-mail address user1@example.com is another user's too",
         "user 3: its e-mail address user1@example.com is another user's too",
         "movie 2: its title is longer than 100 characters",
     ]
-    assert done.stderr == "movies-api: nothing was imported: 3 problems have to be fixed first\n"
+    assert completed.stderr == "movies-api: nothing was imported: 3 problems have to be fixed first\n"
     assert database.run("select count(*) from users") == [(0,)]
     source.run("delete from movies_movie where id = 2")
     source.run("update auth_user set email = '' where id in (2, 3)")
     assert run_import(source, database).returncode == 0
 
 
-def test_a_source_that_is_no_such_application_is_told_and_not_touched(source, database):
-    done = run_import(source, database)
-    assert (done.returncode, done.stdout.splitlines()) == (1, ["the source has no table auth_user", "the source has no table movies_movie"])
+def test_source_without_the_django_tables_is_refused(source, database):
+    completed = run_import(source, database)
+    assert (completed.returncode, completed.stdout.splitlines()) == (1, ["the source has no table auth_user", "the source has no table movies_movie"])
     source.run("create table auth_user (id integer)")
     assert "auth_user has no column username" in run_import(source, database).stdout
     assert database.run("select count(*) from users") == [(0,)]
 
 
-def test_an_import_into_a_database_without_the_schema_says_to_migrate(source):
+def test_import_into_database_without_schema_says_to_migrate(source):
     target = Database()
     try:
-        done = run_import(source, target)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert re.fullmatch("movies-api: the schema lacks V1__.*: run `movies-api migrate`, or start the service\n", done.stderr)
+        completed = run_import(source, target)
+        assert (completed.returncode, completed.stdout) == (1, "")
+        assert re.fullmatch("movies-api: the schema lacks V1__.*: run `movies-api migrate`, or start the service\n", completed.stderr)
         assert target.run("select to_regclass('users')") == [(None,)]
     finally:
         target.drop()
 
 
-def test_an_import_that_fails_half_way_leaves_nothing_behind(django, database):
+def test_failed_import_changes_nothing(django, database):
     database.run("alter table movies add constraint no_late_film check (id < 9000)")
-    done = run_import(django, database)
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "movies-api: constraint no_late_film")
+    completed = run_import(django, database)
+    assert (completed.returncode, completed.stderr.splitlines()[-1]) == (1, "movies-api: constraint no_late_film")
     assert database.run("select count(*) from users") == [(0,)]
 
 
-def test_times_are_taken_over_where_the_source_keeps_them_and_its_way_to_write_them_does_not_matter(source, database):
+def test_times_are_imported_independently_of_the_source_s_date_style(source, database):
     make_source(source, DJANGO.replace("MAX_LENGTH", "100") + 'user(1).save(); Movie(title="t", genre="g", year=1, creator_id=1).save()')
     source.run("alter table movies_movie add created_at timestamptz default '2001-02-03 04:05:06.789+02'")
     source.manage(f"alter database {source.name} set datestyle = 'SQL, DMY'")
@@ -287,17 +287,17 @@ def test_times_are_taken_over_where_the_source_keeps_them_and_its_way_to_write_t
     assert database.run("select date_joined = '2019-03-04 06:06:07.891011Z' from users") == [(True,)]
 
 
-def test_the_password_of_the_source_is_not_shown(database):
+def test_password_of_the_source_is_not_printed(database):
     url = "postgresql://me:hunter2@127.0.0.1:1/django?nonsense=1"
-    done = subprocess.run([BINARY, "import-django", url], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "DJANGO_DATABASE_URL=(hidden) is not allowed" in done.stderr and "hunter2" not in done.stderr
+    completed = subprocess.run([BINARY, "import-django", url], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 2
+    assert "DJANGO_DATABASE_URL=(hidden) is not allowed" in completed.stderr and "hunter2" not in completed.stderr
 
 
-def test_the_contract_holds_on_an_imported_database(django, database, start_server):
+def test_recorded_cases_pass_on_an_imported_database(django, database, start_server):
     assert run_import(django, database).returncode == 0
     server = start_server()
-    passed, failed = check(server.base, "own", clients=16)
+    passed, failed = run_recorded_cases(server.base, "own", clients=16)
     assert failed == ""
     assert passed > 400
     Client(server.base).close()

@@ -1,4 +1,4 @@
-"""`movies-api print`: each file holds this installation's settings and no secret, and is judged and run by what reads it."""
+"""`movies-api print`: each file contains this installation's settings and no secret, and the program that reads it accepts it."""
 import json
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from helpers.client import MOVIES, TOKEN, Client, wait_until
-from helpers.cluster import Cluster, free_port
+from helpers.cluster import free_port
 from helpers.programs import PATH, find_program
 from helpers.settings import BINARY, OPERATIONS, SECRET_KEY
 
@@ -26,99 +26,92 @@ def run_print(*arguments, **settings):
     return subprocess.run([BINARY, "print", *arguments], env=settings, capture_output=True, text=True, timeout=10)
 
 
-def printed(*arguments, **settings):
-    done = run_print(*arguments, **settings)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+def print_file(*arguments, **settings):
+    completed = run_print(*arguments, **settings)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    return completed.stdout
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_secret_is_printed_and_no_gap_is_left(file):
+def test_printed_file_contains_no_secret_and_no_placeholder(file):
     secrets = {"SECRET_KEY": "opensesame" * 4, "SECRET_KEY_FALLBACKS": "mellon" * 6, "DATABASE_URL": "postgresql://me:hunter2@there/movies"}
-    text = printed(file, **secrets)
-    assert text == printed(file)
+    text = print_file(file, **secrets)
+    assert text == print_file(file)
     assert not re.search(r"@\w+@", text)
 
 
-def test_each_file_holds_the_settings_of_this_installation():
+def test_printed_files_contain_the_current_settings():
     settings = {"BIND": "10.1.2.3:8123", "WORKERS": "48", "MAX_CONNECTIONS": "1000", "DB_POOL_SIZE": "20", "TRUSTED_PROXIES": "10.0.0.0/8"}
-    unit = printed("systemd", **settings).splitlines()
+    unit = print_file("systemd", **settings).splitlines()
     assert {'Environment="BIND=10.1.2.3:8123"', 'Environment="WORKERS=48"', "LimitNOFILE=1144", f'ExecStart="{BINARY}" serve'} <= set(unit)
-    compose = printed("compose", **settings)
+    compose = print_file("compose", **settings)
     assert all(f"\n      {line}\n" in compose for line in ('WORKERS: "48"', 'TRUSTED_PROXIES: "10.0.0.0/8"', "nofile: 1144"))
     assert 'ports: ["10.1.2.3:8123:8123"]' in compose and "BIND" not in compose
-    assert "\nENV BIND=0.0.0.0:8123\nEXPOSE 8123\n" in printed("container", **settings)
+    assert "\nENV BIND=0.0.0.0:8123\nEXPOSE 8123\n" in print_file("container", **settings)
     lines = {"haproxy": ["    server one 10.1.2.3:8123", "    bind :443 ssl crt /etc/ssl/films.example.org/haproxy.pem alpn h2,http/1.1"], "nginx": ["    server 10.1.2.3:8123;", "    server_name films.example.org;"], "caddy": ["\t\treverse_proxy 10.1.2.3:8123 {", "films.example.org {"]}
     for proxy, wanted in lines.items():
-        text = printed(proxy, "--host", "films.example.org", **settings)
+        text = print_file(proxy, "--host", "films.example.org", **settings)
         assert set(wanted) <= set(text.splitlines()) and "names this proxy: 10.0.0.0/8\n" in text
-    assert "    server 127.0.0.1:8000;\n" in printed("nginx")
-    assert "pool-purge-delay 60s\n" in printed("haproxy") and "pool-purge-delay 480s\n" in printed("haproxy", IDLE_TIMEOUT="600")
+    assert "    server 127.0.0.1:8000;\n" in print_file("nginx")
+    assert "pool-purge-delay 60s\n" in print_file("haproxy") and "pool-purge-delay 480s\n" in print_file("haproxy", IDLE_TIMEOUT="600")
     for proxy in ("nginx", "caddy"):
-        assert re.search(r"Shorter than the 75 s .*\n\s*keepalive(_timeout)? 60s", printed(proxy))
-        assert re.search(r"Shorter than the 600 s .*\n\s*keepalive(_timeout)? 480s", printed(proxy, IDLE_TIMEOUT="600"))
-    assert "    server [::1]:81;\n" in printed("nginx", BIND="[::]:81")
+        assert re.search(r"Shorter than the 75 s .*\n\s*keepalive(_timeout)? 60s", print_file(proxy))
+        assert re.search(r"Shorter than the 600 s .*\n\s*keepalive(_timeout)? 480s", print_file(proxy, IDLE_TIMEOUT="600"))
+    assert "    server [::1]:81;\n" in print_file("nginx", BIND="[::]:81")
 
 
-def test_a_setting_that_cannot_be_is_refused_as_at_a_start():
-    done = run_print("systemd", WORKERS="none")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: must be a whole number from 2 to 1024\n")
+def test_invalid_setting_is_refused_as_by_serve():
+    completed = run_print("systemd", WORKERS="none")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (2, "", "movies-api: WORKERS=none is not allowed: must be a whole number from 2 to 1024\n")
     assert run_print("kubernetes").returncode == 2
 
 
 @pytest.mark.parametrize("host", ["", " ", "a; evil", "a b", "a\nb", '"', "a'b", "a{b", "-a.example", "a..b", "a/b", "ä.example", "a.example:80", "x" * 64])
 @pytest.mark.parametrize("file", ["nginx", "caddy", "haproxy"])
-def test_a_host_that_is_no_name_is_refused(file, host):
-    done = run_print(file, f"--host={host}")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("movies-api: --host=") and done.stderr.endswith("of letters, digits, hyphens and dots\n")
+def test_invalid_host_is_refused(file, host):
+    completed = run_print(file, f"--host={host}")
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr.startswith("movies-api: --host=") and completed.stderr.endswith("of letters, digits, hyphens and dots\n")
 
 
 @pytest.mark.parametrize("folder", ['a"b', "a'b", "a\\b", "a\nb"])
-def test_a_unit_is_refused_where_systemd_would_not_take_the_path_of_the_program(tmp_path, folder):
+def test_unit_is_refused_if_systemd_would_not_accept_the_program_path(tmp_path, folder):
     program = tmp_path / folder / "movies-api"
     program.parent.mkdir()
     shutil.copy(BINARY, program)
-    done = subprocess.run([program, "print", "systemd"], env={}, capture_output=True, text=True, timeout=10)
-    assert (done.returncode, done.stdout) == (1, "") and "contains a character that a systemd unit cannot" in done.stderr
+    completed = subprocess.run([program, "print", "systemd"], env={}, capture_output=True, text=True, timeout=10)
+    assert (completed.returncode, completed.stdout) == (1, "") and "contains a character that a systemd unit cannot" in completed.stderr
 
 
 @pytest.mark.parametrize("folder", ["a b", "a%n", "a$HOME", "a@port@", "é"])
-def test_a_unit_names_a_program_in_a_folder_with_an_odd_name(tmp_path, folder):
+def test_unit_escapes_the_program_path(tmp_path, folder):
     analyze = find_program("systemd-analyze", "systemd")
     program, unit = tmp_path / folder / "movies-api", tmp_path / "movies-api.service"
     program.parent.mkdir()
     shutil.copy(BINARY, program)
     unit.write_bytes(subprocess.run([program, "print", "systemd"], env={}, capture_output=True, timeout=10, check=True).stdout)
-    # Verification fails unless the program is there.
-    verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
-    assert (verified.returncode, verified.stderr) == (0, "")
+    # systemd-analyze verify fails if the program does not exist.
+    verify_result = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
+    assert (verify_result.returncode, verify_result.stderr) == (0, "")
 
 
 def test_documented_haproxy_sends_the_same_errors_as_the_printed_one():
     block = OPERATIONS.read_text().split("```haproxy\n")[1].split("```")[0]
     errors = [line for line in block.splitlines() if "http-error" in line]
-    assert len(errors) == 3 and set(errors) <= set(printed("haproxy").splitlines())
+    assert len(errors) == 3 and set(errors) <= set(print_file("haproxy").splitlines())
 
 
-def test_unit_and_proxies_agree_on_the_proxies_that_are_trusted():
+def test_unit_and_proxy_files_name_the_same_trusted_proxies():
     for settings, proxies in [({}, "127.0.0.1,::1"), ({"TRUSTED_PROXIES": " 10.0.0.0/8 , ::1"}, "10.0.0.0/8,::1")]:
-        unit = printed("systemd", **settings)
+        unit = print_file("systemd", **settings)
         assert re.findall('^Environment="TRUSTED_PROXIES=(.*)"$', unit, re.MULTILINE) == [proxies]
         for proxy in ("nginx", "caddy", "haproxy"):
-            assert f"if TRUSTED_PROXIES names this proxy: {proxies}\n" in printed(proxy, **settings)
+            assert f"if TRUSTED_PROXIES names this proxy: {proxies}\n" in print_file(proxy, **settings)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    made = Cluster().start()
-    yield made
-    made.dispose()
-
-
-def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_a_backup_keeps_them(cluster, tmp_path):
+def test_documented_role_and_database_suffice_and_backup_unit_works(cluster, tmp_path):
     analyze = find_program("systemd-analyze", "systemd")
-    recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", printed("systemd"), re.MULTILINE)
+    recipe = re.findall(r"^#   runuser -u postgres -- (create.*)$", print_file("systemd"), re.MULTILINE)
     assert [line.split()[0] for line in recipe] == ["createuser", "createdb"]
     assert all(f"sudo -u postgres {line}\n" in OPERATIONS.read_text() for line in recipe)
     for line in recipe:
@@ -128,10 +121,10 @@ def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_
     operate = lambda *command: subprocess.run([BINARY, *command], env={"DATABASE_URL": url, "SECRET_KEY": SECRET_KEY}, capture_output=True, text=True, timeout=60)
     assert (operate("migrate").returncode, "problem" in operate("check").stdout) == (0, False)
     units = {kind: tmp_path / f"movies-api-backup.{kind}" for kind in ("service", "timer")}
-    units["service"].write_text(printed("systemd-backup"))
-    units["timer"].write_text(printed("systemd-backup-timer"))
-    verified = subprocess.run([analyze, "verify", *units.values()], capture_output=True, text=True)
-    assert (verified.returncode, verified.stderr) == (0, "")
+    units["service"].write_text(print_file("systemd-backup"))
+    units["timer"].write_text(print_file("systemd-backup-timer"))
+    verify_result = subprocess.run([analyze, "verify", *units.values()], capture_output=True, text=True)
+    assert (verify_result.returncode, verify_result.stderr) == (0, "")
     script = re.search("^ExecStart=/bin/sh -euc '(.*)'$", units["service"].read_text(), re.MULTILINE)[1].replace("$$", "$").replace("%%", "%")
     environment = {"DATABASE_URL": url, "STATE_DIRECTORY": str(tmp_path), "PATH": f"{cluster.programs}:{os.environ['PATH']}"}
     for _ in range(2):
@@ -141,27 +134,27 @@ def test_the_role_and_database_of_the_recipe_are_all_that_the_service_needs_and_
     cluster.run('create database restored owner "movies-api"')
     restore = re.search("^#   (pg_restore .*) --dbname=", units["service"].read_text(), re.MULTILINE)[1].split()
     restored = url.replace("dbname=movies", "dbname=restored")
-    # The path of a socket that only its owner may enter would stop PostgreSQL's user, so this runs as who runs the tests.
+    # Run as the current user: PostgreSQL's user may not enter the folder of the backup.
     subprocess.run([cluster.programs / restore[0], *restore[1:], "--dbname", restored, backup], check=True, timeout=60)
     url = restored
     assert operate("check").returncode == 0 and operate("recount", "--check").returncode == 0
 
 
-def test_the_unit_is_one_that_systemd_takes_and_finds_shut_off(tmp_path):
+def test_systemd_accepts_the_unit_and_rates_it_as_hardened(tmp_path):
     analyze = find_program("systemd-analyze", "systemd")
     unit = tmp_path / "movies-api.service"
-    unit.write_text(printed("systemd", CORS_ORIGINS="https://a.example,https://b.example"))
-    verified = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
-    assert (verified.returncode, verified.stderr) == (0, "")
-    judged = subprocess.run([analyze, "security", "--offline=true", unit], capture_output=True, text=True).stdout
-    assert float(re.search(r"Overall exposure level for movies-api.service: (\S+)", judged)[1]) <= 1.5
+    unit.write_text(print_file("systemd", CORS_ORIGINS="https://a.example,https://b.example"))
+    verify_result = subprocess.run([analyze, "verify", unit], capture_output=True, text=True)
+    assert (verify_result.returncode, verify_result.stderr) == (0, "")
+    security_report = subprocess.run([analyze, "security", "--offline=true", unit], capture_output=True, text=True).stdout
+    assert float(re.search(r"Overall exposure level for movies-api.service: (\S+)", security_report)[1]) <= 1.5
 
 
-def test_the_container_file_is_clean_and_its_health_check_tells_who_answers(own_server, tmp_path):
+def test_hadolint_accepts_the_container_file_and_its_health_check_works(own_server, tmp_path):
     file = tmp_path / "Containerfile"
-    file.write_text(printed("container"))
-    linted = subprocess.run(["hadolint", file], env={"PATH": str(Path(sys.executable).parent)}, capture_output=True, text=True)
-    assert (linted.returncode, linted.stdout) == (0, "")
+    file.write_text(print_file("container"))
+    lint_result = subprocess.run(["hadolint", file], env={"PATH": str(Path(sys.executable).parent)}, capture_output=True, text=True)
+    assert (lint_result.returncode, lint_result.stdout) == (0, "")
     check = json.loads(re.search(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", file.read_text(), re.MULTILINE)[1])
 
     def status_at(port):
@@ -171,17 +164,17 @@ def test_the_container_file_is_clean_and_its_health_check_tells_who_answers(own_
     assert status_at(free_port()) != 0
 
 
-def test_the_compose_file_is_valid_and_its_service_gets_key_and_signals(database, tmp_path):
+def test_compose_file_is_valid_and_its_service_gets_key_and_signals(database, tmp_path):
     from compose_spec import PyCompose
 
-    compose = PyCompose.from_yaml(printed("compose", WORKERS="48"))
+    compose = PyCompose.from_yaml(print_file("compose", WORKERS="48"))
     compose.validate()
     service = json.loads(compose.to_json())["services"]["movies-api"]
     (tmp_path / "secret_key").write_text(f"{SECRET_KEY}\n")
-    replaced = {"$$": "$", "/run/secrets": str(tmp_path), "movies-api serve": f"{BINARY} serve"}
+    replacements = {"$$": "$", "/run/secrets": str(tmp_path), "movies-api serve": f"{BINARY} serve"}
     *shell, command = service["entrypoint"]
-    for word, meant in replaced.items():
-        command = command.replace(word, meant)
+    for word, replacement in replacements.items():
+        command = command.replace(word, replacement)
     log = tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen([*shell, command], env={"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "PATH": PATH}, stderr=output)
@@ -193,15 +186,21 @@ def test_the_compose_file_is_valid_and_its_service_gets_key_and_signals(database
         process.kill()
 
 
+def make_certificate(folder):
+    """Creates a certificate for `localhost` in fullchain.pem, with its key in privkey.pem; returns its path."""
+    certificate = folder / "fullchain.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", certificate], check=True, capture_output=True)
+    return certificate
+
+
 class Nginx:
-    """nginx with the printed file, on ports and with a certificate of the test's own."""
+    """nginx with the printed configuration, on other ports and with a certificate of the test."""
 
     def __init__(self, folder, server, ports):
         program = find_program("nginx", "nginx-light")
-        self.trusted = folder / "fullchain.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-                        "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", self.trusted], check=True, capture_output=True)
-        text = printed("nginx", "--host", "localhost", BIND=server)
+        self.certificate = make_certificate(folder)
+        text = print_file("nginx", "--host", "localhost", BIND=server)
         for port in (80, 443):
             text = text.replace(f"listen {port}", f"listen 127.0.0.1:{ports[port]}").replace(f"listen [::]:{port}", f"listen [::1]:{ports[port]}")
         (folder / "printed.conf").write_text(text.replace("/etc/ssl/localhost", str(folder)).replace("listen [::1]", "# listen [::1]"))
@@ -210,42 +209,40 @@ class Nginx:
             "user root;" if os.geteuid() == 0 else "", f"daemon off; pid {folder}/pid; error_log stderr; events {{}}",
             "http { access_log off;", *(f"{kind}_temp_path {folder}/{kind};" for kind in kinds), f"include {folder}/printed.conf; }}"]))
         command = [program, "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf"]
-        tested = subprocess.run([*command, "-t"], capture_output=True, text=True)
-        assert tested.returncode == 0 and "[warn]" not in tested.stderr, tested.stderr
+        config_test = subprocess.run([*command, "-t"], capture_output=True, text=True)
+        assert config_test.returncode == 0 and "[warn]" not in config_test.stderr, config_test.stderr
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 class Caddy:
-    """Caddy with the printed file, on ports of the test's own and with the certificate that it makes for `localhost`."""
+    """Caddy with the printed configuration, on other ports and with the certificate that it creates for `localhost`."""
 
     def __init__(self, folder, server, ports):
         program = find_program("caddy", "caddy")
-        self.trusted = folder / "data/caddy/pki/authorities/local/root.crt"
+        self.certificate = folder / "data/caddy/pki/authorities/local/root.crt"
         options = f"{{\n\tadmin off\n\tskip_install_trust\n\thttp_port {ports[80]}\n\thttps_port {ports[443]}\n\tdefault_bind 127.0.0.1\n}}\n"
-        (folder / "Caddyfile").write_text(options + printed("caddy", "--host", "localhost", BIND=server))
+        (folder / "Caddyfile").write_text(options + print_file("caddy", "--host", "localhost", BIND=server))
         environment = {"HOME": str(folder), "XDG_DATA_HOME": str(folder / "data"), "XDG_CONFIG_HOME": str(folder)}
         arguments = ["--config", folder / "Caddyfile", "--adapter", "caddyfile"]
-        validated = subprocess.run([program, "validate", *arguments], env=environment, capture_output=True, text=True)
-        assert validated.returncode == 0, validated.stderr
+        config_test = subprocess.run([program, "validate", *arguments], env=environment, capture_output=True, text=True)
+        assert config_test.returncode == 0, config_test.stderr
         self.process = subprocess.Popen([program, "run", *arguments], env=environment, stderr=subprocess.DEVNULL)
 
 
 class Haproxy:
-    """HAProxy with the printed file, on ports and with a certificate of the test's own."""
+    """HAProxy with the printed configuration, on other ports and with a certificate of the test."""
 
     def __init__(self, folder, server, ports):
         program = find_program("haproxy", "haproxy")
-        self.trusted = folder / "fullchain.pem"
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-                        "subjectAltName=DNS:localhost", "-keyout", folder / "privkey.pem", "-out", self.trusted], check=True, capture_output=True)
-        (folder / "haproxy.pem").write_text(self.trusted.read_text() + (folder / "privkey.pem").read_text())
-        text = printed("haproxy", "--host", "localhost", BIND=server)
+        self.certificate = make_certificate(folder)
+        (folder / "haproxy.pem").write_text(self.certificate.read_text() + (folder / "privkey.pem").read_text())
+        text = print_file("haproxy", "--host", "localhost", BIND=server)
         for port in (80, 443):
             text = text.replace(f"bind :{port}", f"bind 127.0.0.1:{ports[port]}").replace(f"    bind :::{port}", "    # ")
         text = text.replace("/etc/ssl/localhost", str(folder)).replace("    user haproxy\n    group haproxy\n", "")
         (folder / "haproxy.cfg").write_text(text)
-        tested = subprocess.run([program, "-c", "-f", folder / "haproxy.cfg"], capture_output=True, text=True)
-        assert tested.returncode == 0 and "WARNING" not in tested.stderr, tested.stderr
+        config_test = subprocess.run([program, "-c", "-f", folder / "haproxy.cfg"], capture_output=True, text=True)
+        assert config_test.returncode == 0 and "WARNING" not in config_test.stderr, config_test.stderr
         self.process = subprocess.Popen([program, "-db", "-f", folder / "haproxy.cfg"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -253,31 +250,31 @@ class Haproxy:
 def proxy(request, start_server, tmp_path):
     server = start_server(TRUSTED_PROXIES="127.0.0.1", LOGIN_FAILURES="2")
     ports = {80: free_port(), 443: free_port()}
-    made = request.param(tmp_path, server.base.removeprefix("http://"), ports)
-    made.server, made.base, made.plain = server, f"https://localhost:{ports[443]}", f"http://localhost:{ports[80]}"
+    proxy = request.param(tmp_path, server.base.removeprefix("http://"), ports)
+    proxy.server, proxy.base, proxy.plain = server, f"https://localhost:{ports[443]}", f"http://localhost:{ports[80]}"
     try:
-        wait_until(made.trusted.exists, 30)
-        yield made
+        wait_until(proxy.certificate.exists, 30)
+        yield proxy
     finally:
-        made.process.terminate()
-        made.process.wait(10)
+        proxy.process.terminate()
+        proxy.process.wait(10)
 
 
 def client_of(proxy):
     client = Client(proxy.base)
-    client.session.verify = str(proxy.trusted)
+    client.session.verify = str(proxy.certificate)
 
-    def answers():
+    def is_answering():
         try:
             return client.get("/api/v1/movies/").status_code == 401
         except requests.ConnectionError:
             return False
 
-    wait_until(answers, 30)
+    wait_until(is_answering, 30)
     return client
 
 
-def test_a_proxy_as_printed_speaks_tls_and_says_what_the_service_believes(proxy):
+def test_printed_proxy_terminates_tls_and_sets_forwarded_headers(proxy):
     client = client_of(proxy)
     direct = proxy.server.client()
     ann = direct.new_user()
@@ -291,55 +288,55 @@ def test_a_proxy_as_printed_speaks_tls_and_says_what_the_service_believes(proxy)
     assert re.fullmatch("[0-9a-f-]{32,36}", page.headers["X-Request-Id"])
     assert client.post_json(MOVIES, "1" * 1_100_000).json() == direct.with_token(ann.token).post_json(MOVIES, "1" * 1_100_000).json()
     for path in ("/healthz", "/readyz", "/metrics", "/"):
-        refused = client.get(path)
-        assert (refused.status_code, refused.json()) == (404, {"detail": "Not found."}), path
-        assert refused.headers["Content-Type"].startswith("application/json")
-    moved = requests.get(f"{proxy.plain}{MOVIES}?page=2", allow_redirects=False)
-    assert moved.status_code == 308 and re.fullmatch(rf"https://localhost(:\d+)?{MOVIES}\?page=2", moved.headers["Location"])
+        response = client.get(path)
+        assert (response.status_code, response.json()) == (404, {"detail": "Not found."}), path
+        assert response.headers["Content-Type"].startswith("application/json")
+    redirect = requests.get(f"{proxy.plain}{MOVIES}?page=2", allow_redirects=False)
+    assert redirect.status_code == 308 and re.fullmatch(rf"https://localhost(:\d+)?{MOVIES}\?page=2", redirect.headers["Location"])
 
 
-def test_a_proxy_as_printed_refuses_in_json_while_the_service_is_away(proxy):
+def test_printed_proxy_returns_json_503_while_the_service_is_down(proxy):
     client = client_of(proxy)
     proxy.server.process.kill()
-    proxy.server.end()
-    refused = client.get(MOVIES)
-    assert (refused.status_code, refused.json()) == (503, {"detail": "Service temporarily unavailable, try again later."})
-    assert refused.headers["Retry-After"] == "1" and refused.headers["Content-Type"].startswith("application/json")
-    assert refused.headers["Strict-Transport-Security"] == "max-age=31536000"
+    proxy.server.wait_for_exit()
+    response = client.get(MOVIES)
+    assert (response.status_code, response.json()) == (503, {"detail": "Service temporarily unavailable, try again later."})
+    assert response.headers["Retry-After"] == "1" and response.headers["Content-Type"].startswith("application/json")
+    assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
-def test_behind_a_proxy_as_printed_nobody_chooses_the_address_that_is_throttled(proxy):
+def test_clients_behind_printed_proxy_cannot_choose_the_throttled_address(proxy):
     client = client_of(proxy)
     ann = proxy.server.client().new_user()
     wrong = {"username": ann.username, "password": "wrong"}
-    answers = [client.post(TOKEN, wrong, headers={"X-Forwarded-For": f"10.9.9.{number}"}).status_code for number in range(3)]
-    assert answers == [401, 401, 429]
+    responses = [client.post(TOKEN, wrong, headers={"X-Forwarded-For": f"10.9.9.{number}"}).status_code for number in range(3)]
+    assert responses == [401, 401, 429]
 
 
-def test_a_proxy_as_printed_keeps_its_connections_to_the_service(proxy):
+def test_printed_proxy_reuses_connections_to_the_service(proxy):
     client, direct = client_of(proxy), proxy.server.client()
 
-    def accepted():
+    def connections_accepted():
         return int(re.search(r"^movies_connections_accepted_total (\d+)$", direct.get("/metrics").text, re.MULTILINE)[1])
 
-    before = accepted()
+    before = connections_accepted()
     for _ in range(30):
         assert client.get(MOVIES).status_code == 401
-    assert accepted() - before <= 2
+    assert connections_accepted() - before <= 2
 
 
-def test_the_dashboard_asks_for_series_that_are_there_in_promql(start_server, tmp_path):
+def test_dashboard_queries_are_valid_promql_for_existing_series(start_server, tmp_path):
     promtool = find_program("promtool", "prometheus")
-    board = json.loads(printed("grafana"))
-    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
-    assert len(asked) > 20
+    dashboard = json.loads(print_file("grafana"))
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) > 20
     client = start_server().client()
     client.new_user().add_movie()
-    shown = set(SERIES.findall(client.get("/metrics").text))
-    for question in [*asked, *(variable["query"] for variable in board["templating"]["list"] if variable["type"] == "query")]:
-        assert set(SERIES.findall(question)) <= shown, question
-    rules = [{"record": f"asked:{number}", "expr": question.replace("$__rate_interval", "5m")} for number, question in enumerate(asked)]
+    existing_series = set(SERIES.findall(client.get("/metrics").text))
+    for expression in [*expressions, *(variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query")]:
+        assert set(SERIES.findall(expression)) <= existing_series, expression
+    rules = [{"record": f"expressions:{number}", "expr": expression.replace("$__rate_interval", "5m")} for number, expression in enumerate(expressions)]
     file = tmp_path / "rules.yml"
-    file.write_text(json.dumps({"groups": [{"name": "asked", "rules": rules}]}))
-    checked = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True)
-    assert checked.returncode == 0 and f"{len(rules)} rules found" in checked.stdout, checked.stdout + checked.stderr
+    file.write_text(json.dumps({"groups": [{"name": "expressions", "rules": rules}]}))
+    completed = subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True)
+    assert completed.returncode == 0 and f"{len(rules)} rules found" in completed.stdout, completed.stdout + completed.stderr

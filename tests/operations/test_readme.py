@@ -1,5 +1,5 @@
-"""The Markdown pages: their commands run as written and print the pasted outputs, their tables list the program's settings, their
-links lead somewhere. With README_UPDATE=1 the outputs are pasted anew."""
+"""The Markdown pages: their commands print the outputs below them, their tables list the program's settings, and their links lead to
+existing pages. With README_UPDATE=1 the test writes the outputs into the pages."""
 import os
 import re
 import subprocess
@@ -16,31 +16,31 @@ PAGES_WITH_COMMANDS = {"README.md": 15, "OPERATIONS.md": 8, "src/README.md": 1}
 
 
 def commands_in(text):
-    """Every line behind a dollar in the page's console blocks, in their order."""
+    """Returns the commands (the lines after `$ `) in the page's console blocks, in order."""
     return [line[2:] for block in BLOCK.findall(text) for line in block.splitlines() if line.startswith("$ ")]
 
 
 def run_in_one_shell(commands, server):
-    """The output of each command, with the server's settings in the environment; variables keep their values from one to the next."""
+    """Runs the commands in one shell, with the server's settings in the environment; returns the output of each."""
     base, environment = server.base, {**os.environ, **server.settings, "COLUMNS": "80"}
     script = "".join(f"{command}\necho; echo {MARK}\n" for command in commands)
     script = script.replace("http://127.0.0.1:8000", base).replace("target/release/movies-api", BINARY).replace("./run.sh ", f"{BINARY} ")
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT, env=environment)
-    outputs = done.stdout.replace(base, "http://127.0.0.1:8000").split(f"\n{MARK}\n")[:-1]
+    completed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=ROOT, env=environment)
+    outputs = completed.stdout.replace(base, "http://127.0.0.1:8000").split(f"\n{MARK}\n")[:-1]
     return [output.strip("\n") for output in outputs]
 
 
 def paste(text, outputs):
-    """The page with these outputs below its commands."""
-    left = iter(outputs)
+    """Returns the page with these outputs below its commands."""
+    remaining_outputs = iter(outputs)
 
     def block(match):
-        shown = []
+        lines = []
         for line in match[1].splitlines():
             if line.startswith("$ "):
-                shown += [line, *filter(None, [next(left)])]
+                lines += [line, *filter(None, [next(remaining_outputs)])]
         language = match[0].split("\n", 1)[0]
-        return "\n".join([language, *shown, "```"])
+        return "\n".join([language, *lines, "```"])
 
     return BLOCK.sub(block, text)
 
@@ -53,14 +53,14 @@ def test_commands_print_the_outputs_pasted_below_them(make_server, name):
     commands = commands_in(text)
     assert len(commands) >= PAGES_WITH_COMMANDS[name]
     server = make_server()
-    fresh = paste(text, run_in_one_shell(commands, server))
+    updated = paste(text, run_in_one_shell(commands, server))
     if os.environ.get("README_UPDATE"):
-        page.write_text(fresh)
-    assert fresh == page.read_text()
+        page.write_text(updated)
+    assert updated == page.read_text()
 
 
 def settings_in_help():
-    """Variable, flag and default (None without one) of each setting that --help describes."""
+    """Yields variable, flag and default (None if it has none) of each setting in --help."""
     text = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=10, check=True, env={}).stdout
     for option in re.split(r"\n(?= {2,6}(?:-\w, )?--)", text)[1:]:
         flag, variable = re.match(r" *(?:-\w, )?(--[\w-]+)", option)[1], re.search(r"\[env: (\w+)\]", option)
@@ -70,7 +70,7 @@ def settings_in_help():
 
 
 def rows_of_table(page, first_column):
-    """The cells of each row of the table whose first column has this title, without backticks."""
+    """Returns the cells, without backticks, of the table whose first column has this title."""
     lines = (ROOT / page).read_text().split(f"\n| {first_column} | ")[1].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
 
@@ -89,8 +89,8 @@ def test_tables_of_settings_list_each_setting_with_its_default():
 
 def pages():
     folders = [ROOT.glob("*.md"), *((ROOT / folder).rglob("*.md") for folder in ("src", "sql", "tests"))]
-    found = [page for folder in folders for page in folder]
-    return [page for page in found if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)]
+    files = [page for folder in folders for page in folder]
+    return [page for page in files if not any(part.startswith(".") for part in page.relative_to(ROOT).parts)]
 
 
 def without_code_blocks(text):
@@ -98,7 +98,7 @@ def without_code_blocks(text):
 
 
 def anchors_of(page):
-    """As GitHub makes them from headings."""
+    """Returns the anchors that GitHub creates for the page's headings."""
     headings = re.findall(r"^#+ (.+)$", without_code_blocks(page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -112,7 +112,7 @@ def test_every_relative_link_and_anchor_exists():
                 continue
             links += 1
             path, _, anchor = target.partition("#")
-            linked = (page.parent / path).resolve() if path else page
-            if not linked.exists() or anchor and anchor not in anchors_of(linked):
+            linked_page = (page.parent / path).resolve() if path else page
+            if not linked_page.exists() or anchor and anchor not in anchors_of(linked_page):
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert (broken, links > 20) == ([], True)

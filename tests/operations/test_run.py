@@ -1,4 +1,4 @@
-"""run.sh as people use it: serving with a database of its own, signals, exit statuses, what it says when it cannot."""
+"""run.sh: serving with a database of its own, signals, exit statuses, and error messages."""
 import contextlib
 import json
 import os
@@ -13,127 +13,127 @@ from pathlib import Path
 
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account
-from helpers.cluster import find_programs, free_port, unprivileged
-from helpers.place import children_of, is_running, wait_for
+from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account_fields, wait_until
+from helpers.cluster import find_postgresql_programs, free_port, postgresql_user
+from helpers.installation import children_of, is_running
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
 
 
 def sign_up(client):
-    body = account()
+    body = account_fields()
     assert client.post(REGISTER, body).status_code == 201
     return body["username"]
 
 
 def can_sign_in(client, username):
-    answer = client.post(TOKEN, {"username": username, "password": PASSWORD})
-    return answer.status_code == 200
+    response = client.post(TOKEN, {"username": username, "password": PASSWORD})
+    return response.status_code == 200
 
 
-def test_a_signal_ends_it_with_0_and_the_next_run_finds_the_data(place):
-    run, client = place.serve()
+def test_signal_exits_with_0_and_the_data_is_kept(installation):
+    run, client = installation.serve()
     username = sign_up(client)
     client.close()
     run.terminate()
     assert run.wait(10) == 0
-    assert not place.database_runs()
-    assert stat.S_IMODE((place.folder / "secret_key").stat().st_mode) == 0o600
-    _, client = place.serve()
+    assert not installation.is_database_running()
+    assert stat.S_IMODE((installation.folder / "secret_key").stat().st_mode) == 0o600
+    _, client = installation.serve()
     assert can_sign_in(client, username)
     client.close()
 
 
-def test_after_a_sigkill_of_everything_the_data_is_there(place):
-    run, client = place.serve()
+def test_data_survives_sigkill_of_all_processes(installation):
+    run, client = installation.serve()
     username = sign_up(client)
     client.close()
-    postmaster = place.number_in("database/cluster/postmaster.pid")
-    everything = [run.pid, place.number_in("server.pid"), postmaster, *children_of(postmaster)]
-    for process_id in everything:
-        with contextlib.suppress(ProcessLookupError):  # PostgreSQL's own short-lived workers come and go
+    postmaster = installation.process_id_in("database/cluster/postmaster.pid")
+    processes = [run.pid, installation.process_id_in("server.pid"), postmaster, *children_of(postmaster)]
+    for process_id in processes:
+        with contextlib.suppress(ProcessLookupError):  # PostgreSQL's short-lived workers may have ended meanwhile
             os.kill(process_id, signal.SIGKILL)
     run.wait()
-    wait_for(lambda: not any(map(is_running, everything)), "the end of everything")
-    _, client = place.serve()
+    wait_until(lambda: not any(map(is_running, processes)), 60, "end of all processes")
+    _, client = installation.serve()
     assert can_sign_in(client, username)
     client.close()
 
 
-def test_what_a_killed_run_leaves_behind_is_stopped_by_stop(place):
-    run, client = place.serve()
+def test_stop_ends_what_a_killed_run_left_running(installation):
+    run, client = installation.serve()
     client.close()
-    server = place.number_in("server.pid")
+    server = installation.process_id_in("server.pid")
     run.kill()
     run.wait()
     assert is_running(server)
-    status, said = place.run()
-    assert status != 0 and "./run.sh stop" in said.splitlines()[-1]
-    status, said = place.run("stop")
-    assert (status, said) == (0, "run.sh: stopped its server, its database\n")
-    assert not is_running(server) and not place.database_runs()
+    status, output = installation.run()
+    assert status != 0 and "./run.sh stop" in output.splitlines()[-1]
+    status, output = installation.run("stop")
+    assert (status, output) == (0, "run.sh: stopped its server, its database\n")
+    assert not is_running(server) and not installation.is_database_running()
 
 
-def test_stop_ends_the_service_and_its_run(place):
-    run, client = place.serve()
+def test_stop_ends_the_service_and_its_run_sh(installation):
+    run, client = installation.serve()
     client.close()
-    assert place.run("stop") == (0, "run.sh: stopped the service\n")
+    assert installation.run("stop") == (0, "run.sh: stopped the service\n")
     assert run.wait(10) == 0
-    assert not place.database_runs()
-    status, said = place.run("stop")
-    assert status == 1 and said.startswith("run.sh: nothing is running for ")
+    assert not installation.is_database_running()
+    status, output = installation.run("stop")
+    assert status == 1 and output.startswith("run.sh: nothing is running for ")
 
 
-def test_a_second_run_on_the_same_data_says_so_and_harms_nothing(place):
-    _, client = place.serve()
-    status, said = place.run()
-    assert status == 1 and "another run.sh is using" in said.splitlines()[-1]
+def test_second_run_on_the_same_data_dir_is_refused(installation):
+    _, client = installation.serve()
+    status, output = installation.run()
+    assert status == 1 and "another run.sh is using" in output.splitlines()[-1]
     sign_up(client)
     client.close()
 
 
-def test_a_taken_port_is_one_line_and_the_database_is_stopped(place):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        status, said = place.run(BIND=f"127.0.0.1:{port}")
+def test_occupied_port_exits_with_one_line_before_the_database_is_created(installation):
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        status, output = installation.run(BIND=f"127.0.0.1:{port}")
     assert status == 1
-    assert said == (
+    assert output == (
         f"run.sh: 127.0.0.1:{port} is in use by another program: stop it, or choose another address with --bind,"
         " such as --bind 127.0.0.1:8001\n"
     )
-    assert not (place.folder / "database").exists()
+    assert not (installation.folder / "database").exists()
 
 
 @pytest.mark.parametrize(
-    "settings, status, told",
+    "settings, status, message",
     [
-        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}, 1, "movies-api: "),
+        ({"DATABASE_URL": "postgresql://unknown@127.0.0.1:1/none"}, 1, "movies-api: "),
         ({"BCRYPT_COST": "99"}, 2, "movies-api: BCRYPT_COST=99 is not allowed"),
         ({"DATA_DIR": "/dev/null/data"}, 1, "run.sh: cannot create /dev/null/data"),
     ],
 )
-def test_what_cannot_be_is_one_clear_line_and_a_status(place, settings, status, told):
-    got, said = place.run(**settings)
-    assert (got, said.splitlines()[-1][: len(told)]) == (status, told), said
-    assert "panicked" not in said
+def test_invalid_settings_exit_with_one_line(installation, settings, status, message):
+    exit_code, output = installation.run(**settings)
+    assert (exit_code, output.splitlines()[-1][: len(message)]) == (status, message), output
+    assert "panicked" not in output
 
 
-def test_an_unknown_command_is_told_how_to_use_it(place):
-    status, said = place.run("sevre")
-    assert status == 2 and said.startswith("usage: ./run.sh")
+def test_unknown_command_prints_usage(installation):
+    status, output = installation.run("sevre")
+    assert status == 2 and output.startswith("usage: ./run.sh")
 
 
-def identity_of(process_id):
-    """A process's effective user id and capabilities."""
+def user_and_capabilities(process_id):
+    """Returns a process's effective user id and capabilities."""
     fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{process_id}/status").read_text().splitlines())
     return int(fields["Uid"].split()[1]), int(fields["CapEff"], 16)
 
 
-def ask_psql(place, statement):
-    status, said = place.run("psql", "-X", "-A", "-t", "-c", statement)
-    assert status == 0, said
-    return said.strip()
+def run_psql(installation, statement):
+    status, output = installation.run("psql", "-X", "-A", "-t", "-c", statement)
+    assert status == 0, output
+    return output.strip()
 
 
 OWNERSHIP = """
@@ -144,30 +144,30 @@ OWNERSHIP = """
         (select count(*) from pg_extension where extname in ('pg_trgm', 'btree_gin'))"""
 
 
-def test_service_role_owns_its_database_and_is_no_superuser(place):
-    _, client = place.serve()
+def test_service_role_owns_its_database_and_is_not_superuser(installation):
+    _, client = installation.serve()
     client.close()
-    assert ask_psql(place, OWNERSHIP) == "t|f|0|t|2"
+    assert run_psql(installation, OWNERSHIP) == "t|f|0|t|2"
 
 
 @pytest.mark.root
-def test_root_starts_service_and_postgresql_as_unprivileged_users(place):
-    _, client = place.serve()
+def test_root_starts_service_and_postgresql_as_unprivileged_users(installation):
+    _, client = installation.serve()
     sign_up(client)
     client.close()
-    server, postmaster = place.number_in("server.pid"), place.number_in("database/cluster/postmaster.pid")
-    identities = [identity_of(process_id) for process_id in [server, postmaster, *children_of(postmaster)]]
+    server, postmaster = installation.process_id_in("server.pid"), installation.process_id_in("database/cluster/postmaster.pid")
+    identities = [user_and_capabilities(process_id) for process_id in [server, postmaster, *children_of(postmaster)]]
     assert all(user != 0 and capabilities == 0 for user, capabilities in identities)
     assert identities[0][0] != identities[1][0]
-    # The service's user is let in as the service's role alone, another user not at all.
-    programs, socket_folder = find_programs(), place.folder / "sockets"
+    # The service's user may connect only as the service's role; other users may not connect.
+    programs, socket_folder = find_postgresql_programs(), installation.folder / "sockets"
 
     def connect(user, role):
-        done = subprocess.run(
+        completed = subprocess.run(
             [programs / "psql", "-X", "-A", "-t", "-d", f"host='{str(socket_folder).replace(chr(39), chr(92) + chr(39))}' user={role} dbname=movies", "-c", "select 1"],
             user=user, group=user, extra_groups=[], capture_output=True, text=True, timeout=60, cwd="/",
         )
-        return done.stdout or re.sub(r"(?s).*FATAL: +", "", done.stderr)
+        return completed.stdout or re.sub(r"(?s).*FATAL: +", "", completed.stderr)
 
     service = identities[0][0]
     assert connect(service, "movies_api") == "1\n"
@@ -176,17 +176,17 @@ def test_root_starts_service_and_postgresql_as_unprivileged_users(place):
 
 
 @pytest.mark.root
-def test_data_dir_that_postgresql_cannot_enter_is_refused(place):
-    place.parent.chmod(0o700)
-    status, said = place.run()
-    assert status == 1 and said.count("\n") == 1
-    assert re.match(r"run\.sh: the users \w+ and nobody, .* cannot enter .*: move it to .*, and set DATA_DIR", said), said
+def test_data_dir_that_postgresql_cannot_enter_is_refused(installation):
+    installation.parent.chmod(0o700)
+    status, output = installation.run()
+    assert status == 1 and output.count("\n") == 1
+    assert re.match(r"run\.sh: the users \w+ and nobody, .* cannot enter .*: move it to .*, and set DATA_DIR", output), output
 
 
-def make_cluster_of_earlier_version(place):
-    """A cluster whose service was its superuser, with a user and three movies of theirs."""
-    programs, owner = find_programs(), unprivileged()
-    folder = place.folder / "database"
+def make_cluster_of_earlier_version(installation):
+    """Creates a cluster in which the service's role is superuser, with a user and three movies."""
+    programs, owner = find_postgresql_programs(), postgresql_user()
+    folder = installation.folder / "database"
     folder.mkdir(parents=True)
     folder.chmod(0o700)
     if owner:
@@ -217,95 +217,95 @@ def make_cluster_of_earlier_version(place):
         shutil.rmtree(sockets)
 
 
-def test_cluster_of_earlier_version_is_given_to_a_role_without_superuser(place):
-    make_cluster_of_earlier_version(place)
+def test_cluster_of_earlier_version_is_given_to_a_role_without_superuser(installation):
+    make_cluster_of_earlier_version(installation)
     for _ in range(2):
-        run, client = place.serve()
-        answer = client.post(TOKEN, {"username": "ann", "password": PASSWORD})
-        ann = client.with_token(answer.json()["access"])
+        run, client = installation.serve()
+        response = client.post(TOKEN, {"username": "ann", "password": PASSWORD})
+        ann = client.with_token(response.json()["access"])
         count = ann.get(MOVIES).json()["count"]
         ann.post(MOVIES, {"title": "Heat", "genre": "Crime", "year": 1995})
         assert ann.get(MOVIES).json()["count"] == count + 1
         client.close()
         ann.close()
-        assert ask_psql(place, OWNERSHIP).startswith("t|f|0|t|")
+        assert run_psql(installation, OWNERSHIP).startswith("t|f|0|t|")
         run.terminate()
         assert run.wait(20) == 0
     assert count == 4
-    backup = place.parent / "backup"
-    assert place.run("backup", backup)[0] == 0
-    assert place.run("restore", "--replace", backup) == (0, "run.sh: restored 1 users, 5 movies\n")
+    backup = installation.parent / "backup"
+    assert installation.run("backup", backup)[0] == 0
+    assert installation.run("restore", "--replace", backup) == (0, "run.sh: restored 1 users, 5 movies\n")
 
 
-def test_flags_of_serve_reach_the_program(place):
+def test_flags_of_serve_reach_the_program(installation):
     port = free_port()
     for flags in (["serve", "--bind", f"127.0.0.1:{port}"], [f"--bind=127.0.0.1:{port}", "--log-level", "info"]):
-        run = place.start(*flags, BIND="127.0.0.1:1")
-        wait_for(lambda: run.poll() is not None or "run.sh: ready" in run.log.read_text(), "the server")
+        run = installation.start(*flags, BIND="127.0.0.1:1")
+        wait_until(lambda: run.poll() is not None or "run.sh: ready" in run.log.read_text(), 60, "end of the start")
         assert f"listening on http://127.0.0.1:{port}" in run.log.read_text()
         run.terminate()
         assert run.wait(20) == 0
 
 
-def test_last_line_names_a_page_to_open(place):
-    run, client = place.serve()
-    line = wait_for(lambda: re.search(r"run\.sh: ready; open (http://.*)\n\Z", run.log.read_text()), "the last line")
+def test_last_line_names_the_documentation_page(installation):
+    run, client = installation.serve()
+    line = wait_until(lambda: re.search(r"run\.sh: ready; open (http://.*)\n\Z", run.log.read_text()), 60, "last line")
     assert line[1] == f"{client.base}/api/v1/docs/"
     assert client.get("/api/v1/docs/").status_code == 200
     client.close()
 
 
 @pytest.mark.parametrize("is_served", [True, False])
-def test_commands_of_the_program_need_no_environment(place, is_served):
-    run, client = place.serve()
+def test_commands_of_the_program_need_no_environment(installation, is_served):
+    run, client = installation.serve()
     if not is_served:
         client.close()
         run.terminate()
         assert run.wait(20) == 0
-    status, said = place.run("users", "create", "bob", "--email", "bob@example.com", typed="An0ther-Passw0rd!\n")
-    assert (status, said.endswith(": bob\n")) == (0, True), said
-    status, said = place.run("users", "list", "--json")
-    assert [user["username"] for user in json.loads(said)] == ["bob"]
-    assert place.run("recount", "--check")[0] == 0
-    assert place.run("migrate") == (0, "nothing to apply\n")
-    assert "problem" not in place.run("check")[1]
-    assert place.run("psql", "-X", "-A", "-t", "-c", "select username from users") == (0, "bob\n")
-    status, token = place.run("token", "bob")
+    status, output = installation.run("users", "create", "bob", "--email", "bob@example.com", typed="An0ther-Passw0rd!\n")
+    assert (status, output.endswith(": bob\n")) == (0, True), output
+    status, output = installation.run("users", "list", "--json")
+    assert [user["username"] for user in json.loads(output)] == ["bob"]
+    assert installation.run("recount", "--check")[0] == 0
+    assert installation.run("migrate") == (0, "nothing to apply\n")
+    assert "problem" not in installation.run("check")[1]
+    assert installation.run("psql", "-X", "-A", "-t", "-c", "select username from users") == (0, "bob\n")
+    status, token = installation.run("token", "bob")
     assert status == 0
-    status, said = place.run("users", "deactivate", "nobody")
-    assert status == 1 and said.startswith("movies-api: "), said
-    assert place.database_runs() == is_served
+    status, output = installation.run("users", "deactivate", "unknown")
+    assert status == 1 and output.startswith("movies-api: "), output
+    assert installation.is_database_running() == is_served
     if not is_served:
-        _, client = place.serve()
+        _, client = installation.serve()
     with_token = client.with_token(token.strip())
     assert with_token.get(MOVIES).status_code == 200
     with_token.close()
     client.close()
 
 
-def test_migrate_makes_the_database_and_other_commands_say_that_there_is_none(place):
-    status, said = place.run("users", "list")
-    assert status == 1 and said.startswith(f"run.sh: there is no database in {place.folder}"), said
-    status, said = place.run("migrate")
-    assert status == 0 and "V1__initial_schema applied" in said
-    assert json.loads(place.run("users", "list", "--json")[1]) == []
+def test_migrate_creates_the_database_and_other_commands_report_that_there_is_none(installation):
+    status, output = installation.run("users", "list")
+    assert status == 1 and output.startswith(f"run.sh: there is no database in {installation.folder}"), output
+    status, output = installation.run("migrate")
+    assert status == 0 and "V1__initial_schema applied" in output
+    assert json.loads(installation.run("users", "list", "--json")[1]) == []
 
 
 BASIC_TOOLS = "bash env id dirname cut sort head tail tr cat stat mkdir awk df flock seq sed grep setpriv test python3 rm sh".split()
 
 
-def test_everything_that_is_missing_is_told_at_once(place):
-    tools = place.parent / "tools"
+def test_all_missing_requirements_are_reported_at_once(installation):
+    tools = installation.parent / "tools"
     tools.mkdir()
     for tool in BASIC_TOOLS:
         (tools / tool).symlink_to(shutil.which(tool))
     (tools / "cargo").write_text("#!/bin/sh\necho 'cargo 1.63.0 (fd9c4297c 2022-07-01)'\n")
     (tools / "cargo").chmod(0o755)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        bind = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, said = place.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent", BIND=bind)
-    lines = said.splitlines()
-    assert (status, len(lines)) == (1, 2), said
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        bind = f"127.0.0.1:{occupied.getsockname()[1]}"
+        status, output = installation.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent", BIND=bind)
+    lines = output.splitlines()
+    assert (status, len(lines)) == (1, 2), output
     assert lines[0].startswith(f"run.sh: {bind} is in use")
     assert re.fullmatch(
         rf"run\.sh: missing: Rust 1\.88 or later \({tools}/cargo is 1\.63\.0\), a C compiler, OpenSSL's headers\. Install with: .*"
@@ -314,111 +314,111 @@ def test_everything_that_is_missing_is_told_at_once(place):
     ), lines[1]
 
 
-def test_database_of_a_postgresql_that_is_not_installed_says_how_to_bring_it_over(place):
-    cluster = place.folder / "database" / "cluster"
+def test_database_of_a_postgresql_that_is_not_installed_is_refused_with_instructions(installation):
+    cluster = installation.folder / "database" / "cluster"
     cluster.mkdir(parents=True)
     (cluster / "PG_VERSION").write_text("9\n")
-    status, said = place.run("backup", place.parent / "backup", PATH=os.environ["PATH"] if os.geteuid() else "/usr/bin:/bin")
+    status, output = installation.run("backup", installation.parent / "backup", PATH=os.environ["PATH"] if os.geteuid() else "/usr/bin:/bin")
     assert status == 1
-    assert "needs the programs of PostgreSQL 9" in said and "run.sh backup" in said and "run.sh restore" in said
-    assert "missing: PostgreSQL 9, which made the database in" in said.splitlines()[-1]
+    assert "needs the programs of PostgreSQL 9" in output and "run.sh backup" in output and "run.sh restore" in output
+    assert "missing: PostgreSQL 9, which made the database in" in output.splitlines()[-1]
 
 
-def test_database_is_run_by_the_programs_that_made_it(place):
-    """Beside newer ones, here some that only say so."""
-    run, client = place.serve()
+def test_database_is_run_by_the_programs_that_created_it(installation):
+    """Other programs are installed beside them that report a newer version and do nothing else."""
+    run, client = installation.serve()
     client.close()
     run.terminate()
     assert run.wait(20) == 0
-    newer = place.parent / "newer"
+    newer = installation.parent / "newer"
     newer.mkdir()
     for program in ("initdb", "postgres", "pg_ctl", "psql"):
         (newer / program).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 99.1'\n")
         (newer / program).chmod(0o755)
-    _, client = place.serve(PATH=f"{newer}:{os.environ['PATH']}")
+    _, client = installation.serve(PATH=f"{newer}:{os.environ['PATH']}")
     client.close()
 
 
-def test_postmaster_that_is_killed_is_started_again(place):
-    run, client = place.serve()
+def test_killed_postmaster_is_started_again(installation):
+    run, client = installation.serve()
     username = sign_up(client)
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "the end of the start")
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
     killed = time.monotonic()
-    os.kill(place.number_in("database/cluster/postmaster.pid"), signal.SIGKILL)
-    # Sessions that are open answer for a moment still.
-    wait_for(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), "the restart")
+    os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
+    # Open sessions may still answer for a moment.
+    wait_until(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), 60, "restart of PostgreSQL")
 
-    def answers():
+    def is_answering():
         assert run.poll() is None, run.log.read_text()
         return can_sign_in(client, username)
 
-    wait_for(answers, "an answer")
+    wait_until(is_answering, 60, "response")
     print(f"answered {time.monotonic() - killed:.2f} s after the postmaster was killed")
     client.close()
     run.terminate()
     assert run.wait(20) == 0
-    assert not place.database_runs()
+    assert not installation.is_database_running()
 
 
-def test_postgresql_that_cannot_be_started_again_ends_the_run_with_its_cause(place):
-    run, client = place.serve()
+def test_postgresql_that_cannot_be_started_again_ends_the_run_with_its_cause(installation):
+    run, client = installation.serve()
     client.close()
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "the end of the start")
-    cluster = place.folder / "database/cluster"
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
+    cluster = installation.folder / "database/cluster"
     (cluster / "global/pg_control").rename(cluster / "global/pg_control.away")
-    os.kill(place.number_in("database/cluster/postmaster.pid"), signal.SIGKILL)
+    os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
     assert run.wait(60) == 1
-    said = run.log.read_text()
-    assert said.count("Restarting it") == 5
-    last = [line for line in said.splitlines() if line.startswith("run.sh: ")][-1]
+    output = run.log.read_text()
+    assert output.count("Restarting it") == 5
+    last = [line for line in output.splitlines() if line.startswith("run.sh: ")][-1]
     assert last.startswith("run.sh: PostgreSQL does not stay up: ") and f"(log: {cluster}/server.log)" in last
     assert "pg_control" in last
-    assert not (place.folder / "server.pid").exists()
+    assert not (installation.folder / "server.pid").exists()
 
 
-def test_failure_of_initdb_names_its_cause_and_the_log(place):
-    status, said = place.run(largest_file=100_000)
+def test_failure_of_initdb_names_its_cause_and_the_log(installation):
+    status, output = installation.run(largest_file=100_000)
     assert status == 1
     assert re.fullmatch(
-        rf"run\.sh: the database cannot be created: .*File too large.* \(log: {place.folder}/initdb\.log\)", said.splitlines()[-1]
-    ), said
+        rf"run\.sh: the database cannot be created: .*File too large.* \(log: {installation.folder}/initdb\.log\)", output.splitlines()[-1]
+    ), output
 
 
-def test_failure_of_postgresql_names_its_cause_and_the_log(place):
-    run, client = place.serve()
+def test_failure_of_postgresql_names_its_cause_and_the_log(installation):
+    run, client = installation.serve()
     client.close()
     run.terminate()
     assert run.wait(20) == 0
-    cluster = place.folder / "database/cluster"
-    # PostgreSQL takes any process of its own user for a postmaster, and adds a HINT.
-    other = subprocess.Popen(["sleep", "600"], cwd="/", **unprivileged())
+    cluster = installation.folder / "database/cluster"
+    # PostgreSQL assumes that any process of its user may be a postmaster, and adds a HINT.
+    other = subprocess.Popen(["sleep", "600"], cwd="/", **postgresql_user())
     try:
         (cluster / "postmaster.pid").write_text(f"{other.pid}\n{cluster}\n0\n5432\n\n\n")
         (cluster / "postmaster.pid").chmod(0o644)
-        status, said = place.run()
+        status, output = installation.run()
     finally:
         other.kill()
         other.wait()
     assert status == 1
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         f'run.sh: the database does not start: FATAL: lock file "postmaster.pid" already exists (log: {cluster}/server.log)'
     )
 
 
-def test_sockets_outside_a_long_data_dir_are_removed(place):
-    place.folder = place.parent / ("long" * 25)
-    run, client = place.serve()
-    sockets = Path((place.folder / "sockets.path").read_text().strip())
+def test_sockets_outside_a_long_data_dir_are_removed(installation):
+    installation.folder = installation.parent / ("long" * 25)
+    run, client = installation.serve()
+    sockets = Path((installation.folder / "sockets.path").read_text().strip())
     assert sockets.parent == Path("/tmp") and sockets.is_dir()
-    wait_for(lambda: "run.sh: ready" in run.log.read_text(), "the end of the start")
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
     client.close()
-    for process_id in [run.pid, place.number_in("server.pid"), place.number_in("database/cluster/postmaster.pid")]:
+    for process_id in [run.pid, installation.process_id_in("server.pid"), installation.process_id_in("database/cluster/postmaster.pid")]:
         os.kill(process_id, signal.SIGKILL)
     run.wait()
-    run, client = place.serve()
+    run, client = installation.serve()
     client.close()
     assert not sockets.exists()
-    newer = Path((place.folder / "sockets.path").read_text().strip())
+    newer = Path((installation.folder / "sockets.path").read_text().strip())
     run.terminate()
     assert run.wait(20) == 0
     assert not newer.exists()
@@ -431,35 +431,35 @@ def write_script(folder, name, *lines):
     (folder / name).chmod(0o755)
 
 
-def test_too_little_disk_space_is_reported_before_anything_is_built(place):
-    tools, target = place.parent / "tools", place.parent / "target"
+def test_too_little_disk_space_is_reported_before_anything_is_built(installation):
+    tools, target = installation.parent / "tools", installation.parent / "target"
     write_script(tools, "df", "echo header", "echo /dev/disk 100 93 7 93% /")
-    status, said = place.run(PATH=f"{tools}:{os.environ['PATH']}", CARGO_TARGET_DIR=str(target))
+    status, output = installation.run(PATH=f"{tools}:{os.environ['PATH']}", CARGO_TARGET_DIR=str(target))
     assert status == 1
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         f"run.sh: the build needs 1500 MB of disk space in {target}/release, where 7 MB are free",
-        f"run.sh: a new database needs 200 MB of disk space in {place.folder}, where 7 MB are free",
+        f"run.sh: a new database needs 200 MB of disk space in {installation.folder}, where 7 MB are free",
     ]
-    assert not target.exists() and not (place.folder / "database").exists()
+    assert not target.exists() and not (installation.folder / "database").exists()
 
 
 @pytest.mark.root
-def test_program_in_a_folder_closed_to_the_service_user_is_copied_to_data_dir(place):
-    tools, target = place.parent / "tools", place.parent / "target"
+def test_program_in_a_folder_closed_to_the_service_user_is_copied_to_data_dir(installation):
+    tools, target = installation.parent / "tools", installation.parent / "target"
     write_script(tools, "cargo", "echo cargo 1.99.0")
     (target / "release").mkdir(parents=True)
     shutil.copy(BINARY, target / "release")
     target.chmod(0o700)
-    _, client = place.serve(PATH=f"{tools}:{os.environ['PATH']}", CARGO_HOME="/nonexistent", CARGO_TARGET_DIR=str(target))
+    _, client = installation.serve(PATH=f"{tools}:{os.environ['PATH']}", CARGO_HOME="/nonexistent", CARGO_TARGET_DIR=str(target))
     client.close()
-    server = place.number_in("server.pid")
-    assert os.readlink(f"/proc/{server}/exe") == str(place.folder / "movies-api")
-    assert identity_of(server)[0] != 0
+    server = installation.process_id_in("server.pid")
+    assert os.readlink(f"/proc/{server}/exe") == str(installation.folder / "movies-api")
+    assert user_and_capabilities(server)[0] != 0
 
 
-def test_installing_packages_creates_no_postgresql_cluster(place):
-    """The package's script finds, instead of Debian's pg_createcluster, a program of that name that does nothing."""
-    tools, record = place.parent / "tools", place.parent / "record"
+def test_installing_packages_creates_no_postgresql_cluster(installation):
+    """The package's script has to find a program named pg_createcluster that does nothing, instead of Debian's."""
+    tools, record = installation.parent / "tools", installation.parent / "record"
     tools.mkdir()
     for tool in [*BASIC_TOOLS, "mktemp", "ln", "chmod", "readlink"]:
         (tools / tool).symlink_to(shutil.which(tool))
@@ -471,8 +471,8 @@ def test_installing_packages_creates_no_postgresql_cluster(place):
         '[ "$1" = update ] || (PATH=$path; program=$(command -v pg_createcluster); /usr/bin/readlink "$program"; echo "$*") >'
         + str(record),
     )
-    status, said = place.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent")
-    assert status == 1 and said.startswith("run.sh: installing gcc libc6-dev"), said
+    status, output = installation.run(PATH=str(tools), HOME="/nonexistent", CARGO_HOME="/nonexistent")
+    assert status == 1 and output.startswith("run.sh: installing gcc libc6-dev"), output
     program, arguments = record.read_text().splitlines()
     assert program == "/bin/true"
     assert arguments.endswith(":/bin gcc libc6-dev pkg-config libssl-dev")

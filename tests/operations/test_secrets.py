@@ -1,4 +1,4 @@
-"""Signing keys that are too weak, and connection strings that are misspelt: what ends a start, and that nothing secret is shown."""
+"""Signing keys that are too weak and invalid connection strings: they are refused at start, and no secret is printed or logged."""
 import base64
 import hmac
 import json
@@ -19,13 +19,13 @@ PASSWORD = "hunter2"
 
 
 def run(*arguments, timeout=20, **environment):
-    """Exit code and everything that the process wrote; its environment is nothing but this."""
-    done = subprocess.run([BINARY, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd="/")
-    return done.returncode, done.stdout + done.stderr
+    """Runs the program with exactly this environment; returns its exit code and all its output."""
+    completed = subprocess.run([BINARY, *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd="/")
+    return completed.returncode, completed.stdout + completed.stderr
 
 
 def forge(user, key):
-    """An access token of the user, signed with any key; libraries refuse an empty one."""
+    """Returns an access token signed with `key`, which may be empty, as libraries do not allow."""
     now = int(time.time())
     claims = {"token_type": "access", "exp": now + 600, "iat": now, "jti": "x", "user_id": str(user.id)}
     encode = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -34,7 +34,7 @@ def forge(user, key):
 
 
 @pytest.mark.parametrize("fallbacks", [f"{OTHER_KEY},", ",", f" {OTHER_KEY} ,,{OTHER_KEY}", " ", " , "])
-def test_an_empty_entry_of_the_former_keys_is_no_key(start_server, fallbacks):
+def test_empty_fallback_key_is_not_accepted(start_server, fallbacks):
     ann = start_server(SECRET_KEY_FALLBACKS=fallbacks).client().new_user()
     for key in ("", " "):
         assert ann.with_token(forge(ann, key)).get(MOVIES).status_code == 401
@@ -53,7 +53,7 @@ def test_an_empty_entry_of_the_former_keys_is_no_key(start_server, fallbacks):
         ("SECRET_KEY_FALLBACKS", f"{SECRET_KEY[:31]} ,{OTHER_KEY}"),
     ],
 )
-def test_a_short_or_blank_signing_key_ends_every_command_that_uses_it(database, command, name, value):
+def test_short_or_blank_signing_key_is_refused_by_every_command_that_uses_it(database, command, name, value):
     settings = {"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "SECRET_KEY": SECRET_KEY, name: value}
     code, output = run(*command, **settings)
     assert (code, output.count("\n")) == (2, 1), output
@@ -66,15 +66,15 @@ def test_a_short_or_blank_signing_key_ends_every_command_that_uses_it(database, 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["token", "ann"]])
 @pytest.mark.parametrize("value", ["  ", "\t\n" * 20])
-def test_a_blank_signing_key_is_none(database, command, value):
+def test_blank_signing_key_counts_as_missing(database, command, value):
     settings = {"DATABASE_URL": database.url, "BIND": "127.0.0.1:0", "SECRET_KEY": value}
-    told = (2, "movies-api: SECRET_KEY is not set and has no default (see --help)\n")
-    assert run(*command, **settings) == told
+    expected = (2, "movies-api: SECRET_KEY is not set and has no default (see --help)\n")
+    assert run(*command, **settings) == expected
     del settings["SECRET_KEY"]
-    assert run(*command, f"--secret-key={value}", **settings) == told
+    assert run(*command, f"--secret-key={value}", **settings) == expected
 
 
-def test_white_space_around_a_signing_key_is_no_part_of_it(start_server):
+def test_white_space_around_a_signing_key_is_ignored(start_server):
     ann = start_server(SECRET_KEY=f" {SECRET_KEY}\r\n", SECRET_KEY_FALLBACKS=f"\t{OTHER_KEY} ").client().new_user()
     assert [ann.with_token(forge(ann, key)).get(MOVIES).status_code for key in (SECRET_KEY, OTHER_KEY, f" {SECRET_KEY}\r\n")] == [200, 200, 401]
 
@@ -88,13 +88,13 @@ def test_white_space_around_a_signing_key_is_no_part_of_it(start_server):
         (["--bcrypt-cost=", "--secret-key="], "SECRET_KEY is not set and has"),
     ],
 )
-def test_an_empty_flag_counts_as_unset(database, flags, missing):
+def test_empty_flag_counts_as_unset(database, flags, missing):
     settings = {} if "--database-url=" in flags else {"DATABASE_URL": database.url}
     code, output = run("check", *flags, **settings)
     assert (code, output) == (2, f"movies-api: {missing} no default (see --help)\n")
 
 
-def test_an_empty_flag_leaves_the_variable_in_force(database):
+def test_empty_flag_does_not_override_the_variable(database):
     flags = [f"--{name}=" for name in ("secret-key", "secret-key-fallbacks", "database-url", "workers", "log-format", "trusted-proxies")]
     code, output = run("check", *flags, DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, SECRET_KEY_FALLBACKS=OTHER_KEY)
     assert (code, "settings    good" in output) == (0, True), output
@@ -102,7 +102,7 @@ def test_an_empty_flag_leaves_the_variable_in_force(database):
     assert (code, output) == (2, "movies-api: WORKERS=1 is not allowed: must be a whole number from 2 to 1024\n")
 
 
-# More of them, each with the words that it is refused with, are in tests/connection_strings.rs.
+# tests/connection_strings.rs has more of them, with their exact error messages.
 MISSPELT = {
     '"postgres://u:hunter2@host/db?sslmode=require"': "quotation mark",
     "'host=host password=hunter2'": "quotation mark",
@@ -132,7 +132,7 @@ MISSPELT = {
 
 
 @pytest.mark.parametrize("text", MISSPELT)
-def test_a_misspelt_connection_string_is_refused_without_a_part_of_it(text):
+def test_invalid_connection_string_is_refused_without_printing_it(text):
     key = {"SECRET_KEY": SECRET_KEY, "LOG_LEVEL": "trace"}
     for arguments, environment, name in [
         ([], {**key, "DATABASE_URL": text}, "DATABASE_URL"),
@@ -149,54 +149,54 @@ def test_a_misspelt_connection_string_is_refused_without_a_part_of_it(text):
 
 @pytest.mark.parametrize("arguments", [["postgres://u:hunter2@host/db"], ["serve", "host=/nowhere", "password=hunter2"], ["--secret-key", OTHER_KEY, "hunter2"],
                                        ["migrate", "--json=hunter2"], ["import-django", "host=/nowhere", "password=hunter2"], ["-phunter2"]])
-def test_an_argument_without_a_place_is_not_repeated(arguments):
+def test_unexpected_argument_is_not_printed(arguments):
     code, output = run(*arguments, DATABASE_URL="host=/nowhere", SECRET_KEY=SECRET_KEY)
     assert (code, output.count("\n"), PASSWORD in output, "--help" in output) == (2, 1, False, True), output
 
 
-def test_a_database_that_cannot_be_reached_is_told_without_the_password():
+def test_unreachable_database_error_hides_password():
     with socket.socket() as closed, ThreadPoolExecutor(5) as threads:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        place = dict(pair.split("=", 1) for pair in MAINTENANCE_DATABASE.split())
+        parameters = dict(pair.split("=", 1) for pair in MAINTENANCE_DATABASE.split())
         strings = {
             f"postgresql://u:hunter2@127.0.0.1:{port}/db": f"127.0.0.1:{port}",
             f"host=127.0.0.1 port={port} user=u password=hunter2": f"127.0.0.1:{port}",
             "postgresql://u:hunter2@no-such-host.invalid/db": "no-such-host.invalid:5432",
             "host=/nowhere user=u password='hunter2'": "/nowhere",
-            f"host={place['host']} user={place['user']} dbname=nobody_made_this password=hunter2": 'database "nobody_made_this" does not exist',
+            f"host={parameters['host']} user={parameters['user']} dbname=nobody_made_this password=hunter2": 'database "nobody_made_this" does not exist',
         }
         runs = threads.map(lambda text: run(DATABASE_URL=text, SECRET_KEY=SECRET_KEY, LOG_LEVEL="trace", BIND="127.0.0.1:0"), strings)
         for (code, output), expected in zip(runs, strings.values(), strict=True):
             assert (code, PASSWORD in output, expected in output) == (1, False, True), output
 
 
-@pytest.mark.parametrize("form", ["postgresql://{user}:hunter2@{folder}/{name}", "host={host} user={user} dbname={name} password=hunter2"])
-def test_an_outage_is_logged_without_the_password(launch_server, cut_link, database, form):
+@pytest.mark.parametrize("url_template", ["postgresql://{user}:hunter2@{folder}/{name}", "host={host} user={user} dbname={name} password=hunter2"])
+def test_outage_log_hides_password(launch_server, database_link, database, url_template):
     from psycopg.conninfo import conninfo_to_dict
 
-    place = conninfo_to_dict(cut_link.url)
-    url = form.format(folder=place["host"].replace("/", "%2F"), name=database.name, **place)
+    parameters = conninfo_to_dict(database_link.url)
+    url = url_template.format(folder=parameters["host"].replace("/", "%2F"), name=database.name, **parameters)
     server = launch_server(DATABASE_URL=url, LOG_LEVEL="trace").wait_until_listening()
     ann = server.client().new_user()
-    cut_link.cut()
-    # The pool may have been making connections meanwhile.
-    wait_until(lambda: database.cut_connections() or ann.get(MOVIES).status_code == 503)
-    cut_link.mend()
+    database_link.cut()
+    # The pool may have opened connections meanwhile.
+    wait_until(lambda: database.terminate_connections() or ann.get(MOVIES).status_code == 503)
+    database_link.restore()
     assert server.stop() == 0
     log = "\n".join(server.log)
     assert (PASSWORD in log, "unavailable" in log) == (False, True), log
 
 
 @pytest.mark.parametrize("command", [[], ["check"], ["users", "create", "ann", "--email", "ann@example.com"]])
-def test_a_cost_that_no_machine_meets_ends_every_command_that_hashes(database, command):
+def test_excessive_bcrypt_cost_is_refused_by_every_command_that_hashes(database, command):
     code, output = run(*command, DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, BCRYPT_COST="31", BIND="127.0.0.1:0", LOG_LEVEL="error")
     assert (code, output.count("\n")) == (2, 1), output
     assert output.startswith("movies-api: BCRYPT_COST=31 is not allowed: one hash would take about")
     assert "the largest cost that fits is" in output
 
 
-def test_a_command_that_hashes_nothing_takes_any_cost(database):
+def test_commands_that_do_not_hash_accept_any_bcrypt_cost(database):
     assert run("migrate", DATABASE_URL=database.url, BCRYPT_COST="31")[0] == 0
     code, output = run("token", "ann", DATABASE_URL=database.url, SECRET_KEY=SECRET_KEY, BCRYPT_COST="31")
     assert (code, output) == (1, 'movies-api: no user has the name "ann"\n')

@@ -126,7 +126,11 @@ pub fn of_replace_account() -> Vec<Example> {
 }
 
 pub fn of_update_account() -> Vec<Example> {
-    vec![taken_email()]
+    let message = "Enter a valid email address.";
+    vec![
+        invalid_field("invalid_field", "email", message),
+        taken_email(),
+    ]
 }
 
 pub fn of_delete_account() -> Vec<Example> {

@@ -239,3 +239,50 @@ fn describe_responses(entry: &RouteEntry, operation: &Operation) -> Value {
         .map(|(status, responses)| (status.to_string(), responses.describe()));
     Value::Object(described.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    match member.as_str() {
+                        Some(reference) if name == "$ref" => _ = found.insert(reference.to_owned()),
+                        _ => references(member, found),
+                    }
+                }
+            }
+            Value::Array(elements) => elements
+                .iter()
+                .for_each(|element| references(element, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_and_no_other_component_is_in_the_description() {
+        let description = describe();
+        let mut found = BTreeSet::new();
+        references(&description, &mut found);
+        let components = &description["components"];
+        let defined = ["schemas", "headers"].into_iter().flat_map(|kind| {
+            let names = components[kind].as_object().unwrap().keys();
+            names.map(move |name| format!("#/components/{kind}/{name}"))
+        });
+        assert_eq!(found, defined.collect());
+    }
+
+    #[test]
+    fn names_of_examples_are_unique_in_an_operation() {
+        for entry in ROUTES {
+            let Some(operation) = &entry.operation else {
+                continue;
+            };
+            let errors = errors_of(entry, operation);
+            let names: BTreeSet<_> = errors.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names.len(), errors.len(), "{}", operation.id);
+        }
+    }
+}

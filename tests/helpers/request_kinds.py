@@ -1,8 +1,8 @@
-"""One request of every kind, each with what it needs prepared by SQL, so that the first request of a kind is the one that counts."""
+"""Requests of every kind that uses the database. What they need is prepared by SQL, so that a test sees the first request of a kind."""
 from collections import Counter, deque
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account, film
-from helpers.concurrency import at_once
+from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, movie_fields
+from helpers.concurrency import run_simultaneously
 from helpers.open_load import RECORD_CHANGES, django_hash, send
 
 EXPECTED = {
@@ -12,8 +12,8 @@ EXPECTED = {
 WRITES = ("create", "patch", "put", "delete", "register")
 
 
-class EveryKind:
-    """Sends requests of a user's own, from any number of threads; `run` runs one statement on the service's database."""
+class RequestKinds:
+    """Sends requests of one user; any number of threads may use it. `run` runs a statement on the service's database."""
 
     def __init__(self, server, run, movies=2000, imported=300):
         self.client, self.run = server.client(), run
@@ -35,9 +35,9 @@ class EveryKind:
         self.titles = {}
 
     def send(self, kind):
-        """Sends one; its status."""
+        """Sends a request of this kind and returns the status of the response."""
         if kind in ("create", "patch", "put"):
-            fields = film()
+            fields = movie_fields()
             movie = f"{MOVIES}{self.movies.popleft()}/"
             method, path = {"create": ("POST", MOVIES), "patch": ("PATCH", movie), "put": ("PUT", movie)}[kind]
             status = send(self.user, method, path, fields).status_code
@@ -52,22 +52,22 @@ class EveryKind:
             "first sign in": lambda: ("POST", TOKEN, {"username": self.imported.popleft(), "password": PASSWORD}),
             "refresh": lambda: ("POST", REFRESH, {"refresh": self.user.refresh}),
             "delete": lambda: ("DELETE", f"{MOVIES}{self.movies.popleft()}/", None),
-            "register": lambda: ("POST", REGISTER, account()),
+            "register": lambda: ("POST", REGISTER, account_fields()),
         }[kind]()
         return send(self.user, method, path, fields).status_code
 
-    def refused(self, kinds=tuple(EXPECTED), each=1):
-        """Sends so many of each of these kinds, all at once; those that did not succeed, by kind and status."""
+    def send_and_count_failures(self, kinds=tuple(EXPECTED), each=1):
+        """Sends `each` requests of each of these kinds, all at once; returns the number of unsuccessful ones by (kind, status)."""
         kinds = [kind for kind in kinds for _ in range(each)]
-        statuses = at_once(len(kinds), lambda index: (kinds[index], self.send(kinds[index])))
+        statuses = run_simultaneously(len(kinds), lambda index: (kinds[index], self.send(kinds[index])))
         return Counter((kind, status) for kind, status in statuses if status != EXPECTED[kind])
 
     def misapplied(self):
-        """The creates and changes that were not applied as often as their answers say, by title."""
+        """Returns the creates and changes, by title, that were not applied as often as their responses say: (status, times applied)."""
         applied = Counter(title for title, in self.run("select title from applied where operation <> 'DELETE'"))
-        good = (200, 201)
+        successful = (200, 201)
         return {
             title: (status, applied[title])
             for title, status in self.titles.items()
-            if applied[title] != 1 and (status in good or applied[title] > 1)
+            if applied[title] != 1 and (status in successful or applied[title] > 1)
         }
