@@ -3,7 +3,9 @@
 -- This text is ASCII, since the database may have an encoding that lacks other characters.
 with tables as (
     select name, to_regclass(name) as id
-    from unnest(array['users', 'movies', 'movie_counts', 'movie_count_ranges', 'refinery_schema_history']) as name
+    from unnest(array[
+        'users', 'movies', 'movie_counts', 'movie_count_ranges', 'blacklisted_tokens', 'refinery_schema_history'
+    ]) as name
 ), present as (
     select tables.name, tables.id, class.relowner
     from tables

@@ -1,6 +1,6 @@
 -- Returns one row: whether the token's user is active (null: no such user), the generation of the user's valid tokens,
--- whether the token was blacklisted before, and whether this statement blacklisted it. It does so unless the user does not
--- exist, is inactive, or has tokens of another generation. Deletes up to 100 rows of tokens that have expired.
+-- whether the token was blacklisted before, and whether this statement blacklisted it. It does so unless the user does
+-- not exist, is inactive, or has tokens of another generation. Deletes up to 100 rows of tokens that have expired.
 -- $1 bigint: user, or null for a token without one; $2 bigint: generation of the token; $3 bytea: SHA-256 of the token's id;
 -- $4 bigint: when the token expires, in seconds since 1970
 -- Uses users_id_key, blacklisted_tokens_key and blacklisted_tokens_by_expiry.

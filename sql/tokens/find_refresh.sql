@@ -1,5 +1,5 @@
--- Returns one row: whether the token's user is active (null: no such user), the generation of the user's valid tokens, and
--- whether the token is blacklisted.
+-- Returns one row: whether the token's user is active (null: no such user), the generation of the user's valid tokens,
+-- and whether the token is blacklisted.
 -- $1 bigint: user, or null for a token without one; $2 bytea: SHA-256 of the token's id
 -- Uses users_id_key and blacklisted_tokens_key.
 select

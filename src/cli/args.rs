@@ -8,16 +8,14 @@ use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
 use super::common::Output;
+use super::import_django::{SourceArgument, parse_source};
 use super::print::Print;
 use super::users::Users;
-use crate::config::{
-    DatabaseSettings, HIDDEN, Settings, TokenSettings, is_public, parse_database_url, raw_value,
-};
-use crate::db::ConnectionConfig;
+use crate::config::{DatabaseSettings, HIDDEN, Settings, TokenSettings, is_public, raw_value};
 
 /// REST service that stores the movies of registered users in PostgreSQL.
 ///
@@ -91,10 +89,11 @@ pub enum Command {
 
     /// Import the users and movies of the Django application that this service replaces, all or nothing
     ImportDjango {
-        /// PostgreSQL database of the Django application, in the form of DATABASE_URL; it is only read. Keep its
-        /// password in a passfile, since other users can see arguments
-        #[arg(value_parser = parse_database_url)]
-        django_database_url: ConnectionConfig,
+        /// What to import: the application's PostgreSQL database, in the form of DATABASE_URL, which is only read (keep
+        /// its password in a passfile, since other users can see arguments); or, from any other database, the file
+        /// that `manage.py dumpdata auth.user movies.movie --output FILE` writes, or - for standard input
+        #[arg(value_parser = parse_source, value_hint = ValueHint::FilePath)]
+        source: SourceArgument,
         #[command(flatten)]
         database: DatabaseSettings,
         #[command(flatten)]

@@ -1,31 +1,58 @@
 //! `import-django`: imports the users and movies of the Django application that this service replaces.
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
-use indicatif::{ProgressBar, ProgressStyle};
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::common::{CONNECT_TIMEOUT, Output};
-use crate::config::DatabaseSettings;
+use crate::config::{DatabaseSettings, parse_database_url};
 use crate::db::ConnectionConfig;
-use crate::db::import::{Imported, import};
+use crate::db::import::{Imported, Source, Step, import};
+
+/// The argument that says what to import.
+#[derive(Clone, Debug)]
+pub enum SourceArgument {
+    /// The Django application's database.
+    Database(ConnectionConfig),
+    /// A dump in a file.
+    File(PathBuf),
+    /// A dump on standard input.
+    StandardInput,
+}
+
+/// Parses `-`, a connection string, or the path of an existing file.
+///
+/// # Errors
+/// If it is none of them. The error does not repeat the value, which may be a misspelt connection string with a password.
+pub fn parse_source(text: &str) -> Result<SourceArgument, String> {
+    if text == "-" {
+        return Ok(SourceArgument::StandardInput);
+    }
+    match parse_database_url(text) {
+        Ok(database) => Ok(SourceArgument::Database(database)),
+        Err(_) if Path::new(text).exists() => Ok(SourceArgument::File(text.into())),
+        Err(reason) => Err(format!("{reason}, or an existing file, or -")),
+    }
+}
 
 /// Imports all rows or none.
 ///
 /// # Errors
-/// If a row cannot be imported: the output lists every reason.
+/// If a row cannot be imported: the output lists every reason. If a dump cannot be read or is no dump of Django's.
 pub fn import_django(
-    source: &ConnectionConfig,
+    source: SourceArgument,
     target: &DatabaseSettings,
     output: &Output,
 ) -> anyhow::Result<()> {
+    let source = open_source(source)?;
     let imported = {
         let mut progress = Progress::default();
-        import(
-            source,
-            &target.database_url,
-            CONNECT_TIMEOUT,
-            &mut |table, rows, total| progress.show(table, rows, total),
-        )?
+        import(source, &target.database_url, CONNECT_TIMEOUT, &mut |step| {
+            progress.show(step);
+        })
+        .context("nothing was imported")?
     };
     output.print(&imported, &describe(&imported))?;
     match imported.problems.len() {
@@ -33,6 +60,27 @@ pub fn import_django(
         1 => bail!("nothing was imported: one problem has to be fixed first"),
         many => bail!("nothing was imported: {many} problems have to be fixed first"),
     }
+}
+
+fn open_source(source: SourceArgument) -> anyhow::Result<Source> {
+    Ok(match source {
+        SourceArgument::Database(database) => Source::Database(database),
+        SourceArgument::File(path) => {
+            let open = || -> io::Result<Source> {
+                let file = File::open(&path)?;
+                let metadata = file.metadata()?;
+                Ok(Source::Dump {
+                    size: metadata.is_file().then_some(metadata.len()),
+                    input: Box::new(file),
+                })
+            };
+            open().with_context(|| format!("cannot open {}", path.display()))?
+        }
+        SourceArgument::StandardInput => Source::Dump {
+            input: Box::new(io::stdin()),
+            size: None,
+        },
+    })
 }
 
 fn describe(imported: &Imported) -> Vec<String> {
@@ -56,33 +104,72 @@ fn describe(imported: &Imported) -> Vec<String> {
         let columns = imported.columns_left_behind.join(", ");
         lines.push(format!("not imported: {columns}"));
     }
+    if !imported.models_passed_over.is_empty() {
+        let models = imported.models_passed_over.iter();
+        let models: Vec<_> = models
+            .map(|(label, records)| format!("{label} ({records})"))
+            .collect();
+        lines.push(format!("other models passed over: {}", models.join(", ")));
+    }
+    if imported.times_without_zone > 0 {
+        let count = imported.times_without_zone;
+        lines.push(format!(
+            "{count} times had no time zone and were taken for UTC"
+        ));
+    }
+    if imported.has_new_user_ids {
+        let reason = "the dump has no ids of users, so they have new ones";
+        lines.push(format!("{reason}: tokens from before are refused"));
+    }
     lines
 }
 
-/// Shows a progress bar on a terminal; elsewhere prints a line on standard error for each table that was copied.
+/// Shows a progress bar on a terminal; elsewhere prints a line on standard error for a dump that was read, and for each
+/// table that was copied.
 #[derive(Default)]
 struct Progress {
     bar: Option<(&'static str, ProgressBar)>,
 }
 
 impl Progress {
-    fn show(&mut self, table: &'static str, rows: u64, total: u64) {
+    fn show(&mut self, step: Step) {
         if !io::stderr().is_terminal() {
-            if rows == total {
-                eprintln!("{table}: {rows} copied");
+            match step {
+                Step::Copying { table, rows, total } if rows == total => {
+                    eprintln!("{table}: {rows} copied");
+                }
+                Step::Read { bytes } => eprintln!("dump: {bytes} bytes read"),
+                _ => {}
             }
             return;
         }
+        match step {
+            Step::Reading { bytes, size } => self.show_bar("dump", bytes, size),
+            Step::Read { bytes } => self.show_bar("dump", bytes, Some(bytes)),
+            Step::Copying { table, rows, total } => self.show_bar(table, rows, Some(total)),
+        }
+    }
+
+    fn show_bar(&mut self, name: &'static str, position: u64, total: Option<u64>) {
         match &self.bar {
-            Some((shown, bar)) if *shown == table => bar.set_position(rows),
+            Some((shown, bar)) if *shown == name => {
+                if let Some(total) = total {
+                    bar.set_length(total);
+                }
+                bar.set_position(position);
+            }
             _ => {
-                let style =
-                    ProgressStyle::with_template("{msg:7} {wide_bar} {human_pos} of {human_len}");
-                let bar = ProgressBar::new(total).with_message(table);
+                let style = match total {
+                    Some(_) => "{msg:7} {wide_bar} {human_pos} of {human_len}",
+                    None => "{msg:7} {spinner} {human_pos} bytes",
+                };
+                let style = ProgressStyle::with_template(style);
+                let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+                let bar = bar.with_message(name);
                 let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                bar.set_position(rows);
-                // The bar of the previous table is dropped and stays on the screen.
-                self.bar = Some((table, bar.with_finish(indicatif::ProgressFinish::Abandon)));
+                bar.set_position(position);
+                // The bar of the previous step is dropped and stays on the screen.
+                self.bar = Some((name, bar.with_finish(ProgressFinish::Abandon)));
             }
         }
     }

@@ -54,10 +54,10 @@ pub fn run(command_line: CommandLine) -> anyhow::Result<()> {
             output,
         } => recount::recount(&database, check, &output),
         Command::ImportDjango {
-            django_database_url,
+            source,
             database,
             output,
-        } => import_django::import_django(&django_database_url, &database, &output),
+        } => import_django::import_django(source, &database, &output),
         Command::Completions { shell } => completions::print_completions(shell),
     };
     match outcome {

@@ -1,12 +1,19 @@
 //! Imports the users and movies of a Django application, all or nothing. Validates every row first, then copies the rows
 //! unchanged, including ids, dates and password hashes.
+//!
+//! The source is a PostgreSQL database, or a dump that is first loaded into temporary tables of the target's database
+//! (`dump`, read by `dump_reader`). From there on both are a transaction in which the application's tables can be read.
+mod dump;
+mod dump_reader;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::time::Duration;
 
-use postgres::{Row, Transaction};
+use postgres::{Client, Row, Transaction};
 use serde::Serialize;
 
+use self::dump::Loaded;
 use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
 use super::get;
@@ -62,12 +69,71 @@ pub struct Imported {
     pub users_locked_out: BTreeMap<String, i64>,
     /// Columns of the source that were not imported.
     pub columns_left_behind: Vec<String>,
+    /// The number of records of other models in a dump, by the model's label.
+    pub models_passed_over: BTreeMap<String, i64>,
+    /// Dates in a dump that have no time zone. They were taken for UTC.
+    pub times_without_zone: i64,
+    /// Whether a dump lacks the users' ids, so that they have new ones.
+    pub has_new_user_ids: bool,
     /// Why nothing was imported; empty after an import.
     pub problems: Vec<String>,
 }
 
-/// What the source contains; the ids are the last ones given out.
-struct Source {
+/// What to import.
+pub enum Source {
+    /// The Django application's database.
+    Database(ConnectionConfig),
+    /// The JSON that `dumpdata` writes.
+    Dump {
+        /// The text in UTF-8, read once from the beginning to the end.
+        input: Box<dyn Read>,
+        /// Its size in bytes if known.
+        size: Option<u64>,
+    },
+}
+
+/// Why an import failed. Nothing was imported then.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// One of the two databases failed, or could not be reached in time.
+    #[error(transparent)]
+    Database(#[from] Error),
+    /// The dump could not be read, or is not what `dumpdata` writes. The text has the line and the column.
+    #[error("the dump cannot be read: {0}")]
+    Dump(String),
+}
+
+/// Progress of an import.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// Part of a dump was read.
+    Reading {
+        /// The bytes read so far.
+        bytes: u64,
+        /// The bytes of the dump if known.
+        size: Option<u64>,
+    },
+    /// The whole dump was read.
+    Read {
+        /// The bytes of the dump.
+        bytes: u64,
+    },
+    /// Rows of a table were copied.
+    Copying {
+        /// The name of the table.
+        table: &'static str,
+        /// The rows copied so far.
+        rows: u64,
+        /// All rows of the table.
+        total: u64,
+    },
+}
+
+/// Called while a dump is read and while rows are copied.
+pub type Progress<'a> = &'a mut dyn FnMut(Step);
+
+/// What the tables of the source contain; the ids are the last ones given out.
+struct Contents {
     users: i64,
     movies: i64,
     users_without_email: i64,
@@ -75,41 +141,86 @@ struct Source {
     last_movie_id: i64,
 }
 
-/// Called while rows are copied, with the name of the table, the rows copied so far, and all rows of the table.
-pub type Progress<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
-
-/// Copies all users and movies of the source, in one transaction, into a database that has none. Reads one snapshot of the
-/// source and changes nothing there. Rows that cannot be imported are [`Imported::problems`], not an error.
+/// Copies all users and movies of the source, in one transaction, into a database that has none. Reads one snapshot of a
+/// source database and changes nothing there. Rows that cannot be imported are [`Imported::problems`], not an error.
 ///
 /// # Errors
-/// If one of the two databases cannot be reached within `start_timeout`, or fails. Nothing is imported then.
+/// If a database cannot be reached within `start_timeout` or fails, or a dump is invalid. Nothing is imported then.
 pub fn import(
-    source: &ConnectionConfig,
+    source: Source,
     target: &ConnectionConfig,
     start_timeout: Duration,
     progress: Progress,
-) -> Result<Imported, Error> {
+) -> Result<Imported, ImportError> {
     check_schema(target, start_timeout)?;
-    let mut source = connect_within(source, start_timeout)?;
-    let mut source = begin(&mut source, &BEGIN_READING)?;
-    let (problems, columns_left_behind) = compare_columns(&mut source)?;
-    if !problems.is_empty() {
-        return Ok(Imported::refused(problems));
+    match source {
+        Source::Database(source) => {
+            let mut client = connect_within(&source, start_timeout)?;
+            let mut source = begin(&mut client, &BEGIN_READING)?;
+            let (problems, columns_left_behind) = compare_columns(&mut source)?;
+            if !problems.is_empty() {
+                return Ok(Imported::refused(problems));
+            }
+            let mut target = connect_within(target, start_timeout)?;
+            let imported = import_tables(&mut source, &mut target, None, progress)?;
+            Ok(Imported {
+                columns_left_behind,
+                ..imported
+            })
+        }
+        Source::Dump { input, size } => {
+            let mut client = connect_within(target, start_timeout)?;
+            // Reading a long dump would be in vain.
+            let problems = find_existing_rows(&mut begin(&mut client, &BEGIN_READING)?)?;
+            if !problems.is_empty() {
+                return Ok(Imported::refused(problems));
+            }
+            let mut source = begin(&mut client, &dump::CREATE_TABLES)?;
+            let loaded = dump::load(&mut source, input, size, progress)?;
+            if !loaded.problems.is_empty() {
+                return Ok(Imported::refused(loaded.problems));
+            }
+            let mut target = connect_within(target, start_timeout)?;
+            let imported = import_tables(&mut source, &mut target, Some(&loaded), progress)?;
+            Ok(Imported {
+                columns_left_behind: loaded.columns_left_behind.into_iter().collect(),
+                models_passed_over: loaded.models_passed_over,
+                times_without_zone: loaded.times_without_zone,
+                has_new_user_ids: loaded.has_new_user_ids,
+                ..imported
+            })
+        }
     }
-    let mut target = connect_within(target, start_timeout)?;
-    let mut target = begin(&mut target, &BEGIN_WRITING)?;
+}
+
+/// Checks and copies the rows of the source's tables, which are a dump's if `dump` is given.
+fn import_tables(
+    source: &mut Transaction,
+    target: &mut Client,
+    dump: Option<&Loaded>,
+    progress: Progress,
+) -> Result<Imported, Error> {
+    let mut target = begin(target, &BEGIN_WRITING)?;
     let mut problems = find_existing_rows(&mut target)?;
-    for row in query(&mut source, &FIND_INVALID_ROWS)? {
-        problems.push(get(&row, "problem", &FIND_INVALID_ROWS)?);
-    }
+    problems.extend(find_invalid_rows(source, dump)?);
     if !problems.is_empty() {
         return Ok(Imported::refused(problems));
     }
-    let found = describe_source(&mut source)?;
-    let users_locked_out = count_unverifiable_passwords(&mut source)?;
-    copy_tables(&mut source, &mut target, &found, progress)?;
-    let last_ids = [found.last_user_id, found.last_movie_id];
-    let set = target.query(SET_SEQUENCES.text, &[&last_ids[0], &last_ids[1]]);
+    let mut found = describe_source(source)?;
+    if let Some(dump) = dump {
+        let (last_user_id, last_movie_id) = dump::choose_last_ids(source)?;
+        found.last_movie_id = last_movie_id;
+        // New ids of users are past all of the source's already.
+        if !dump.has_new_user_ids {
+            found.last_user_id = last_user_id;
+        }
+    }
+    let users_locked_out = count_unverifiable_passwords(source)?;
+    copy_tables(source, &mut target, &found, progress)?;
+    let set = target.query(
+        SET_SEQUENCES.text,
+        &[&found.last_user_id, &found.last_movie_id],
+    );
     set.map_err(|error| classify(&SET_SEQUENCES, &error))?;
     let committed = target.commit();
     committed.map_err(|error| classify(&BEGIN_WRITING, &error))?;
@@ -118,8 +229,7 @@ pub fn import(
         movies: found.movies,
         users_without_email: found.users_without_email,
         users_locked_out,
-        columns_left_behind,
-        problems: Vec::new(),
+        ..Imported::default()
     })
 }
 
@@ -166,16 +276,30 @@ fn find_existing_rows(target: &mut Transaction) -> Result<Vec<String>, Error> {
     })
 }
 
+fn find_invalid_rows(
+    source: &mut Transaction,
+    dump: Option<&Loaded>,
+) -> Result<Vec<String>, Error> {
+    let mut problems = dump.map_or_else(Vec::new, |dump| dump.record_problems.clone());
+    for row in query(source, &FIND_INVALID_ROWS)? {
+        let problem: String = get(&row, "problem", &FIND_INVALID_ROWS)?;
+        if !dump.is_some_and(|dump| dump.explains(&problem)) {
+            problems.push(problem);
+        }
+    }
+    Ok(problems)
+}
+
 fn count_rows(target: &mut Transaction) -> Result<(i64, i64), Error> {
     let row = query_one(target, &COUNT_ROWS)?;
     let count = |column| get(&row, column, &COUNT_ROWS);
     Ok((count("users")?, count("movies")?))
 }
 
-fn describe_source(source: &mut Transaction) -> Result<Source, Error> {
+fn describe_source(source: &mut Transaction) -> Result<Contents, Error> {
     let row = query_one(source, &DESCRIBE_SOURCE)?;
     let count = |column| get(&row, column, &DESCRIBE_SOURCE);
-    Ok(Source {
+    Ok(Contents {
         users: count("users")?,
         movies: count("movies")?,
         users_without_email: count("users_without_email")?,
@@ -196,7 +320,7 @@ fn count_unverifiable_passwords(source: &mut Transaction) -> Result<BTreeMap<Str
 fn copy_tables(
     source: &mut Transaction,
     target: &mut Transaction,
-    found: &Source,
+    found: &Contents,
     progress: Progress,
 ) -> Result<(), Error> {
     for (copy_out, copy_in, table, total) in [
@@ -205,7 +329,7 @@ fn copy_tables(
     ] {
         let total = u64::try_from(total).unwrap_or_default();
         copy_rows(source, copy_out, target, copy_in, |rows| {
-            progress(table, rows, total)
+            progress(Step::Copying { table, rows, total });
         })?;
     }
     if count_rows(target)? != (found.users, found.movies) {

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use postgres::{Client, Row};
-use refinery::Migration;
+use refinery::{Migration, Runner};
 
 use super::error::{classify, describe};
 use super::schema::{MIGRATE_TIMEOUT, SchemaState, begin, connect_within, read_state, within};
@@ -85,12 +85,18 @@ fn apply_pending(client: &mut Client, state: &SchemaState) -> Result<Vec<String>
         applied.push(adopt_earlier_schema(client)?);
         pending = pending.get(1..).unwrap_or_default();
     }
-    if !pending.is_empty() {
-        // Grouped: a migration and its row in the history are committed together.
-        let runner = embedded::migrations::runner().set_grouped(true);
-        let report = runner.run(client);
-        let report = report.map_err(|error| describe_failure(&error, pending))?;
-        applied.extend(report.applied_migrations().iter().map(ToString::to_string));
+    let mut known = embedded::migrations::runner().get_migrations().clone();
+    known.sort();
+    for (index, migration) in known.iter().enumerate() {
+        let name = migration.to_string();
+        if !pending.contains(&name) {
+            continue;
+        }
+        // Grouped: the migration and its row in the history are committed together.
+        let runner = Runner::new(known.get(..=index).unwrap_or_default()).set_grouped(true);
+        let run = runner.run(client);
+        run.map_err(|error| describe_failure(&error, &name))?;
+        applied.push(name);
     }
     for migration in &applied {
         log::info!("migration {migration} applied");
@@ -124,16 +130,15 @@ fn find_adopted_part(text: &str) -> Option<&str> {
     text.get(text.find(ADOPTED_PART)?..)
 }
 
-/// The server's own message and SQLSTATE, which the library's text leaves out, and the migrations that were rolled back.
-fn describe_failure(error: &refinery::Error, pending: &[String]) -> Error {
-    let names = pending.join(", ");
+/// Returns the server's own message and SQLSTATE, which the library's text leaves out, with the name of the migration.
+fn describe_failure(error: &refinery::Error, name: &str) -> Error {
     let source = error.source();
     match source.and_then(|source| source.downcast_ref::<postgres::Error>()) {
         Some(error) if error.as_db_error().is_none() => {
-            Error::Unavailable(format!("migration {names}: {}", describe(error)))
+            Error::Unavailable(format!("migration {name}: {}", describe(error)))
         }
-        Some(error) => Error::Schema(format!("migration {names} failed: {}", describe(error))),
-        None => Error::Schema(format!("migration {names} failed: {error}")),
+        Some(error) => Error::Schema(format!("migration {name} failed: {}", describe(error))),
+        None => Error::Schema(format!("migration {name} failed: {error}")),
     }
 }
 
@@ -311,10 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn all_earlier_migrations_are_one_pending_migration() {
+    fn initial_schema_is_pending_after_all_earlier_migrations() {
         let history = History::compare(&applied_earlier());
         assert_eq!(history.earlier_schema, EarlierSchema::Complete);
-        assert_eq!(history.pending, ["V1__initial_schema"]);
+        assert_eq!(history.pending[0], "V1__initial_schema");
         assert!(
             history.unknown.is_empty() && history.changed.is_empty() && history.skipped.is_empty()
         );

@@ -255,7 +255,7 @@ macro_rules! sql {
     (@ $kind:ident, $name:literal, [$($type:ident),*]) => {
         $crate::db::Sql {
             name: $name,
-            text: include_str!(concat!("../../sql/", $name, ".sql")),
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $name, ".sql")),
             types: &[$(::postgres::types::Type::$type),*],
             kind: $crate::db::Kind::$kind,
         }

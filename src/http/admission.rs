@@ -48,7 +48,7 @@ pub enum Admission<C> {
 
 /// Admits requests within the limits of all handlers and of their class. The others wait in the line of their class.
 ///
-/// A worker that finishes a handler goes on with the next request at once. Starting that one on another thread instead
+/// A worker that finishes a handler continues with the next request at once. Starting that one on another thread instead
 /// would cost two switches between threads, and what handlers share (caches of the cores, processes of the database)
 /// serves few at a time better than many. That is why the number of handlers that started within the last 5 to 10 ms is
 /// limited, too. A handler that runs longer usually waits for something; it no longer counts, and others start beside

@@ -183,7 +183,7 @@ impl BodyDecoder {
         self.bytes
     }
 
-    /// Makes room for bytes that arrived. Doubles the capacity as a vector does, but not beyond the announced length.
+    /// Reserves memory for bytes that arrived. Doubles the capacity as a vector does, but not beyond the announced length.
     fn reserve(&mut self, new_bytes: usize, remaining_bytes: usize) {
         if self.bytes.capacity() - self.bytes.len() < new_bytes {
             let doubled = self.bytes.len().max(new_bytes);

@@ -111,7 +111,7 @@ pub enum Progress {
     Request(Request),
     /// An event of its socket, until its deadline.
     WaitForSocket,
-    /// To go on after other connections had their turn.
+    /// To be advanced again after other connections.
     Yield,
     /// To be closed.
     Close,
@@ -119,7 +119,7 @@ pub enum Progress {
 
 /// What becomes of a connection at its deadline.
 pub enum Expired {
-    /// It goes on without a handler.
+    /// It stays open, and needs no handler.
     Open,
     /// It was idle, but bytes have just come, which a worker has to read.
     Readable,
@@ -407,7 +407,7 @@ impl Connection {
         }
     }
 
-    /// Goes on behind a head, which has the first `head_bytes` of `bytes`.
+    /// Continues after a head, which is the first `head_bytes` of `bytes`.
     fn begin_body(
         &mut self,
         head: Head,

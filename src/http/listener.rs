@@ -108,7 +108,7 @@ impl Listener {
         }
     }
 
-    /// Returns whether accepting can go on at once after this error.
+    /// Returns whether accepting can continue at once after this error.
     fn recover(&self, error: &io::Error, errors: &ErrorRenderer) -> bool {
         match Errno::from_io_error(error) {
             Some(Errno::MFILE | Errno::NFILE) => self.reject_one(errors),

@@ -13,10 +13,10 @@
 //! WORKERS + 1 workers     one for each core waits at the poller (leader); the others wait for a slot (followers)
 //!
 //! leader:    wait for an event -> check its connection out of the slab, or accept one -> read and parse a request
-//!            -> admission queue: no permit, and the worker goes on with the next event
+//!            -> admission queue: no permit, and the worker waits for the next event
 //!                             '-> a permit: the worker releases its slot, and is no leader any more
 //! then it:   runs the handler -> writes the response -> reads the next request, or checks the connection into the slab
-//!            -> goes on with the next admitted request, or else acquires a slot again
+//!            -> runs the handler of the next admitted request, or else acquires a slot again
 //! ```
 //!
 //! There is one worker more than handlers may run at once, so one is always left to read requests, to answer

@@ -83,7 +83,7 @@ impl Poller {
     }
 
     /// Changes a registration: the socket becoming writable is an event, arriving bytes are not. A client that reads
-    /// nothing may go on sending, and each modification reports at once everything that is ready.
+    /// nothing may still send, and each modification reports at once everything that is ready.
     ///
     /// # Errors
     /// If the socket is not registered.

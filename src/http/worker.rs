@@ -138,7 +138,7 @@ impl Shared {
         Some(connection)
     }
 
-    /// Goes on with a connection after its deadline.
+    /// Continues with a connection after its deadline.
     pub fn resume_expired(
         &self,
         connection: Box<Connection>,

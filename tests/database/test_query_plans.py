@@ -34,9 +34,9 @@ STATEMENTS = [
     ("movies/search_own", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 30),
     ("movies/search_own", f"2,1,10,{MATCH_ALL}", 3 * OTHERS),
     ("movies/search_all", "1,1,10,'%needle%','%','%',-2147483648,2147483647", 100),
-    ("movies/create", "array[1,2],array['a','b'],array['g','g'],array[1,2]", 0),
-    ("movies/update", "array[1,1],array[10,11],array['a',null],array[null,'g'],array[1,2]", 8),
-    ("movies/delete", "array[1,1],array[10,11]", 8),
+    ("movies/create", "array[1,2],array[0,0],array['a','b'],array['g','g'],array[1,2]", 0),
+    ("movies/update", "array[1,1],array[0,0],array[10,11],array['a',null],array[null,'g'],array[1,2]", 8),
+    ("movies/delete", "array[1,1],array[0,0],array[10,11]", 8),
 ]
 
 

@@ -14,7 +14,7 @@ def run_recorded_cases(base, visibility, clients):
     spec = importlib.util.spec_from_file_location("check", FOLDER / "check.py")
     checker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(checker)
-    cases = json.loads((FOLDER / "cases.json").read_text())
+    cases = [case for name in ("cases", "accounts") for case in json.loads((FOLDER / f"{name}.json").read_text())]
 
     def run(first):
         output = io.StringIO()

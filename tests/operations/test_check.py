@@ -94,7 +94,7 @@ def test_role_that_owns_no_table_serves_a_complete_schema(cluster, database):
 def test_role_without_table_privileges_is_refused(cluster, database):
     migrate(database)
     problem = common_problem(make_role(cluster, database, "select on all tables in schema public"))
-    assert "lacks privileges: delete on movie_count_ranges, delete on movie_counts, delete on movies," in problem and "usage on movies_id_seq" in problem
+    assert "lacks privileges: delete on blacklisted_tokens, delete on movie_count_ranges, delete on movie_counts, delete on movies," in problem and "usage on movies_id_seq" in problem
     assert "select" not in problem
 
 
@@ -117,7 +117,7 @@ def test_failed_migration_is_reported_with_postgresql_message_and_sqlstate(datab
     [
         ("update refinery_schema_history set checksum = '1' where version = 1", "another text of V1__initial_schema"),
         ("update refinery_schema_history set version = 99, name = 'of_later' where version = 1", "V99__of_later is not known here; the schema lacks V1__initial_schema, though"),
-        ("drop table refinery_schema_history", "and no migration made them: movie_count_ranges, movie_counts, movies, users"),
+        ("drop table refinery_schema_history", "and no migration made them: blacklisted_tokens, movie_count_ranges, movie_counts, movies, users"),
     ],
     ids=["checksum", "later", "history"],
 )

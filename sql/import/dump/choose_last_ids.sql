@@ -1,0 +1,15 @@
+-- Returns the ids after which new users and movies are numbered, as the last ids that the source gave out. A dump does
+-- not contain them: users who registered last and were deleted before the dump leave no trace, and their tokens may
+-- still be valid.
+--
+-- Users: Django's user model has a 32-bit id (AutoField) in every version from 3 to 5, so no id from 2,147,483,648 on was
+-- ever given out. Where a dump has such ids all the same, the gap after the highest one is as wide as all 32-bit ids.
+-- Movies: no token names a movie. A gap of 1,000,000 keeps old links from leading to a new movie.
+select
+    case
+        when users.last_id < 2147483648 then 2147483647
+        else least(users.last_id, 9223372036854775807 - 2147483648) + 2147483648
+    end as last_user_id,
+    least(movies.last_id, 9223372036854775807 - 1000000) + 1000000 as last_movie_id
+from (select coalesce(max(id), 0) as last_id from pg_temp.auth_user) as users
+cross join (select coalesce(max(id), 0) as last_id from pg_temp.movies_movie) as movies;
