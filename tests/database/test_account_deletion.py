@@ -7,15 +7,14 @@ from collections import Counter
 
 import pytest
 
-from helpers.client import MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account, outcome, wait_until
-from helpers.concurrency import at_once, send
+from helpers.client import ACCOUNT, MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, outcome, wait_until
+from helpers.concurrency import run_simultaneously, send
 from helpers.load import Load
 from helpers.open_load import percentile
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
 
-ACCOUNT = "/api/v1/auth/user/"
 LARGE = 300_000
 # An account with more movies is deleted in parts.
 MAX_WHOLE = 1000
@@ -70,7 +69,7 @@ def test_a_usual_account_is_gone_with_its_movies_when_the_request_is_answered(st
     assert_counts_are_exact(database)
 
 
-def test_an_account_with_300_000_movies_ends_at_once_and_nobody_else_is_slowed(start_server, database):
+def test_an_account_with_300_000_movies_ends_immediately_and_slows_no_other_request(start_server, database):
     server = start_server(MOVIES_VISIBILITY="shared")
     client = server.client()
     ann, bob = client.new_user(), client.new_user()
@@ -87,7 +86,7 @@ def test_an_account_with_300_000_movies_ends_at_once_and_nobody_else_is_slowed(s
         assert outcome(ann.get(ACCOUNT)) == UNKNOWN_USER
         assert client.post(REFRESH, {"refresh": ann.refresh}).status_code == 401
         assert client.post(TOKEN, {"username": ann.username, "password": PASSWORD}).status_code == 401
-        created = client.post(REGISTER, account(username=ann.username, email=ann.email))
+        created = client.post(REGISTER, account_fields(username=ann.username, email=ann.email))
         assert (created.status_code, created.json()["id"] > ann.id) == (201, True)
         marked, = database.run("select username, email, first_name, password_hash from users where id = %s", ann.id)
         assert marked[1:] == ("", "", "")
@@ -100,8 +99,8 @@ def test_an_account_with_300_000_movies_ends_at_once_and_nobody_else_is_slowed(s
             assert_last_page_agrees_with_count(bob)
             assert_counts_are_exact(database)
         gone = time.monotonic()
-    before = [asked.seconds for asked in load.asked if asked.at < deletion]
-    during = [asked.seconds for asked in load.asked if deletion < asked.at < gone]
+    before = [sent.seconds for sent in load.requests if sent.start < deletion]
+    during = [sent.seconds for sent in load.requests if deletion < sent.start < gone]
     p99 = percentile(before, 0.99), percentile(during, 0.99)
     figures = f"answered in {answered - deletion:.2f} s, gone in {gone - deletion:.1f} s, p99 {p99}, requests {len(before)} {len(during)}"
     print(figures)
@@ -126,7 +125,7 @@ def test_a_deletion_that_the_end_of_the_service_interrupts_goes_on_at_the_next_s
     rows, movies = remaining(database, ann)
     assert (rows, movies > 0) == (1, True)
     assert_counts_are_exact(database)
-    server.start_again()
+    server.restart()
     assert outcome(server.client().with_token(ann.token).get(MOVIES)) == UNKNOWN_USER
     wait_until_gone(database, ann)
     assert_counts_are_exact(database)
@@ -152,11 +151,11 @@ def test_an_outage_interrupts_a_deletion_and_adds_little_to_the_log(start_server
     fill(database, ann, 50_000)
     assert delete_account(ann).status_code == 204
     lines = len(server.log)
-    database.take_away()
+    database.disallow_connections()
     time.sleep(12)
     written = server.log[lines:]
     assert len(written) <= 4, written
-    database.give_back()
+    database.allow_connections()
     wait_until_gone(database, ann)
     assert_counts_are_exact(database)
 
@@ -190,7 +189,7 @@ def test_the_requests_beside_a_deletion_succeed_or_meet_no_user(start_server, da
             return send(ann, "PATCH", path, {"year": index}).status_code
         return send(ann if index % 2 else bob, "POST", MOVIES, {"title": "t", "genre": "g", "year": index}).status_code
 
-    answers = at_once(50, act)
+    answers = run_simultaneously(50, act)
     deletions = Counter(status for index, status in enumerate(answers) if index % 10 == 0)
     assert deletions == {204: 1, 401: 4}
     assert set(answers) <= {200, 201, 204, 401}
