@@ -1,7 +1,8 @@
 -- Returns how many movies the user had, and whether they are deleted; no row if the user does not exist, or the token is of
--- another generation. A user with up to so many movies is deleted together with them. One with more is deleted in that
--- nobody finds the user from then on, and the name and the address are free; delete_some_movies.sql deletes the movies.
--- $1 bigint: user; $2 bigint: generation of the token, or null if no token is needed; $3 bigint: the number of movies
+-- another generation. Deletes a user with at most $3 movies together with the movies. Marks a user with more as deleted
+-- (is_active is null): from then on no statement finds the user, and the name and the address are free;
+-- delete_some_movies.sql deletes the movies.
+-- $1 bigint: user; $2 bigint: generation of the token, or null for any; $3 bigint: the largest number of movies to delete
 -- Uses users_id_key, and movies_by_creator for the movies, which the foreign key deletes.
 -- The row is locked first, since the number of movies may change until then. The random name is no valid username, so
 -- nobody can register it; readers of the remaining movies see it in their creator's place.
