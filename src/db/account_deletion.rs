@@ -161,13 +161,17 @@ fn delete_parts(executor: &Executor, user_id: i64) -> Result<i64, Error> {
         let outcome = delete_part(executor, user_id, last_id);
         match outcome {
             Ok(Part::Last(movie_count)) => return Ok(deleted + movie_count),
-            Ok(Part::Some(part)) if part.movie_count > 0 => {
-                deleted += part.movie_count;
-                last_id = part.last_id;
-                failures = 0;
+            Ok(Part::Movies {
+                movie_count,
+                end_id,
+            }) => {
+                deleted += movie_count;
+                last_id = end_id;
+                if movie_count > 0 {
+                    failures = 0;
+                }
             }
-            Ok(Part::Some(_)) => {
-                // Other transactions hold the movies that remain, or created them meanwhile.
+            Ok(Part::Locked) => {
                 last_id = 0;
                 failures += 1;
             }
@@ -188,42 +192,39 @@ fn delete_parts(executor: &Executor, user_id: i64) -> Result<i64, Error> {
 }
 
 enum Part {
-    Some(DeletedMovies),
+    /// The movies up to this id are deleted, except those that other transactions hold.
+    Movies { movie_count: i64, end_id: i64 },
+    /// The end is reached, and other transactions hold or created movies before it.
+    Locked,
     /// The account's row is gone, with so many movies.
     Last(i64),
-}
-
-struct DeletedMovies {
-    movie_count: i64,
-    /// 0 if no movie was deleted.
-    last_id: i64,
 }
 
 /// Deletes up to [`MAX_PART`] movies after `last_id`, or, if there are none, the account's row.
 fn delete_part(executor: &Executor, user_id: i64, last_id: i64) -> Result<Part, Error> {
     let parameters: Parameters = parameters![user_id, last_id, MAX_PART];
     let rows = run(executor, DELETE_SOME_MOVIES, &parameters)?;
-    let part = decode_part(first_row(&rows, &DELETE_SOME_MOVIES)?)?;
-    if part.movie_count > 0 {
-        return Ok(Part::Some(part));
+    let row = first_row(&rows, &DELETE_SOME_MOVIES)?;
+    if let Some(end_id) = get(row, "last_id", &DELETE_SOME_MOVIES)? {
+        let movie_count = get(row, "movie_count", &DELETE_SOME_MOVIES)?;
+        return Ok(Part::Movies {
+            movie_count,
+            end_id,
+        });
     }
+    delete_row(executor, user_id)
+}
+
+fn delete_row(executor: &Executor, user_id: i64) -> Result<Part, Error> {
     let parameters: Parameters = parameters![user_id, MAX_PART];
     let rows = run(executor, DELETE_EMPTIED, &parameters)?;
     let row = first_row(&rows, &DELETE_EMPTIED)?;
     if get(row, "remains", &DELETE_EMPTIED)? {
-        return Ok(Part::Some(part));
+        return Ok(Part::Locked);
     }
     // null if another instance deleted the row.
     let movie_count: Option<i64> = get(row, "movie_count", &DELETE_EMPTIED)?;
     Ok(Part::Last(movie_count.unwrap_or(0)))
-}
-
-fn decode_part(row: &Row) -> Result<DeletedMovies, Error> {
-    let last_id: Option<i64> = get(row, "last_id", &DELETE_SOME_MOVIES)?;
-    Ok(DeletedMovies {
-        movie_count: get(row, "movie_count", &DELETE_SOME_MOVIES)?,
-        last_id: last_id.unwrap_or(0),
-    })
 }
 
 fn run(executor: &Executor, sql: Sql, parameters: &Parameters) -> Result<Vec<Row>, Error> {
