@@ -1,7 +1,7 @@
 //! Deletes accounts with all their movies, however many those are.
 //!
-//! An account with up to [`MAX_WHOLE`] movies is deleted by one statement. A larger one is *deleted by parts*: the first
-//! statement makes it as good as deleted (nobody can sign in, its tokens are refused, its name and address are free), and
+//! An account with up to [`MAX_WHOLE`] movies is deleted by one statement. A larger one is deleted by parts: the first
+//! statement makes it unusable (its user cannot sign in, its tokens are refused, its name and address are free), and
 //! marks its row with `is_active` null. Then its movies are deleted [`MAX_PART`] at a time, each part in a transaction of its
 //! own with a pause after it, and at last the row:
 //!
@@ -29,8 +29,8 @@ const DELETE_SOME_MOVIES: Sql = sql!(write "users/delete_some_movies", [INT8, IN
 const DELETE_EMPTIED: Sql = sql!(write "users/delete_emptied", [INT8, INT8]);
 const FIND_DELETED: Sql = sql!("users/find_deleted", []);
 
-/// An account with at most so many movies is deleted by one statement: 11 ms for 300 movies, the time of the first call
-/// included.
+/// The most movies of an account that is deleted by one statement. With 1000 movies the statement takes 3 ms on an idle
+/// core, and 11 ms on a busy one.
 const MAX_WHOLE: i64 = 1000;
 
 /// The movies of one part. A part of 500 takes 5 ms on an idle core, one of 1000 takes 8 ms; while it runs, other writes of
@@ -42,7 +42,7 @@ const MAX_PART: i64 = 500;
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
-/// After so many attempts in succession that deleted nothing, each followed by the longest pause, the movies are left for
+/// The most attempts in succession that delete nothing, each followed by the longest pause; then the movies are left for
 /// later.
 const MAX_FAILURES: u32 = 5;
 
@@ -196,7 +196,7 @@ enum Part {
     Movies { movie_count: i64, end_id: i64 },
     /// The end is reached, and other transactions hold or created movies before it.
     Locked,
-    /// The account's row is gone, with so many movies.
+    /// The account's row is deleted, with this number of movies.
     Last(i64),
 }
 
