@@ -124,13 +124,15 @@ impl Listener {
     fn reject_one(&self, errors: &ErrorRenderer) -> bool {
         let mut spare = self.spare.lock();
         drop(spare.take());
-        let accepted = self.socket.accept();
-        let is_rejected = accepted.is_ok();
-        if let Ok((stream, _)) = accepted {
-            reject(stream, errors);
-        }
-        *spare = open_spare().ok();
-        is_rejected
+        let Ok((stream, _)) = self.socket.accept() else {
+            *spare = open_spare().ok();
+            return false;
+        };
+        // The renderer belongs to the application, which runs under no lock.
+        drop(spare);
+        reject(stream, errors);
+        *self.spare.lock() = open_spare().ok();
+        true
     }
 }
 
