@@ -5,7 +5,7 @@
 -- $1 bigint: user; $2 bigint: generation of the token, or null for any; $3 bigint: the largest number of movies to delete
 -- Uses users_id_key, and movies_by_creator for the movies, which the foreign key deletes.
 -- The row is locked first, since the number of movies may change until then. The random name is no valid username, so
--- nobody can register it; readers of the remaining movies see it in their creator's place.
+-- no registration can take it; readers of the remaining movies see it in their creator's place.
 with locked as materialized (
     select id, movie_count
     from users

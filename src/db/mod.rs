@@ -151,8 +151,8 @@ impl Database {
         readiness::start_checks(&self.connection, &self.executor)
     }
 
-    /// Starts the thread that deletes the movies of deleted accounts, also of those that another process deleted and left
-    /// unfinished. It ends when the database is dropped.
+    /// Starts the thread that deletes the movies of deleted accounts, including those whose deletion another process began and
+    /// did not finish. It ends when the database is dropped.
     ///
     /// # Errors
     /// If the system refuses another thread.
