@@ -4,4 +4,5 @@
 -- Uses users_username_unique.
 select id, password_hash, is_active, token_generation
 from users
-where username = $1::text;
+where username = $1::text
+  and is_active is not null;

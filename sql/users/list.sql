@@ -10,4 +10,5 @@ select
     to_char(date_joined at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as date_joined,
     movie_count
 from users
+where is_active is not null
 order by id;

@@ -3,4 +3,5 @@
 -- Uses users_id_key.
 update users
 set is_active = $2::boolean
-where id = $1::bigint;
+where id = $1::bigint
+  and is_active is not null;

@@ -9,4 +9,5 @@ set
     password_hash = $2::text,
     token_generation = token_generation + case when $3::text is null then 1 else 0 end
 where id = $1::bigint
+  and is_active is not null
   and ($3::text is null or password_hash = $3::text);

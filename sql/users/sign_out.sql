@@ -4,7 +4,8 @@
 with signed_out as (
     update users
     set token_generation = token_generation + 1
-    where $1::bigint is null or id = $1::bigint
+    where ($1::bigint is null or id = $1::bigint)
+      and is_active is not null
     returning id
 )
 select count(*) as user_count

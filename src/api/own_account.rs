@@ -14,6 +14,7 @@ use super::validation::body::{BodyData, parse_body};
 use super::validation::fields::Serializer;
 use super::{RequestContext, json_response};
 use crate::auth::password::HashingPermit;
+use crate::db::account_deletion;
 use crate::db::users::{self, Account, AccountChanges};
 
 /// The order in which validation errors name the fields of an account.
@@ -116,9 +117,15 @@ pub fn delete_account(request: &Request, context: &RequestContext) -> Result<Res
         errors.add("current_password", vec!["Invalid password.".into()]);
     }
     errors.into_result()?;
-    let deleted = users::delete(context.database(), requester.user_id)?;
-    deleted.ok_or(ApiError::UserNotFound)?;
-    Ok(Response::empty_204())
+    let generation = Some(requester.token_generation);
+    match account_deletion::delete(context.database(), requester.user_id, generation)? {
+        Some(_) => Ok(Response::empty_204()),
+        // Another request deleted the account or revoked the token meanwhile.
+        None => {
+            users::find_active(context.database(), requester)?;
+            Err(ApiError::UserNotFound)
+        }
+    }
 }
 
 /// `POST auth/password/`: sets a new password and returns a new pair of tokens. All tokens that the user had before are

@@ -146,6 +146,7 @@ pub fn open_app(settings: &Settings, max_batch: usize) -> anyhow::Result<AppStat
         },
         max_batch,
     });
+    database.start_deletions()?;
     Ok(AppState {
         readiness: database.start_checks()?,
         database,

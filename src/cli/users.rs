@@ -12,6 +12,7 @@ use crate::api::{register_account, validate_password};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{HASH_TIMEOUT, Hasher, HashingOptions};
 use crate::config::{DatabaseSettings, PasswordSettings};
+use crate::db::account_deletion;
 use crate::db::users::{self, UserSummary};
 
 /// An operation on users.
@@ -194,8 +195,14 @@ fn delete(user: ExistingUser, is_confirmed: bool) -> anyhow::Result<()> {
             user.username
         ))?;
     }
-    let movie_count = users::delete(with_deadline(&database), found.id)?;
-    let movie_count = movie_count.context("the user was deleted in the meantime")?;
+    let deletion = account_deletion::delete(with_deadline(&database), found.id, None)?;
+    let deletion = deletion.context("the user was deleted in the meantime")?;
+    if !deletion.is_complete {
+        account_deletion::delete_remaining(&database, found.id).context(
+            "the user is deleted, and `serve` deletes the movies that remain: this command failed",
+        )?;
+    }
+    let movie_count = deletion.movie_count;
     let line = format!("{} and {movie_count} movies deleted", user.username);
     let deleted = DeletedUser {
         id: found.id,

@@ -31,9 +31,11 @@
 //!   (readiness.rs) notices this without requests, and answers `/readyz`.
 //! - **Poolers.** Behind PgBouncer in transaction mode, which keeps no state of a session between transactions, statements
 //!   are sent without being prepared, and the role's own timeouts apply instead of ours.
+//! - **Deleted accounts.** A background thread (account_deletion.rs) deletes the movies of accounts that have many.
 //!
 //! The commands that inspect, migrate, recount and import (schema.rs, migrations.rs, counts.rs, import.rs) use none of these
 //! parts but connect.rs: each has a connection and a time limit of its own.
+pub mod account_deletion;
 pub mod coalescer;
 mod connect;
 pub mod counts;
@@ -51,7 +53,8 @@ mod url;
 pub mod users;
 mod write_limit;
 
-use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use postgres::Row;
@@ -106,6 +109,8 @@ pub struct Database {
     executor: Arc<Executor>,
     connection: ConnectionConfig,
     max_batch_wait: Duration,
+    /// Wakes the thread that deletes movies of deleted accounts; set once it is started.
+    deletion_waker: OnceLock<SyncSender<()>>,
     coalescers: MovieCoalescers,
 }
 
@@ -133,6 +138,7 @@ impl Database {
             coalescers: MovieCoalescers::new(read_limits, write_limits, &executor),
             max_batch_wait: options.timeouts.statement + executor::GRACE,
             connection: options.connection,
+            deletion_waker: OnceLock::new(),
             executor,
         }
     }
@@ -143,6 +149,17 @@ impl Database {
     /// If the system refuses another thread.
     pub fn start_checks(&self) -> std::io::Result<Arc<Readiness>> {
         readiness::start_checks(&self.connection, &self.executor)
+    }
+
+    /// Starts the thread that deletes the movies of deleted accounts, also of those that another process deleted and left
+    /// unfinished. It ends when the database is dropped.
+    ///
+    /// # Errors
+    /// If the system refuses another thread.
+    pub fn start_deletions(&self) -> std::io::Result<()> {
+        let waker = account_deletion::start_thread(&self.executor)?;
+        self.deletion_waker.get_or_init(|| waker);
+        Ok(())
     }
 
     /// Returns the view for a request whose waits end at the deadline.

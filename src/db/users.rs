@@ -1,4 +1,4 @@
-//! Users: one function for each file of sql/users.
+//! Users: one function for each file of sql/users, except those that delete accounts (account_deletion.rs).
 use postgres::Row;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,7 +17,6 @@ const FIND_ACCOUNT: Sql = sql!("users/find_account", [INT8]);
 const UPDATE_ACCOUNT: Sql = sql!(write "users/update_account", [INT8, INT8, TEXT, TEXT, TEXT]);
 const CHANGE_PASSWORD: Sql = sql!(write "users/change_password", [INT8, INT8, TEXT]);
 const SIGN_OUT: Sql = sql!(write "users/sign_out", [INT8]);
-const DELETE: Sql = sql!(write "users/delete", [INT8]);
 
 /// The user who makes a request, from the request's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,18 +345,6 @@ fn decode_summary(row: &Row) -> Result<UserSummary, Error> {
 pub fn set_active(database: RequestDatabase, id: i64, is_active: bool) -> Result<(), Error> {
     let parameters: Parameters = parameters![id, is_active];
     database.run(SET_ACTIVE, &parameters).map(|_| ())
-}
-
-/// Deletes a user and their movies, in one statement and so within its timeout. Returns how many movies the user had, or
-/// `None` if there is no such user.
-///
-/// # Errors
-/// If the database fails.
-pub fn delete(database: RequestDatabase, id: i64) -> Result<Option<i64>, Error> {
-    let parameters: Parameters = parameters![id];
-    let rows = database.run(DELETE, &parameters)?;
-    let row = rows.first();
-    row.map(|row| get(row, "movie_count", &DELETE)).transpose()
 }
 
 /// Stores a password hash. If `former` is given, only where the stored hash is that one; otherwise the password is a new

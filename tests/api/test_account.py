@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from helpers.client import ACCOUNT, MOVIES, PASSWORD, REFRESH, REGISTER, TOKEN, account_fields, outcome, unique_word
+from helpers.client import ACCOUNT, MOVIES, REFRESH, REGISTER, TOKEN, account_fields, outcome, unique_word
 from helpers.concurrency import run_simultaneously, send
 
 CHANGE_PASSWORD = "/api/v1/auth/password/"

@@ -21,6 +21,11 @@ STATEMENTS = [
     ("users/find_active", "1", 0),
     ("users/find_credentials", "'user 7'", 0),
     ("users/find_existing", "'user 7','unknown'", 0),
+    ("users/find_deleted", None, 0),
+    ("users/delete_account", "1,null,1000", 0),
+    ("users/delete_account", "3,null,1000", OTHERS),
+    ("users/delete_some_movies", "1,0,10", 20),
+    ("users/delete_emptied", "1,10", 0),
     ("movies/read", "array[1,2,3],array[10,20,5000]", 3),
     ("movies/list_first", "array[1,2],array[10,10]", 20),
     ("movies/list_own", "1,1,10", 10),
@@ -78,7 +83,7 @@ def explain(database, name, arguments):
         connection.execute("set client_min_messages = log")
         connection.add_notice_handler(lambda notice: notices.append(notice.message_primary))
         # Rolled back, because some statements write.
-        connection.execute(f"execute statement({arguments})")
+        connection.execute(f"execute statement({arguments})" if arguments else "execute statement")
         connection.rollback()
     plans = [json.loads(text[text.index("{") :])["Plan"] for text in notices if "plan:" in text]
     assert plans
