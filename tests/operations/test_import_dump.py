@@ -98,15 +98,15 @@ def test_every_record_of_a_dump_is_imported_unchanged(dump, run_import, database
     assert lines(completed.stderr) == [f"dump: {len(dump)} bytes read", "users: 1000 copied", "movies: 9990 copied"]
     records = json.loads(dump)
     names = ["username", "password", "email", "first_name", "last_name", "is_active", "date_joined"]
-    were = [(record["pk"], *map(record["fields"].get, names)) for record in records if record["model"] == "auth.user"]
-    assert len(were) == 1000
+    expected = [(record["pk"], *map(record["fields"].get, names)) for record in records if record["model"] == "auth.user"]
+    assert len(expected) == 1000
     assert database.run("""
         select id, username, password_hash, email, first_name, last_name, is_active,
                to_char(date_joined at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
-        from users order by id""") == were
+        from users order by id""") == expected
     names = ["title", "genre", "year", "creator"]
-    were = [(record["pk"], *map(record["fields"].get, names)) for record in records if record["model"] == "movies.movie"]
-    assert database.run("select id, title, genre, year, creator_id from movies order by id") == were
+    expected = [(record["pk"], *map(record["fields"].get, names)) for record in records if record["model"] == "movies.movie"]
+    assert database.run("select id, title, genre, year, creator_id from movies order by id") == expected
     counts = "select creator_id, count(*) from movies group by creator_id order by creator_id"
     assert database.run("select id, movie_count from users where movie_count > 0 order by id") == database.run(counts)
 
@@ -130,7 +130,7 @@ def test_users_of_a_dump_sign_in_with_their_old_passwords_and_the_contract_holds
 
 
 def test_token_of_a_user_deleted_before_the_dump_never_names_a_new_user(run_import, start_server):
-    """The dump does not tell that the users 2 and 3 existed. Django's ids of users have 32 bits, so new ones begin past them."""
+    """The dump does not show that the users 2 and 3 existed. Django's ids of users have 32 bits, so new ones begin past them."""
     assert run_import([user(1), movie(5)]).returncode == 0
     api = start_server().client()
     new = [api.new_user() for _ in range(3)]
@@ -150,8 +150,8 @@ def test_natural_keys_are_resolved(flags, run_import, database):
     completed = run_import(make_dump(*flags))
     assert completed.returncode == 0, completed.stderr + completed.stdout
     is_new = "--natural-primary" in flags
-    told = "the dump has no ids of users, so they have new ones: tokens from before are refused"
-    assert (told in lines(completed.stdout)) == is_new
+    message = "the dump has no ids of users, so they have new ones: tokens from before are refused"
+    assert (message in lines(completed.stdout)) == is_new
     assert database.run("select username, count(*) from users join movies on creator_id = users.id where title in ('Film 6', 'Film 1006') group by username") == [("user7", 2)]
     first = 2**31 if is_new else 1
     assert database.run("select min(id), max(id) from users") == [(first, first + 999)]
@@ -184,9 +184,9 @@ def test_other_models_are_passed_over_and_named(run_import):
     others = [{"model": "sessions.session", "pk": "x", "fields": {"title": 7}}] * 2 + [{"model": "blog.post", "pk": [1], "fields": {}}]
     completed = run_import([*others, user(1), movie(1)], "--json")
     assert completed.returncode == 0, completed.stderr
-    told = json.loads(completed.stdout)
-    assert (told["users"], told["movies"], told["models_passed_over"]) == (1, 1, {"blog.post": 1, "sessions.session": 2})
-    assert told["columns_left_behind"] == ["auth_user.groups", "auth_user.last_login"]
+    result = json.loads(completed.stdout)
+    assert (result["users"], result["movies"], result["models_passed_over"]) == (1, 1, {"blog.post": 1, "sessions.session": 2})
+    assert result["columns_left_behind"] == ["auth_user.groups", "auth_user.last_login"]
 
 
 def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(run_import, database):

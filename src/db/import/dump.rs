@@ -13,12 +13,12 @@ use super::{ImportError, Progress, Step, query, query_one};
 use crate::db::error::classify;
 use crate::db::{Error, Sql, get, sql};
 
-pub const CREATE_TABLES: Sql = sql!("import/dump/create_tables", []);
-const COPY_USERS: Sql = sql!("import/dump/copy_users", []);
-const COPY_MOVIES: Sql = sql!("import/dump/copy_movies", []);
-const INDEX_TABLES: Sql = sql!("import/dump/index_tables", []);
-const FIND_REPEATED_IDS: Sql = sql!("import/dump/find_repeated_ids", []);
-const CHOOSE_LAST_IDS: Sql = sql!("import/dump/choose_last_ids", []);
+pub const CREATE_TABLES: Sql = sql!("import_dump/create_tables", []);
+const COPY_USERS: Sql = sql!("import_dump/copy_users", []);
+const COPY_MOVIES: Sql = sql!("import_dump/copy_movies", []);
+const INDEX_TABLES: Sql = sql!("import_dump/index_tables", []);
+const FIND_REPEATED_IDS: Sql = sql!("import_dump/find_repeated_ids", []);
+const CHOOSE_LAST_IDS: Sql = sql!("import_dump/choose_last_ids", []);
 
 /// The first id of users whose ids the dump does not contain. Django's users have 32-bit ids, so that no token of the
 /// source names this one or a later one.
