@@ -62,7 +62,7 @@ def test_path_without_trailing_slash_is_redirected(own_server, path):
     assert (response.status_code, response.headers["Location"]) == (308, path)
 
 
-def test_user_can_register_sign_in_and_create_a_movie_on_the_page(start_server, browser):
+def test_user_can_register_sign_in_create_a_movie_and_delete_the_account_on_the_page(start_server, browser):
     from selenium.common.exceptions import ElementClickInterceptedException
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -103,17 +103,23 @@ def test_user_can_register_sign_in_and_create_a_movie_on_the_page(start_server, 
         body = section.find_elements("css selector", ".live-responses-table tbody .response-col_description .highlight-code code")
         return json.loads(body[0].text) if body else None
 
+    def authorize(token, replaces_another=False):
+        """Enters the access token in the dialog of the page."""
+        click(find(".btn.authorize"))
+        if replaces_another:
+            next(button for button in browser.find_elements("css selector", ".modal-ux button.auth") if button.text == "Logout").click()
+        find(".modal-ux input").send_keys(token)
+        save_screenshot("authorize")
+        find(".modal-ux .btn.authorize").click()
+        find(".modal-ux .btn-done").click()
+
     browser.get(server.base + DOCS)
     find("#operations-movies-create_movie")
     save_screenshot("page")
     assert execute("movies", "create_movie", "401") == {"detail": "Authentication credentials were not provided."}
     assert re.fullmatch(r"ann-\w+", execute("accounts", "register", "201")["username"])
     access = execute("accounts", "obtain_token", "200")["access"]
-    click(find(".btn.authorize"))
-    find(".modal-ux input").send_keys(access)
-    save_screenshot("authorize")
-    find(".modal-ux .btn.authorize").click()
-    find(".modal-ux .btn-done").click()
+    authorize(access)
     created = execute("movies", "create_movie", "201")
     assert created["title"] == "Heat"
     user = server.client().with_token(access)
@@ -127,5 +133,11 @@ def test_user_can_register_sign_in_and_create_a_movie_on_the_page(start_server, 
     for _ in range(2):
         execute("accounts", "register", "201")
     execute("accounts", "obtain_token", "200")
+    assert execute("accounts", "read_account", "200")["username"] == created["creator"]
+    tokens = execute("accounts", "change_password", "200")
+    assert execute("accounts", "read_account", "401")["code"] == "password_changed"
+    authorize(tokens["access"], replaces_another=True)
+    execute("accounts", "delete_account", "204")
+    assert execute("accounts", "read_account", "401")["code"] == "user_not_found"
     errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE" and "401" not in entry["message"]]
     assert errors == []

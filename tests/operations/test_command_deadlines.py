@@ -18,10 +18,12 @@ LOCK_MIGRATIONS = ROOT / "sql/schema/lock_migrations.sql"
 
 
 def start(url, *arguments, typed=""):
-    """Starts a command with `typed` as its standard input; returns the process."""
+    """Starts a command with `typed` as its standard input; returns the process. SIGINT ends it also where the tests themselves run in
+    the background of a shell, which ignores the signal."""
     environment = {"DATABASE_URL": url, "SECRET_KEY": SECRET_KEY, "BCRYPT_COST": "4", "BIND": "127.0.0.1:0"}
     process = subprocess.Popen(
-        [BINARY, *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+        [BINARY, *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     process.stdin.write(typed)
     process.stdin.close()
