@@ -19,8 +19,13 @@ NO_ACCOUNT = 401, {"detail": "No active account found for the given token."}
 
 @pytest.fixture
 def user(api):
-    """A new user, whose account the test may change."""
-    return api.new_user()
+    """A new user, whose account the test may change. A test that changes the password sets `password` to the new one."""
+    user = api.new_user()
+    yield user
+    signed_in = api.post(TOKEN, {"username": user.username, "password": user.password})
+    if signed_in.status_code == 200:
+        deleted = user.with_token(signed_in.json()["access"]).delete(ACCOUNT, json_body={"current_password": user.password})
+        assert deleted.status_code == 204
 
 
 def account_of(user, **changes):
@@ -122,6 +127,7 @@ def test_only_tokens_from_after_a_change_carry_a_generation(user):
     plain = {"token_type", "exp", "iat", "jti", "user_id"}
     assert claims(user.token) == claims(user.refresh) == plain
     tokens = change_password(user).json()
+    user.password = NEW_PASSWORD
     assert claims(tokens["access"]) == claims(tokens["refresh"]) == plain | {"token_generation"}
 
 
