@@ -1,5 +1,6 @@
 //! Accounts: register, sign in. Operators create accounts by the same rules, through
 //! [`register_account`] and [`validate_password`].
+use std::net::IpAddr;
 use std::time::Instant;
 
 use rouille::{Request, Response};
@@ -15,9 +16,10 @@ use super::error::{ApiError, FieldErrors};
 use super::forwarded::client_ip;
 use super::validation::body::{BodyData, BodyValue, parse_body};
 use super::validation::fields::Serializer;
-use super::{RequestContext, json_response};
+use super::{AppState, RequestContext, json_response};
 use crate::auth::bcrypt_cost::MAX_HASH_DURATION;
 use crate::auth::password::{self, Hasher, HashingPermit};
+use crate::auth::throttle::Throttled;
 use crate::db::RequestDatabase;
 use crate::db::users::{self, Credentials, NewUser, TakenFields};
 
@@ -150,7 +152,8 @@ fn registration_error(
     Ok(ApiError::Fields(errors))
 }
 
-fn add_taken(mut errors: FieldErrors, taken: TakenFields) -> FieldErrors {
+/// Adds the errors of taken values, in the order in which the fields of a registration, and of an account, are named.
+pub fn add_taken(mut errors: FieldErrors, taken: TakenFields) -> FieldErrors {
     if taken.username {
         errors.add(
             "username",
@@ -194,53 +197,100 @@ fn create_user(
 pub struct TokenPair {
     /// For `refresh_token`.
     #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
-    pub refresh: String,
+    refresh: String,
     /// For the movies and the account.
     #[schema(example = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.c2lnbmVk")]
-    pub access: String,
+    access: String,
 }
 
 /// `POST auth/token/`: signs a user in.
 ///
 /// A client cannot tell an unknown username, a wrong password and an inactive user apart: the response, its duration and the
-/// count of failures are the same. The limits on failures are checked before the password is verified and again afterwards,
-/// so that of many guesses sent at once those past the limit learn nothing.
+/// count of failures are the same.
 ///
 /// # Errors
 /// 401 for wrong credentials, 429 for too many failures, 503 if too many passwords wait for a core.
 pub fn obtain_token(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
     let state = context.state;
     let (username, password) = parse_credentials(request)?;
-    let client = client_ip(request, &state.trusted_proxies);
-    let account = (client, &username);
-    state.address_failures.check(client, Instant::now())?;
-    state.account_failures.check(account, Instant::now())?;
+    let limits = GuessLimits::new(request, state, &username);
+    limits.check()?;
     let user = users::find_credentials(context.database(), &username)?;
     let stored_hash = user.as_ref().map(|user| user.password_hash.as_str());
     let permit = state.hasher.acquire(context.deadline)?;
     let is_correct = permit.verify(password.expose_secret(), stored_hash);
-    let now = Instant::now();
     match user {
         Some(user) if is_correct && user.is_active => {
-            state.address_failures.check(client, now)?;
-            state.account_failures.reset(account, now)?;
+            limits.record_success()?;
             let new_hash = rehash(&permit, &user, &password, context.deadline);
             drop(permit);
             if let Some(new_hash) = new_hash {
                 store_hash(context, &user, &new_hash);
             }
-            let (refresh, access) = state
-                .token_keys
-                .issue_pair(user.id, user.token_generation)
-                .map_err(signing_error)?;
-            Ok(json_response(200, &TokenPair { refresh, access }))
+            token_pair_response(state, user.id, user.token_generation)
         }
         _ => {
-            state.address_failures.record(client, now)?;
-            state.account_failures.record(account, now)?;
+            limits.record_failure()?;
             Err(ApiError::WrongCredentials)
         }
     }
+}
+
+/// The limits on wrong passwords for one account from one client. They are checked before a password is verified and again
+/// afterwards, so that of many guesses sent at once those past a limit learn nothing.
+pub struct GuessLimits<'a> {
+    state: &'a AppState,
+    client: IpAddr,
+    username: &'a str,
+}
+
+impl<'a> GuessLimits<'a> {
+    pub fn new(request: &Request, state: &'a AppState, username: &'a str) -> GuessLimits<'a> {
+        GuessLimits {
+            state,
+            client: client_ip(request, &state.trusted_proxies),
+            username,
+        }
+    }
+
+    /// # Errors
+    /// If a limit is reached: then the password must not be verified.
+    pub fn check(&self) -> Result<(), Throttled> {
+        let now = Instant::now();
+        self.state.address_failures.check(self.client, now)?;
+        self.state.account_failures.check(self.account(), now)
+    }
+
+    /// # Errors
+    /// If other guesses reached a limit meanwhile: then the client must not learn that this one was correct.
+    pub fn record_success(&self) -> Result<(), Throttled> {
+        let now = Instant::now();
+        self.state.address_failures.check(self.client, now)?;
+        self.state.account_failures.reset(self.account(), now)
+    }
+
+    /// # Errors
+    /// If other guesses reached a limit meanwhile: then the client must not learn that this one was wrong.
+    pub fn record_failure(&self) -> Result<(), Throttled> {
+        let now = Instant::now();
+        self.state.address_failures.record(self.client, now)?;
+        self.state.account_failures.record(self.account(), now)
+    }
+
+    fn account(&self) -> (IpAddr, &str) {
+        (self.client, self.username)
+    }
+}
+
+/// Issues a pair of tokens of the generation.
+pub fn token_pair_response(
+    state: &AppState,
+    user_id: i64,
+    generation: i64,
+) -> Result<Response, ApiError> {
+    let pair = state.token_keys.issue_pair(user_id, generation);
+    let (refresh, access) = pair.map_err(signing_error)?;
+    Ok(json_response(200, &TokenPair { refresh, access }))
 }
 
 fn parse_credentials(request: &Request) -> Result<(String, SecretString), ApiError> {

@@ -1,24 +1,18 @@
 //! The account of the signed-in user: show, change and delete it, and change its password.
-use std::time::Instant;
-
 use rouille::{Request, Response};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::account_fields::{
     CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME, PASSWORD, PASSWORD_CONFIRMATION,
 };
-use super::accounts::{TokenPair, signing_error};
+use super::accounts::{GuessLimits, add_taken, token_pair_response};
 use super::error::{ApiError, FieldErrors};
-use super::forwarded::client_ip;
 use super::validation::body::{BodyData, parse_body};
 use super::validation::fields::Serializer;
 use super::{RequestContext, json_response};
 use crate::auth::password::HashingPermit;
 use crate::db::account_deletion;
-use crate::db::users::{self, Account, AccountChanges};
-
-/// The order in which validation errors name the fields of an account.
-const ACCOUNT_FIELDS: [&str; 3] = ["email", "first_name", "last_name"];
+use crate::db::users::{self, Account, AccountChanges, TakenFields};
 
 /// The order in which validation errors name the fields of a change of the password.
 const PASSWORD_FIELDS: [&str; 3] = ["current_password", "password", "password2"];
@@ -72,7 +66,13 @@ fn change_account(
     }
     match users::update_account(context.database(), requester, changes)? {
         Some(account) => Ok(json_response(200, &account)),
-        None => Err(ApiError::Fields(add_taken_email(FieldErrors::default()))),
+        None => Err(ApiError::Fields(add_taken(
+            FieldErrors::default(),
+            TakenFields {
+                email: true,
+                username: false,
+            },
+        ))),
     }
 }
 
@@ -84,20 +84,11 @@ fn account_error(
 ) -> Result<ApiError, ApiError> {
     let (account, _) = users::find_account(context.database(), context.requester()?)?;
     let other_email = email.filter(|email| *email != account.email);
-    let is_taken = match &other_email {
-        Some(email) => users::find_taken(context.database(), None, Some(email))?.email,
-        None => false,
+    let taken = match &other_email {
+        Some(email) => users::find_taken(context.database(), None, Some(email))?,
+        None => TakenFields::default(),
     };
-    Ok(ApiError::Fields(match is_taken {
-        true => add_taken_email(errors),
-        false => errors,
-    }))
-}
-
-fn add_taken_email(mut errors: FieldErrors) -> FieldErrors {
-    errors.add("email", vec!["This field must be unique.".into()]);
-    errors.sort(&ACCOUNT_FIELDS);
-    errors
+    Ok(ApiError::Fields(add_taken(errors, taken)))
 }
 
 /// `DELETE auth/user/`: deletes the account and all its movies, if the current password is sent with the request.
@@ -142,10 +133,7 @@ pub fn change_password(request: &Request, context: &RequestContext) -> Result<Re
     let new_hash = permit.hash(password.expose_secret())?;
     drop(permit);
     let generation = users::change_password(context.database(), requester, &new_hash)?;
-    let token_keys = &context.state.token_keys;
-    let pair = token_keys.issue_pair(requester.user_id, generation);
-    let (refresh, access) = pair.map_err(signing_error)?;
-    Ok(json_response(200, &TokenPair { refresh, access }))
+    token_pair_response(context.state, requester.user_id, generation)
 }
 
 /// Returns the new password, and the permit that verified the current one.
@@ -179,7 +167,6 @@ fn validate_change<'a>(
 }
 
 /// Verifies the current password of an account; `None` if it is wrong. Wrong ones count as failed sign-ins of the account.
-/// The limits are checked before the password is verified and again afterwards, as in a sign-in.
 fn verify_password<'a>(
     request: &Request,
     context: &RequestContext<'a>,
@@ -188,20 +175,14 @@ fn verify_password<'a>(
     password: &SecretString,
 ) -> Result<Option<HashingPermit<'a>>, ApiError> {
     let state = context.state;
-    let client = client_ip(request, &state.trusted_proxies);
-    let failures_key = (client, &account.username);
-    state.address_failures.check(client, Instant::now())?;
-    state.account_failures.check(failures_key, Instant::now())?;
+    let limits = GuessLimits::new(request, state, &account.username);
+    limits.check()?;
     let permit = state.hasher.acquire(context.deadline)?;
-    let is_correct = permit.verify(password.expose_secret(), Some(hash));
-    let now = Instant::now();
-    if is_correct {
-        state.address_failures.check(client, now)?;
-        state.account_failures.reset(failures_key, now)?;
+    if permit.verify(password.expose_secret(), Some(hash)) {
+        limits.record_success()?;
         Ok(Some(permit))
     } else {
-        state.address_failures.record(client, now)?;
-        state.account_failures.record(failures_key, now)?;
+        limits.record_failure()?;
         Ok(None)
     }
 }
