@@ -1,11 +1,10 @@
-//! Admission of requests to handlers: permits, the waiting lines of the classes, load shedding, and the limit on recent
-//! starts. Does not depend on what a connection is.
+//! Admission of requests to handlers: permits, the waiting lines of the classes, and load shedding. Does not depend on what
+//! a connection is.
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rouille::Request;
 
 use super::limits::{Class, ClassLimits, Limits};
@@ -29,8 +28,6 @@ pub struct PendingRequest<C> {
 /// [`AdmissionQueue::release_and_enqueue`].
 pub struct Permit {
     class: Class,
-    /// Of all classes but [`Class::Write`].
-    start: Option<Start>,
 }
 
 /// A request whose handler the caller must run now.
@@ -49,130 +46,90 @@ pub enum Admission<C> {
 /// Admits requests within the limits of all handlers and of their class. The others wait in the line of their class.
 ///
 /// A worker that finishes a handler continues with the next request at once. Starting that one on another thread instead
-/// would cost two switches between threads, and what handlers share (caches of the cores, processes of the database)
-/// serves few at a time better than many. That is why the number of handlers that started within the last 5 to 10 ms is
-/// limited, too. A handler that runs longer usually waits for something; it no longer counts, and others start beside
-/// it.
-///
-/// Writes start at once, whatever the number of recent starts, and do not count among them: most of their time is the
-/// wait for a commit, which all of them share. Measured with 32 clients on two cores: a third more creates a second.
+/// would cost two switches between threads. So each request waits for the end of a handler, and is started by the worker
+/// that ran it. Only [`AdmissionQueue::release_and_enqueue`] may leave another request that could start.
 pub struct AdmissionQueue<C> {
-    max_recent_starts: usize,
     queue_timeout: Duration,
     stats: Arc<Stats>,
-    /// Whether a request waits only for recent starts to become old. Written under the lock of `state`, read without it.
-    /// All other requests wait for a handler's end, and the worker that ends it takes them.
-    awaits_time: AtomicBool,
     /// No other lock is taken under this one.
-    state: Mutex<State<C>>,
-}
-
-struct State<C> {
-    lines: Lines<C>,
-    window: StartWindow,
+    lines: Mutex<Lines<C>>,
 }
 
 impl<C> AdmissionQueue<C> {
-    /// Creates an empty queue. Of the handlers that run, at most `max_recent_starts` started recently.
-    pub fn new(limits: &Limits, max_recent_starts: usize, stats: Arc<Stats>) -> Self {
+    /// Creates an empty queue.
+    pub fn new(limits: &Limits, stats: Arc<Stats>) -> Self {
         AdmissionQueue {
-            max_recent_starts,
             queue_timeout: limits.queue_timeout.min(limits.request_timeout),
             stats,
-            awaits_time: AtomicBool::new(false),
-            state: Mutex::new(State {
-                lines: Lines::new(limits),
-                window: StartWindow::new(Instant::now()),
-            }),
+            lines: Mutex::new(Lines::new(limits)),
         }
     }
 
     /// Enqueues a request, and starts the one that is next.
     pub fn admit(&self, pending: PendingRequest<C>) -> Admission<C> {
-        let mut state = self.state.lock();
-        let now = pending.received;
-        if state.lines.must_shed(&pending) {
+        let mut lines = self.lines.lock();
+        if lines.must_shed(&pending) {
             return Admission::Shed(pending);
         }
-        state.lines.push(pending);
-        match self.start_next(state, now) {
+        lines.push(pending);
+        match self.start_next(&mut lines) {
             Some(admitted) => Admission::Run(admitted),
             None => Admission::Queued,
         }
     }
 
-    /// Starts the next request, if one may start.
-    pub fn try_start(&self, now: Instant) -> Option<Admitted<C>> {
-        self.start_next(self.state.lock(), now)
-    }
-
     /// Takes back a permit, and starts the next request, if one may start.
-    pub fn release(&self, permit: Permit, now: Instant) -> Option<Admitted<C>> {
-        let mut state = self.state.lock();
-        state.release(&permit);
-        self.start_next(state, now)
+    pub fn release(&self, permit: &Permit) -> Option<Admitted<C>> {
+        let mut lines = self.lines.lock();
+        lines.finish(permit.class);
+        self.start_next(&mut lines)
     }
 
-    /// Takes back a permit, enqueues the next request of the same connection, and starts the request that is next.
+    /// Takes back a permit, enqueues the next request of the same connection, and starts the request that is next. If the
+    /// result's second part is true, one more may start: another thread has to call [`AdmissionQueue::try_start`].
     pub fn release_and_enqueue(
         &self,
-        permit: Permit,
+        permit: &Permit,
         pending: PendingRequest<C>,
-    ) -> Option<Admitted<C>> {
-        let mut state = self.state.lock();
-        state.release(&permit);
-        let now = pending.received;
-        state.lines.push(pending);
-        self.start_next(state, now)
+    ) -> (Option<Admitted<C>>, bool) {
+        let mut lines = self.lines.lock();
+        lines.finish(permit.class);
+        lines.push(pending);
+        (self.start_next(&mut lines), lines.has_startable())
     }
 
-    /// Whether a request waits only for time to pass, so that a thread has to call [`AdmissionQueue::try_start`] within
-    /// [`SLICE`].
-    pub fn awaits_time(&self) -> bool {
-        self.awaits_time.load(Ordering::SeqCst)
+    /// Starts the next request, if one may start. The result is that of [`AdmissionQueue::release_and_enqueue`].
+    pub fn try_start(&self) -> (Option<Admitted<C>>, bool) {
+        let mut lines = self.lines.lock();
+        (self.start_next(&mut lines), lines.has_startable())
     }
 
     /// Removes the requests that have waited too long. The caller answers them 503.
     pub fn shed(&self, now: Instant) -> Vec<PendingRequest<C>> {
-        let mut state = self.state.lock();
-        let shed = state.lines.shed(self.queue_timeout, now);
-        self.publish(&state);
+        let mut lines = self.lines.lock();
+        let shed = lines.shed(self.queue_timeout, now);
+        self.publish(&lines);
         shed
     }
 
     /// Whether no handler runs and no request waits.
     pub fn is_empty(&self) -> bool {
-        let state = self.state.lock();
-        state.lines.in_flight == 0 && state.lines.waiting() == 0
+        let lines = self.lines.lock();
+        lines.in_flight == 0 && lines.waiting() == 0
     }
 
-    fn start_next(&self, mut state: MutexGuard<State<C>>, now: Instant) -> Option<Admitted<C>> {
-        let only_writes = state.window.recent_starts(now) >= self.max_recent_starts;
-        let started = state.lines.start(only_writes).map(|pending| {
+    fn start_next(&self, lines: &mut Lines<C>) -> Option<Admitted<C>> {
+        let started = lines.start().map(|pending| {
             let class = pending.class;
-            let start = (class != Class::Write).then(|| state.window.add());
-            (pending, Permit { class, start })
+            (pending, Permit { class })
         });
-        self.publish(&state);
+        self.publish(lines);
         started
     }
 
-    fn publish(&self, state: &State<C>) {
-        let awaits_time = state.lines.has_startable();
-        if self.awaits_time.load(Ordering::Relaxed) != awaits_time {
-            self.awaits_time.store(awaits_time, Ordering::SeqCst);
-        }
-        set_gauge(&self.stats.in_flight, state.lines.in_flight);
-        set_gauge(&self.stats.queued, state.lines.waiting());
-    }
-}
-
-impl<C> State<C> {
-    fn release(&mut self, permit: &Permit) {
-        self.lines.finish(permit.class);
-        if let Some(start) = &permit.start {
-            self.window.remove(start);
-        }
+    fn publish(&self, lines: &Lines<C>) {
+        set_gauge(&self.stats.in_flight, lines.in_flight);
+        set_gauge(&self.stats.queued, lines.waiting());
     }
 }
 
@@ -233,13 +190,13 @@ impl<C> Lines<C> {
 
     /// Whether a request waits whose class may start a handler.
     fn has_startable(&self) -> bool {
-        self.next_class(false, false).is_some() || self.next_class(true, false).is_some()
+        self.next_class(false).is_some() || self.next_class(true).is_some()
     }
 
-    /// Takes the next request, if one may start; only a write if `only_writes`.
-    fn start(&mut self, only_writes: bool) -> Option<PendingRequest<C>> {
+    /// Takes the next request, if one may start.
+    fn start(&mut self) -> Option<PendingRequest<C>> {
         let next = |is_pipelined| {
-            let class = self.next_class(is_pipelined, only_writes)?;
+            let class = self.next_class(is_pipelined)?;
             Some((class, is_pipelined))
         };
         let (other, pipelined) = (next(false), next(true));
@@ -256,17 +213,17 @@ impl<C> Lines<C> {
     }
 
     /// Returns the class that may start a handler and whose first request has waited longest.
-    fn next_class(&self, is_pipelined: bool, only_writes: bool) -> Option<Class> {
+    fn next_class(&self, is_pipelined: bool) -> Option<Class> {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
         let writes_and_sign_ins = self.write.in_flight + self.sign_in.in_flight;
         let may_change = writes_and_sign_ins < self.max_writes_and_sign_ins;
         let lines = [
-            (Class::Ordinary, &self.ordinary, !only_writes),
-            (Class::Heavy, &self.heavy, !only_writes),
+            (Class::Ordinary, &self.ordinary, true),
+            (Class::Heavy, &self.heavy, true),
             (Class::Write, &self.write, may_change),
-            (Class::SignIn, &self.sign_in, may_change && !only_writes),
+            (Class::SignIn, &self.sign_in, may_change),
         ];
         let startable = lines.into_iter().filter(|(.., may_start)| *may_start);
         startable
@@ -351,67 +308,15 @@ fn has_waited<C>(queue: &VecDeque<PendingRequest<C>>, wait: Duration, now: Insta
     first.is_some_and(|first| now.saturating_duration_since(first.received) > wait)
 }
 
-/// The unit of the age of handlers. A start is recent during its own slice of time and the next one.
-pub const SLICE: Duration = Duration::from_millis(5);
-
-/// Counts the running handlers that started recently.
-struct StartWindow {
-    /// Of those that started in the current slice and in the one before, how many still run.
-    running: [usize; 2],
-    slice: u64,
-    slice_start: Instant,
-}
-
-/// The slice in which a handler started.
-struct Start(u64);
-
-impl StartWindow {
-    fn new(now: Instant) -> StartWindow {
-        StartWindow {
-            running: [0, 0],
-            slice: 0,
-            slice_start: now,
-        }
-    }
-
-    fn recent_starts(&mut self, now: Instant) -> usize {
-        let elapsed = now.saturating_duration_since(self.slice_start);
-        if elapsed >= SLICE {
-            let [current, _] = self.running;
-            let is_next = elapsed < 2 * SLICE;
-            self.running = [0, if is_next { current } else { 0 }];
-            self.slice += if is_next { 1 } else { 2 };
-            self.slice_start = now;
-        }
-        self.running.iter().sum()
-    }
-
-    fn add(&mut self) -> Start {
-        self.running[0] += 1;
-        Start(self.slice)
-    }
-
-    fn remove(&mut self, start: &Start) {
-        match self.slice - start.0 {
-            0 => self.running[0] -= 1,
-            1 => self.running[1] -= 1,
-            _ => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SHED_AFTER: Duration = Duration::from_secs(1);
 
-    /// Returns a queue, and the start of its first slice. The connection of a request is its number.
-    fn make_queue(limits: Limits, max_recent_starts: usize) -> (AdmissionQueue<u64>, Instant) {
-        let queue = AdmissionQueue::new(&limits, max_recent_starts, Arc::default());
-        let began = Instant::now();
-        queue.state.lock().window = StartWindow::new(began);
-        (queue, began)
+    /// Returns a queue and a moment. The connection of a request is its number.
+    fn make_queue(limits: Limits) -> (AdmissionQueue<u64>, Instant) {
+        (AdmissionQueue::new(&limits, Arc::default()), Instant::now())
     }
 
     fn limits(workers: usize, max_heavy: usize) -> Limits {
@@ -466,64 +371,33 @@ mod tests {
     }
 
     #[test]
-    fn request_beyond_recent_starts_waits_for_a_recent_handler_to_end() {
-        let (queue, began) = make_queue(limits(4, 4), 2);
-        let (_, permit) = admit(&queue, 1, began).unwrap();
-        assert!(admit(&queue, 2, began).is_some());
-        assert!(admit(&queue, 3, began).is_none());
-        assert!(queue.awaits_time());
-        assert!(number(queue.try_start(began)).is_none());
-        assert_eq!(number(queue.release(permit, began)), Some(3));
-        assert!(!queue.awaits_time());
-    }
-
-    #[test]
-    fn handlers_that_prove_slow_make_room_until_the_permits_are_gone() {
-        let (queue, began) = make_queue(limits(3, 3), 2);
-        assert!(admit(&queue, 1, began).is_some() && admit(&queue, 2, began).is_some());
-        assert!(admit(&queue, 3, began).is_none());
-        // Still recent, though of the slice before.
-        assert!(admit(&queue, 4, began + SLICE).is_none());
-        // The one that waited longest begins.
-        assert_eq!(admit(&queue, 5, began + 2 * SLICE).unwrap().0, 3);
-        assert!(admit(&queue, 6, began + 5 * SLICE).is_none());
-        // No thread has to look before a handler ends.
-        assert!(!queue.awaits_time());
-    }
-
-    #[test]
-    fn writes_ignore_the_limit_on_recent_starts_and_do_not_count() {
-        let (queue, began) = make_queue(limits(8, 8), 1);
-        assert!(admit_as(Class::Write, &queue, 1, began).is_some());
-        assert_eq!(admit(&queue, 2, began).unwrap().0, 2);
-        assert!(admit(&queue, 3, began).is_none());
-        assert_eq!(admit_as(Class::Write, &queue, 4, began).unwrap().0, 4);
-    }
-
-    #[test]
-    fn end_of_an_old_handler_starts_none_while_recent_starts_are_at_their_limit() {
-        let (queue, began) = make_queue(limits(4, 4), 1);
-        let (_, slow) = admit(&queue, 1, began).unwrap();
-        let later = began + 3 * SLICE;
-        let (_, recent) = admit(&queue, 2, later).unwrap();
-        assert!(admit(&queue, 3, later).is_none());
-        assert!(number(queue.release(slow, later)).is_none());
-        assert!(queue.awaits_time());
-        assert_eq!(number(queue.release(recent, later)), Some(3));
-    }
-
-    #[test]
     fn next_request_of_a_connection_queues_behind_those_of_others() {
-        let (queue, began) = make_queue(limits(1, 1), 1);
+        let (queue, began) = make_queue(limits(1, 1));
         let (_, permit) = admit(&queue, 1, began).unwrap();
         assert!(admit(&queue, 2, began).is_none());
         let ahead = pending(1, began, Class::Ordinary);
-        assert_eq!(number(queue.release_and_enqueue(permit, ahead)), Some(2));
+        let (started, may_start_more) = queue.release_and_enqueue(&permit, ahead);
+        assert_eq!(number(started), Some(2));
+        assert!(!may_start_more);
+    }
+
+    #[test]
+    fn next_request_of_a_connection_may_start_beside_the_one_that_its_handler_let_in() {
+        let (queue, began) = make_queue(limits(4, 1));
+        let (_, permit) = admit_as(Class::Heavy, &queue, 1, began).unwrap();
+        assert!(admit_as(Class::Heavy, &queue, 2, began).is_none());
+        let ahead = pending(1, began + Duration::from_millis(1), Class::Ordinary);
+        let (started, may_start_more) = queue.release_and_enqueue(&permit, ahead);
+        assert_eq!(number(started), Some(2));
+        assert!(may_start_more);
+        let (started, may_start_more) = queue.try_start();
+        assert_eq!(number(started), Some(1));
+        assert!(!may_start_more);
     }
 
     #[test]
     fn pipelined_requests_start_every_other_time_while_others_wait() {
-        let (queue, began) = make_queue(limits(1, 1), 1);
+        let (queue, began) = make_queue(limits(1, 1));
         let (_, mut permit) = admit(&queue, 1, began).unwrap();
         for number in 10..16 {
             let admission = queue.admit(pipelined(number, began));
@@ -533,7 +407,7 @@ mod tests {
             assert!(admit(&queue, number, began).is_none());
         }
         let mut begun = Vec::new();
-        while let Some((pending, next)) = queue.release(permit, began) {
+        while let Some((pending, next)) = queue.release(&permit) {
             begun.push(pending.connection);
             permit = next;
         }
@@ -543,7 +417,7 @@ mod tests {
     #[test]
     fn full_class_does_not_delay_other_classes() {
         for class in [Class::Heavy, Class::Write, Class::SignIn] {
-            let (queue, began) = make_queue(limits(8, 3), 8);
+            let (queue, began) = make_queue(limits(8, 3));
             let max = match class {
                 Class::Write => 4,
                 _ => 3,
@@ -552,16 +426,13 @@ mod tests {
                 .map(|number| admit_as(class, &queue, number, began).unwrap().1)
                 .collect();
             // However long they run.
-            let later = began + 9 * SLICE;
+            let later = began + Duration::from_millis(45);
             assert!(admit_as(class, &queue, 10, later).is_none());
             assert!(admit_as(class, &queue, 11, later).is_none());
-            assert!(!queue.awaits_time(), "{class:?}");
             let (passing, permit) = admit(&queue, 12, later).unwrap();
             assert_eq!(passing, 12, "{class:?}");
-            assert!(number(queue.release(permit, later)).is_none());
-            let ends = permits
-                .into_iter()
-                .map(|permit| queue.release(permit, later));
+            assert!(number(queue.release(&permit)).is_none());
+            let ends = permits.into_iter().map(|permit| queue.release(&permit));
             let begun: Vec<_> = ends.filter_map(number).collect();
             assert_eq!(begun, [10, 11], "{class:?}");
         }
@@ -570,7 +441,7 @@ mod tests {
     #[test]
     fn stuck_writes_and_sign_ins_leave_an_eighth_of_the_permits_to_reads() {
         for workers in [2, 3, 8, 9, 16, 96, 1024] {
-            let (queue, began) = make_queue(limits(workers, 1), 2 * workers);
+            let (queue, began) = make_queue(limits(workers, 1));
             let mut held = Vec::new();
             for number in 0..1024 {
                 held.extend(admit_as(Class::Write, &queue, number, began));
@@ -588,7 +459,7 @@ mod tests {
 
     #[test]
     fn of_several_startable_classes_the_oldest_request_starts() {
-        let (queue, began) = make_queue(limits(1, 1), 1);
+        let (queue, began) = make_queue(limits(1, 1));
         let (_, permit) = admit(&queue, 1, began).unwrap();
         let moment = |milliseconds| began + Duration::from_millis(milliseconds);
         assert!(admit_as(Class::Heavy, &queue, 2, moment(1)).is_none());
@@ -598,7 +469,7 @@ mod tests {
         let mut permit = Some(permit);
         let mut begun = Vec::new();
         while let Some(ended) = permit.take() {
-            if let Some((pending, next)) = queue.release(ended, moment(5)) {
+            if let Some((pending, next)) = queue.release(&ended) {
                 begun.push(pending.connection);
                 permit = Some(next);
             }
@@ -608,11 +479,11 @@ mod tests {
 
     #[test]
     fn only_the_class_whose_requests_wait_too_long_is_shed() {
-        let (queue, began) = make_queue(limits(1, 1), 1);
+        let (queue, began) = make_queue(limits(1, 1));
         assert!(admit(&queue, 1, began).is_some());
         assert!(admit_as(Class::Heavy, &queue, 2, began).is_none());
         assert!(admit_as(Class::Heavy, &queue, 3, began).is_none());
-        let late = began + SHED_AFTER + SLICE;
+        let late = began + SHED_AFTER + Duration::from_millis(5);
         assert!(admit(&queue, 4, late).is_none());
         let new = queue.admit(pending(5, late, Class::Heavy));
         assert!(matches!(new, Admission::Shed(_)));
@@ -621,7 +492,7 @@ mod tests {
 
     #[test]
     fn sign_ins_are_shed_after_four_seconds_and_expire_after_five() {
-        let (queue, began) = make_queue(limits(1, 1), 1);
+        let (queue, began) = make_queue(limits(1, 1));
         assert!(admit(&queue, 1, began).is_some());
         assert!(admit_as(Class::SignIn, &queue, 2, began).is_none());
         assert!(admit_as(Class::SignIn, &queue, 3, began).is_none());

@@ -89,7 +89,6 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -107,10 +106,6 @@ pub use self::response::{HeaderLookup, HttpError};
 use self::slab::ConnectionSlab;
 pub use self::stats::Stats;
 use self::worker::Shared;
-
-/// Handlers that may have started recently, for each core. Measured with 32 clients on two cores: four leave the cores idle
-/// while handlers wait for the database, and sixteen cost a tenth of the requests.
-const RECENT_STARTS_PER_CORE: usize = 8;
 
 /// How often deadlines are checked, and so how late an action on one may be.
 const TICK: Duration = Duration::from_millis(100);
@@ -170,15 +165,13 @@ impl Server {
         listener.register(&poller)?;
         let stats = Arc::new(Stats::default());
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let max_recent_starts = cores * RECENT_STARTS_PER_CORE;
         let shared = Shared {
             limits,
             poller,
             slots: PollerSlots::new(cores),
-            queue_watchers: AtomicUsize::new(0),
             listener: Mutex::new(Some(Arc::new(listener))),
             connections: ConnectionSlab::default(),
-            admission: AdmissionQueue::new(&limits, max_recent_starts, Arc::clone(&stats)),
+            admission: AdmissionQueue::new(&limits, Arc::clone(&stats)),
             memory: Arc::new(MemoryBudget::new(&limits, Arc::clone(&stats))),
             classify: Box::new(classify),
             handler: Box::new(handler),

@@ -2,11 +2,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread::{self, Thread};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -34,8 +32,8 @@ pub struct Poller {
 pub enum Waited {
     /// The socket that was registered with this token is ready.
     Ready(u64, SocketEvent),
-    /// The timeout passed, or [`Poller::wake_one`] was called.
-    Nothing,
+    /// [`Poller::wake_one`] was called, or a signal arrived.
+    Woken,
     /// [`Poller::shut_down`] was called.
     Shutdown,
 }
@@ -147,25 +145,23 @@ impl Poller {
         )?)
     }
 
-    /// Waits for the next event, without a timeout if it is `None`. `events` is a buffer with capacity for one event.
+    /// Waits for the next event. `events` is a buffer with capacity for one event.
     ///
     /// # Errors
     /// If epoll itself fails, which does not happen with valid descriptors.
-    pub fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<Waited> {
-        let timeout = timeout.map(Timespec::try_from).transpose();
-        let timeout = timeout.map_err(io::Error::other)?;
+    pub fn wait(&self, events: &mut Vec<Event>) -> io::Result<Waited> {
         events.clear();
-        match epoll::wait(&self.epoll, spare_capacity(events), timeout.as_ref()) {
+        match epoll::wait(&self.epoll, spare_capacity(events), None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         let Some(event) = events.first() else {
-            return Ok(Waited::Nothing);
+            return Ok(Waited::Woken);
         };
         let (token, flags) = (event.data.u64(), event.flags);
         match token {
             SHUTDOWN_TOKEN => return Ok(Waited::Shutdown),
-            WAKE_TOKEN => return Ok(Waited::Nothing),
+            WAKE_TOKEN => return Ok(Waited::Woken),
             _ => {}
         }
         let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
@@ -215,22 +211,14 @@ impl PollerSlots {
         }
     }
 
-    /// Takes a slot if one is free.
-    pub fn try_acquire(&self) -> bool {
-        let mut state = self.state.lock();
-        let is_free = state.leaders < self.max_leaders && !state.is_shut_down;
-        state.leaders += usize::from(is_free);
-        is_free
-    }
-
     /// Waits for a slot. Returns false after [`PollerSlots::shut_down`].
     pub fn acquire(&self) -> bool {
-        let current = thread::current();
         let mut state = self.state.lock();
         if state.leaders < self.max_leaders {
             state.leaders += 1;
             return !state.is_shut_down;
         }
+        let current = thread::current();
         state.waiters.push(current.clone());
         while !state.is_shut_down && state.waiters.iter().any(|one| one.id() == current.id()) {
             drop(state);
@@ -240,21 +228,18 @@ impl PollerSlots {
         !state.is_shut_down
     }
 
-    /// Gives up the caller's slot. It goes to a follower if the caller was the last leader, or if `needs_successor`.
-    /// Returns whether a follower was woken.
-    pub fn release(&self, needs_successor: bool) -> bool {
+    /// Gives up the caller's slot. It goes to a follower if the caller was the last leader.
+    pub fn release(&self) {
         let mut state = self.state.lock();
         state.leaders -= 1;
-        if state.leaders > 0 && !needs_successor {
-            return false;
+        if state.leaders > 0 {
+            return;
         }
-        let Some(follower) = state.waiters.pop() else {
-            return false;
-        };
-        state.leaders += 1;
-        drop(state);
-        follower.unpark();
-        true
+        if let Some(follower) = state.waiters.pop() {
+            state.leaders += 1;
+            drop(state);
+            follower.unpark();
+        }
     }
 
     /// Ends all waits for a slot, now and later.

@@ -1,6 +1,6 @@
 //! The workers: each waits for an event, advances its connection, and runs the handlers of the requests that are admitted.
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rouille::{Request, Response};
 use rustix::event::epoll::Event;
 
-use super::admission::{self, Admission, AdmissionQueue, Admitted, SLICE};
+use super::admission::{self, Admission, AdmissionQueue, Admitted};
 use super::connection::{
     Connection, Expired, MemoryBudget, Progress, Reservation, Socket, WorkerBuffers,
 };
@@ -45,8 +45,6 @@ pub struct Shared {
     pub listener: Mutex<Option<Arc<Listener>>>,
     pub connections: ConnectionSlab<Connection>,
     pub admission: AdmissionQueue<Box<Connection>>,
-    /// Workers at the poller that look at the admission queue every [`SLICE`]. Only the workers write it.
-    pub queue_watchers: AtomicUsize,
     pub memory: Arc<MemoryBudget>,
     pub classify: Box<Classify>,
     pub handler: Box<Handler>,
@@ -73,15 +71,14 @@ impl Shared {
             events: Vec::with_capacity(1),
         };
         while self.ensure_leader(&mut worker) {
-            if self.admission.awaits_time()
-                && let Some(admitted) = self.admission.try_start(Instant::now())
-            {
-                self.run(admitted, &mut worker);
-                continue;
-            }
-            let (token, event) = match self.wait(&mut worker.events) {
+            let (token, event) = match self.poller.wait(&mut worker.events) {
                 Ok(Waited::Ready(token, event)) => (token, event),
-                Ok(Waited::Nothing) => continue,
+                Ok(Waited::Woken) => {
+                    if let Some(admitted) = self.wake_for_more(self.admission.try_start()) {
+                        self.run(admitted, &mut worker);
+                    }
+                    continue;
+                }
                 Ok(Waited::Shutdown) => return,
                 Err(error) => {
                     log::error!("a worker cannot wait for events: {error}");
@@ -199,22 +196,8 @@ impl Shared {
 
     /// Makes the worker a leader, waiting for a slot if needed. Returns false once the server ends.
     fn ensure_leader(&self, worker: &mut Worker) -> bool {
-        worker.is_leader = worker.is_leader || self.slots.try_acquire();
-        if !worker.is_leader {
-            self.ensure_queue_is_watched();
-            worker.is_leader = self.slots.acquire();
-        }
+        worker.is_leader = worker.is_leader || self.slots.acquire();
         worker.is_leader
-    }
-
-    fn wait(&self, events: &mut Vec<Event>) -> std::io::Result<Waited> {
-        if !self.admission.awaits_time() {
-            return self.poller.wait(events, None);
-        }
-        self.queue_watchers.fetch_add(1, Ordering::SeqCst);
-        let waited = self.poller.wait(events, Some(SLICE));
-        self.queue_watchers.fetch_sub(1, Ordering::SeqCst);
-        waited
     }
 
     /// Advances a connection, and runs the handler of the request that it yields.
@@ -233,10 +216,7 @@ impl Shared {
     fn run(&self, admitted: Admitted<Box<Connection>>, worker: &mut Worker) {
         if worker.is_leader {
             worker.is_leader = false;
-            let needs_successor = self.admission.awaits_time();
-            if !self.slots.release(needs_successor) && needs_successor {
-                self.ensure_queue_is_watched();
-            }
+            self.slots.release();
         }
         let mut next = Some(admitted);
         while let Some((pending, permit)) = next {
@@ -245,24 +225,22 @@ impl Shared {
                 connection.and_then(|connection| self.advance(connection, &mut worker.buffers));
             next = match pending {
                 Some(pending) => {
-                    let awaited_time = self.admission.awaits_time();
-                    let admitted = self.admission.release_and_enqueue(permit, pending);
-                    if admitted.is_some() && !awaited_time {
-                        self.ensure_queue_is_watched();
-                    }
-                    admitted
+                    self.wake_for_more(self.admission.release_and_enqueue(&permit, pending))
                 }
-                None => self.admission.release(permit, Instant::now()),
+                None => self.admission.release(&permit),
             };
         }
     }
 
-    /// Makes a worker at the poller look at the admission queue, if a request waits there for time to pass and no worker
-    /// looks. Must be called by a thread that is about to block and may leave such a request behind.
-    fn ensure_queue_is_watched(&self) {
-        if self.admission.awaits_time() && self.queue_watchers.load(Ordering::SeqCst) == 0 {
+    /// Wakes a worker at the poller if one more request may start than the one that is returned.
+    fn wake_for_more(
+        &self,
+        (admitted, may_start_more): (Option<Admitted<Box<Connection>>>, bool),
+    ) -> Option<Admitted<Box<Connection>>> {
+        if may_start_more {
             self.poller.wake_one();
         }
+        admitted
     }
 
     /// Advances a connection until it is idle or closed (`None`), or yields a request that needs a permit.
@@ -400,7 +378,8 @@ impl Shared {
 
 /// Asks the kernel not to preempt a running thread for one that was woken, on this thread and those that it starts
 /// (SCHED_BATCH, sched(7)). Otherwise a handler that wakes many others, such as one that answered a batch for them, loses
-/// its core to each of them. Measured: a tenth to a fifth more requests a second.
+/// its core to each of them. Measured with `./run.sh bench --peer` against a build without this call: read 1.15, first page 1.09, search
+/// 1.03, create 1.00.
 #[allow(unsafe_code)] // no safe crate has this call; it reads its argument and changes only this thread's policy
 pub fn use_batch_scheduling() {
     let priority = libc::sched_param { sched_priority: 0 };

@@ -225,7 +225,6 @@ fn long_queue_is_answered_if_the_wait_is_short() {
 #[test]
 fn blocked_handlers_do_not_prevent_others_from_starting() {
     let gate = Gate::new();
-    // More than may start recently, and no event wakes a worker for those that wait.
     let count = 16 * thread::available_parallelism().unwrap().get();
     let limits = Limits {
         workers: count,
@@ -414,49 +413,39 @@ fn request_that_is_queued_at_its_deadline_returns_503() {
 }
 
 #[test]
-fn queued_request_starts_while_all_workers_wait_for_events() {
-    let cores = thread::available_parallelism().unwrap().get();
-    let hanging = 8 * cores; // the limit on recent starts
-    for _ in 0..20 {
-        let gate = Gate::new();
-        let begun = Arc::new(AtomicU64::new(0));
-        let limits = Limits {
-            workers: 2 * hanging,
-            ..without_shedding()
-        };
-        let mut server = start(limits, {
-            let (gate, begun) = (Arc::clone(&gate), Arc::clone(&begun));
-            move |request| {
-                match request.raw_url() {
-                    "/first" => {
-                        // Until it is no longer a recent start, while all others are.
-                        thread::sleep(Duration::from_millis(15));
-                        begun.store(1, Ordering::SeqCst);
-                        wait_until("others", || begun.load(Ordering::SeqCst) > hanging as u64);
-                    }
-                    "/second" => {}
-                    _ => {
-                        begun.fetch_add(1, Ordering::SeqCst);
-                        gate.pass();
-                    }
+fn pipelined_request_starts_although_its_worker_continues_with_a_hanging_handler() {
+    let gate = Gate::new();
+    let mut limits = without_shedding();
+    limits.heavy.max_in_flight = 1;
+    let first_may_end = Arc::new(AtomicBool::new(false));
+    let server = start(limits, {
+        let (gate, first_may_end) = (Arc::clone(&gate), Arc::clone(&first_may_end));
+        move |request| {
+            match request.raw_url() {
+                "/stuck/heavy/first" => {
+                    wait_until("the others", || first_may_end.load(Ordering::SeqCst));
                 }
-                Response::text(request.raw_url().to_owned())
+                "/stuck/heavy/second" => gate.pass(),
+                _ => {}
             }
-        });
-        let mut others: Vec<Client> = (0..hanging).map(|_| server.connect()).collect();
-        let mut pipelining = server.connect();
-        pipelining.send(&[get("/first"), get("/second")].concat());
-        wait_until("the first to be no recent start", || {
-            begun.load(Ordering::SeqCst) == 1
-        });
-        for client in &mut others {
-            client.send(&get("/other"));
+            Response::text(request.raw_url().to_owned())
         }
-        assert_eq!(pipelining.receive().text(), "/first");
-        assert_eq!(pipelining.receive().text(), "/second");
-        gate.open();
-        server.stop();
-    }
+    });
+    let mut pipelining = server.connect();
+    // A pipelined request starts, so that the next one to start is not a pipelined one.
+    let requests = ["/before", "/stuck/heavy/first", "/ordinary"].map(get);
+    pipelining.send(&requests.concat());
+    assert_eq!(pipelining.receive().text(), "/before");
+    wait_until("first", || read(&server.stats.in_flight) == 1);
+    let mut waiting = server.connect();
+    waiting.send(&get("/stuck/heavy/second"));
+    wait_until("second", || read(&server.stats.queued) == 1);
+    // Its worker continues with the second request, and all other workers wait for events.
+    first_may_end.store(true, Ordering::SeqCst);
+    assert_eq!(pipelining.receive().text(), "/stuck/heavy/first");
+    assert_eq!(pipelining.receive().text(), "/ordinary");
+    gate.open();
+    assert_eq!(waiting.receive().text(), "/stuck/heavy/second");
 }
 
 #[test]
