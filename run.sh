@@ -34,7 +34,7 @@ usage: ./run.sh [COMMAND] [FLAGS]
 Settings are environment variables or flags; `./run.sh serve --help` lists them. run.sh itself also reads:
   DATA_DIR   folder of the cluster and the secret key (default ./.data; for root /var/lib/movies-api if ./.data is below
              a folder that only root can enter)
-If root starts run.sh, PostgreSQL runs as the user postgres and the service as the user nobody.
+If root starts run.sh, PostgreSQL runs as the user postgres and the service as the unprivileged user 65534.
 END
 }
 

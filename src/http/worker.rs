@@ -378,8 +378,8 @@ impl Shared {
 
 /// Asks the kernel not to preempt a running thread for one that was woken, on this thread and those that it starts
 /// (SCHED_BATCH, sched(7)). Otherwise a handler that wakes many others, such as one that answered a batch for them, loses
-/// its core to each of them. Measured with `./run.sh bench --peer` against a build without this call: read 1.15, first page 1.09, search
-/// 1.03, create 1.00.
+/// its core to each of them. Measured with `./run.sh bench --peer` against a build without this call: read 1.15, first
+/// page 1.09, search 1.03, create 1.00.
 #[allow(unsafe_code)] // no safe crate has this call; it reads its argument and changes only this thread's policy
 pub fn use_batch_scheduling() {
     let priority = libc::sched_param { sched_priority: 0 };
