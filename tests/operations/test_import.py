@@ -13,89 +13,18 @@ from helpers.client import MOVIES, PASSWORD, TOKEN, Client, outcome
 from helpers.database import Database
 from helpers.metrics import read_metrics
 from helpers.recorded_contract import run_recorded_cases
-from helpers.settings import BINARY
+from helpers.settings import BINARY, ROOT
 
 pytestmark = pytest.mark.own_servers
 
-# Run in a new interpreter, because Django can be configured only once in a process.
-DJANGO = '''
-import datetime, json, os, sys
-import django
-from django.conf import settings
 
-database = json.loads(os.environ["DATABASE"])
-settings.configure(
-    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": database["dbname"], "USER": database.get("user", ""),
-                           "PASSWORD": database.get("password", ""), "HOST": database.get("host", ""), "PORT": database.get("port", "")}},
-    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth"], USE_TZ=True, DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
-)
-django.setup()
-from django.contrib.auth.hashers import PBKDF2PasswordHasher
-from django.contrib.auth.models import User
-from django.core.management import call_command
-from django.db import connection, models
-
-
-class Movie(models.Model):
-    title = models.CharField(max_length=MAX_LENGTH)
-    genre = models.CharField(max_length=100)
-    year = models.IntegerField()
-    creator = models.ForeignKey(User, on_delete=models.CASCADE)
-
-    class Meta:
-        app_label = "movies"
-
-
-call_command("migrate", verbosity=0)
-with connection.schema_editor() as editor:
-    editor.create_model(Movie)
-pbkdf2 = PBKDF2PasswordHasher().encode(PASSWORD, "saltsaltsalt", 1000)
-joined = datetime.datetime(2019, 3, 4, 5, 6, 7, 891011, tzinfo=datetime.timezone.utc)
-
-
-def user(number, **changes):
-    name = f"user{number}"
-    fields = {"username": name, "email": f"{name}@example.com", "password": pbkdf2, "date_joined": joined + datetime.timedelta(hours=number)}
-    return User(**{**fields, **changes})
-
-'''
-
-# Some names contain characters that COPY's text format escapes.
-THOUSANDS = DJANGO.replace("MAX_LENGTH", "100") + r'''
-User.objects.bulk_create(
-    [user(n) for n in range(1, 993)]
-    + [
-        user(993, first_name="Tab\tand\\N", last_name="line\nfeed"),
-        user(994, username="Жанна", email="жанна@пример.example"),
-        user(995, is_active=False),
-        user(996, password="!unusable"),
-        user(997, password="argon2$argon2id$v=19$m=102400,t=2,p=8$c2FsdA$a2V5"),
-        user(998, password="pbkdf2_sha256$9000000$salt$a2V5"),
-        user(999, email=""),
-        user(1000, email="", is_superuser=True, is_staff=True),
-    ]
-)
-creators = list(User.objects.order_by("id"))
-Movie.objects.bulk_create(
-    [
-        Movie(title=f"Film {n} \\ \t 'é' 日本" if n % 100 == 0 else f"Film {n}", genre="Drama", year=1900 + n % 120, creator=creators[n % 1000])
-        for n in range(10000)
-    ]
-)
-# Deletes the rows with the last ids, so that the next ids are not those after the largest one.
-Movie.objects.filter(id__gt=9990).delete()
-deleted_user = user(1001)
-deleted_user.save()
-deleted_user.delete()
-'''
-
-
-def make_source(database, script):
+def make_source(database, statements, **environment):
+    """Runs statements of Python in the Django application, on this database."""
     from psycopg.conninfo import conninfo_to_dict
 
-    environment = {**os.environ, "DATABASE": json.dumps(conninfo_to_dict(database.url))}
-    script = script.replace("PASSWORD, ", f"{PASSWORD!r}, ")
-    completed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    environment |= {"DATABASE": json.dumps(conninfo_to_dict(database.url)), "PASSWORD_OF_USERS": PASSWORD}
+    command = [sys.executable, "-c", f"from helpers.django_application import *\n{statements}"]
+    completed = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, cwd=ROOT / "tests")
     assert completed.returncode == 0, completed.stderr
 
 
@@ -103,7 +32,7 @@ def make_source(database, script):
 def django():
     """A database created by Django with 1,000 users and 9,990 movies."""
     source = Database()
-    make_source(source, THOUSANDS)
+    make_source(source, "create_thousands()")
     yield source
     source.drop()
 
@@ -233,10 +162,11 @@ def test_second_import_is_refused_and_changes_nothing(django, database):
 
 
 def test_rows_that_cannot_be_imported_are_listed_and_nothing_is_imported(source, database):
-    make_source(source, DJANGO.replace("MAX_LENGTH", "300") + r'''
+    statements = '''
 User.objects.bulk_create([user(1), user(2, email="user1@example.com"), user(3, email="user1@example.com"), user(4)])
 Movie.objects.bulk_create([Movie(title="x" * length, genre="g", year=1, creator_id=1) for length in (100, 101)])
-''')
+'''
+    make_source(source, statements, TITLE_LENGTH="300")
     completed = run_import(source, database)
     assert completed.returncode == 1
     assert completed.stdout.splitlines() == [
@@ -278,7 +208,7 @@ def test_failed_import_changes_nothing(django, database):
 
 
 def test_times_are_imported_independently_of_the_source_s_date_style(source, database):
-    make_source(source, DJANGO.replace("MAX_LENGTH", "100") + 'user(1).save(); Movie(title="t", genre="g", year=1, creator_id=1).save()')
+    make_source(source, 'user(1).save(); Movie(title="t", genre="g", year=1, creator_id=1).save()')
     source.run("alter table movies_movie add created_at timestamptz default '2001-02-03 04:05:06.789+02'")
     source.manage(f"alter database {source.name} set datestyle = 'SQL, DMY'")
     source.manage(f"alter database {source.name} set timezone = 'Asia/Kolkata'")
