@@ -308,7 +308,7 @@ cargo_build() {
 }
 
 build() {
-    [ -x "$BINARY" ] || say "building the service: the first build takes two to four minutes on two cores"
+    [ -x "$BINARY" ] || say "building the service: the first build takes about two minutes on two cores"
     (cd "$ROOT" && cargo_build)
     [ -x "$BINARY" ] || die "the build did not write $BINARY"
 }

@@ -1,8 +1,7 @@
-//! The crates that the program is built from: those of its design are used, every licence is an allowed one, and a crate
-//! in two versions has a known reason.
+//! The crates of the program's design are direct dependencies, and their items are used. (`deny.toml` has the rules for
+//! licences and versions of all crates.)
 
 #![allow(clippy::unwrap_used)] // a failed one is a failed test
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,74 +19,17 @@ const DESIGN: [&str; 9] = [
     "simplelog",
 ];
 
-/// Licences that require no more than that their text is passed on. A package with a choice (`OR`, `/`) must have one of
-/// them, a package with several (`AND`) only these.
-const LICENCES: [&str; 5] = ["MIT", "Apache-2.0", "BSD-3-Clause", "Unicode-3.0", "Zlib"];
-
-/// Crates in more than one version, with the dependencies that require each.
-const DUPLICATES: [(&str, &str); 8] = [
-    (
-        "base64",
-        "rouille 3.6 requires 0.13; postgres-protocol 0.6 and jsonwebtoken 11 require 0.22; utoipa-swagger-ui 10 requires 0.23",
-    ),
-    ("getrandom", "rouille's rand 0.8"),
-    ("lock_api", "as parking_lot"),
-    (
-        "parking_lot",
-        "this crate, tokio-postgres 0.7 and r2d2 0.8 require 0.12; r2d2's scheduled-thread-pool requires 0.13",
-    ),
-    ("parking_lot_core", "as parking_lot"),
-    (
-        "rand",
-        "rouille 3.6 requires 0.8, for the boundaries of multipart forms",
-    ),
-    ("rand_core", "as rand"),
-    (
-        "syn",
-        "macros, at build time only: openssl-macros, refinery-macros and zeroize_derive require 2",
-    ),
-];
-
-struct Package {
-    name: String,
-    version: String,
-    licence: String,
-}
-
-/// Runs `cargo tree` with these arguments as well, and returns its packages.
-fn packages(arguments: &[&str]) -> Vec<Package> {
+/// The names of the direct dependencies.
+fn direct_dependencies() -> Vec<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline"])
-        .args(["--prefix", "none", "--no-dedupe", "--format", "{p}|{l}"])
-        .args(arguments)
+        .args(["tree", "--locked", "--offline", "--edges", "normal"])
+        .args(["--depth", "1", "--prefix", "none", "--format", "{lib}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    text.lines()
-        .map(|line| {
-            let (package, licence) = line.split_once('|').unwrap();
-            let mut words = package.split(' ');
-            let mut word = || words.next().unwrap().to_owned();
-            Package {
-                name: word(),
-                version: word(),
-                licence: licence.to_owned(),
-            }
-        })
-        .collect()
-}
-
-/// All packages that the program is built from.
-fn all_packages() -> Vec<Package> {
-    let packages = packages(&["--edges", "normal,build"]);
-    assert!(
-        packages.len() > 100,
-        "only {} packages were found",
-        packages.len()
-    );
-    packages
+    text.lines().map(str::to_owned).collect()
 }
 
 /// The program's code in src without comments and unit tests.
@@ -122,11 +64,11 @@ fn uses_items_of(code: &str, name: &str) -> bool {
 
 #[test]
 fn crates_of_the_design_are_direct_dependencies_and_used() {
-    let direct = packages(&["--edges", "normal", "--depth", "1"]);
+    let direct = direct_dependencies();
     let code = code();
     for name in DESIGN {
         assert!(
-            direct.iter().any(|package| package.name == name),
+            direct.iter().any(|dependency| dependency == name),
             "{name} is no direct dependency"
         );
         assert!(uses_items_of(&code, name), "no item of {name} is used");
@@ -139,33 +81,4 @@ fn only_whole_path_segments_outside_comments_count_as_use() {
     assert!(!uses_items_of("use r2d2_postgres::Manager;", "postgres"));
     assert!(!uses_items_of("use postgres;", "postgres"));
     assert!(!uses_items_of("crate::log::write()", "log"));
-}
-
-#[test]
-fn every_package_has_an_allowed_licence() {
-    for package in all_packages() {
-        let is_allowed = package.licence.split(" AND ").all(|part| {
-            part.trim_matches(['(', ')'])
-                .split([' ', '/'])
-                .any(|name| LICENCES.contains(&name))
-        });
-        let (name, version) = (&package.name, &package.version);
-        assert!(is_allowed, "{name} {version}: '{}'", package.licence);
-    }
-}
-
-#[test]
-fn only_listed_crates_are_built_in_several_versions() {
-    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for package in all_packages() {
-        let versions = versions.entry(package.name).or_default();
-        versions.insert(package.version);
-    }
-    versions.retain(|_, versions| versions.len() > 1);
-    let found: BTreeSet<_> = versions.keys().map(String::as_str).collect();
-    let listed: BTreeSet<_> = DUPLICATES.iter().map(|(name, _)| *name).collect();
-    assert_eq!(
-        found, listed,
-        "found on the left, listed on the right: {versions:?}"
-    );
 }
