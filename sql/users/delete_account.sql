@@ -1,5 +1,5 @@
--- Returns how many movies the user had, and whether they are deleted; no row if the user does not exist, or the token is of
--- another generation. Deletes a user with at most $3 movies together with the movies. Marks a user with more as deleted
+-- Returns how many movies the user had, and whether they are deleted; no row if the user does not exist, is inactive while
+-- a token is given, or the token is of another generation. Deletes a user with at most $3 movies together with the movies. Marks a user with more as deleted
 -- (is_active is null): from then on no statement finds the user, and the name and the address are free;
 -- delete_some_movies.sql deletes the movies.
 -- $1 bigint: user; $2 bigint: generation of the token, or null for any; $3 bigint: the largest number of movies to delete
@@ -11,7 +11,7 @@ with locked as materialized (
     from users
     where id = $1::bigint
       and is_active is not null
-      and ($2::bigint is null or token_generation = $2::bigint)
+      and ($2::bigint is null or is_active and token_generation = $2::bigint)
     for update
 ), deleted as (
     delete from users

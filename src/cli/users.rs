@@ -2,7 +2,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -14,6 +14,9 @@ use crate::auth::password::{HASH_TIMEOUT, Hasher, HashingOptions};
 use crate::config::{DatabaseSettings, PasswordSettings};
 use crate::db::account_deletion;
 use crate::db::users::{self, UserSummary};
+
+/// The error of a command whose user was there when it began.
+const DELETED_MEANWHILE: &str = "the user was deleted in the meantime";
 
 /// An operation on users.
 #[derive(Debug, Subcommand)]
@@ -76,7 +79,7 @@ pub struct NewUser {
 /// The arguments of operations on one existing user.
 #[derive(Args, Debug)]
 pub struct ExistingUser {
-    /// Name of the user
+    /// Name of the user; must follow `--` if it begins with a hyphen
     username: String,
     #[command(flatten)]
     database: DatabaseSettings,
@@ -87,7 +90,7 @@ pub struct ExistingUser {
 /// The arguments of `users sign-out`.
 #[derive(Args, Debug)]
 pub struct SignedOut {
-    /// Name of the user
+    /// Name of the user; must follow `--` if it begins with a hyphen
     #[arg(required_unless_present = "all")]
     username: Option<String>,
     /// Every user
@@ -160,7 +163,8 @@ fn create(user: NewUser) -> anyhow::Result<()> {
 fn set_active(user: ExistingUser, is_active: bool) -> anyhow::Result<()> {
     let database = open_database(user.database)?;
     let found = find_user(&database, &user.username)?;
-    users::set_active(with_deadline(&database), found.id, is_active)?;
+    let is_changed = users::set_active(with_deadline(&database), found.id, is_active)?;
+    ensure!(is_changed, DELETED_MEANWHILE);
     let state = if is_active { "active" } else { "deactivated" };
     let line = format!("{} is {state}", user.username);
     let changed = ChangedUser {
@@ -179,6 +183,7 @@ fn sign_out(arguments: SignedOut) -> anyhow::Result<()> {
     };
     let user_count = users::sign_out(with_deadline(&database), found)?;
     let line = match arguments.username {
+        Some(_) if user_count == 0 => bail!(DELETED_MEANWHILE),
         Some(username) => format!("{username} is signed out"),
         None => format!("{user_count} users are signed out"),
     };
@@ -196,7 +201,7 @@ fn delete(user: ExistingUser, is_confirmed: bool) -> anyhow::Result<()> {
         ))?;
     }
     let deletion = account_deletion::delete(with_deadline(&database), found.id, None)?;
-    let deletion = deletion.context("the user was deleted in the meantime")?;
+    let deletion = deletion.context(DELETED_MEANWHILE)?;
     if !deletion.is_complete {
         account_deletion::delete_remaining(&database, found.id).context(
             "the user is deleted, and `serve` deletes the movies that remain: this command failed",
@@ -236,7 +241,8 @@ fn set_password(user: ExistingUser, passwords: &PasswordSettings) -> anyhow::Res
     let found = find_user(&database, &user.username)?;
     let password = validate_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
-    users::set_password_hash(with_deadline(&database), found.id, &hash, None)?;
+    let is_changed = users::set_password_hash(with_deadline(&database), found.id, &hash, None)?;
+    ensure!(is_changed, DELETED_MEANWHILE);
     let line = format!("{} has a new password", user.username);
     let changed = ChangedUser {
         id: found.id,

@@ -264,9 +264,17 @@ pub fn update_account(
     if get(row, "email_taken", &UPDATE_ACCOUNT)? {
         return Ok(None);
     }
-    // Of an account that another request deleted or signed out in the same moment, nothing was changed.
-    let account = decode_account(row, &UPDATE_ACCOUNT)?;
-    account.map(Some).ok_or(Error::RevokedToken)
+    match decode_account(row, &UPDATE_ACCOUNT)? {
+        Some(account) => Ok(Some(account)),
+        None => Err(reason_for_no_change(database, requester)),
+    }
+}
+
+/// Why a statement that had to change the user who makes the request found no such user: after its snapshot was taken,
+/// another request deleted or deactivated the user, or revoked the token.
+fn reason_for_no_change(database: RequestDatabase, requester: Requester) -> Error {
+    let active = find_active(database, requester);
+    active.err().unwrap_or(Error::RevokedToken)
 }
 
 /// Returns the account in a row, or `None` if its columns are null.
@@ -287,7 +295,7 @@ fn decode_account(row: &Row, sql: &Sql) -> Result<Option<Account>, Error> {
 /// now on. All tokens that were issued before are revoked.
 ///
 /// # Errors
-/// [`Error::RevokedToken`] if another request changed the password meanwhile; another if the database fails.
+/// As [`find_active`], if another request changed the password or the user meanwhile.
 pub fn change_password(
     database: RequestDatabase,
     requester: Requester,
@@ -299,7 +307,9 @@ pub fn change_password(
         hash.to_owned(),
     ];
     let rows = database.run(CHANGE_PASSWORD, &parameters)?;
-    let row = rows.first().ok_or(Error::RevokedToken)?;
+    let Some(row) = rows.first() else {
+        return Err(reason_for_no_change(database, requester));
+    };
     let generation: i32 = get(row, "token_generation", &CHANGE_PASSWORD)?;
     Ok(generation.into())
 }
@@ -338,17 +348,19 @@ fn decode_summary(row: &Row) -> Result<UserSummary, Error> {
     })
 }
 
-/// Activates or deactivates a user. Tokens of a deactivated user are rejected from then on.
+/// Activates or deactivates a user. Tokens of a deactivated user are rejected from then on. Returns false if the user does
+/// not exist.
 ///
 /// # Errors
 /// If the database fails.
-pub fn set_active(database: RequestDatabase, id: i64, is_active: bool) -> Result<(), Error> {
+pub fn set_active(database: RequestDatabase, id: i64, is_active: bool) -> Result<bool, Error> {
     let parameters: Parameters = parameters![id, is_active];
-    database.run(SET_ACTIVE, &parameters).map(|_| ())
+    let rows = database.run(SET_ACTIVE, &parameters)?;
+    Ok(!rows.is_empty())
 }
 
 /// Stores a password hash. If `former` is given, only where the stored hash is that one; otherwise the password is a new
-/// one, and all tokens that were issued before are revoked.
+/// one, and all tokens that were issued before are revoked. Returns whether it was stored.
 ///
 /// # Errors
 /// If the database fails.
@@ -357,7 +369,8 @@ pub fn set_password_hash(
     id: i64,
     hash: &str,
     former: Option<&str>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let parameters: Parameters = parameters![id, hash.to_owned(), former.map(str::to_owned)];
-    database.run(SET_PASSWORD_HASH, &parameters).map(|_| ())
+    let rows = database.run(SET_PASSWORD_HASH, &parameters)?;
+    Ok(!rows.is_empty())
 }

@@ -1,9 +1,11 @@
-"""Revocation of tokens by commands and by another instance on the same database."""
+"""Revocation of tokens by commands and by another instance on the same database, and users who are deleted meanwhile."""
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers.client import ACCOUNT, MOVIES, REFRESH, outcome
+from helpers.client import ACCOUNT, MOVIES, REFRESH, outcome, wait_until
+from helpers.concurrency import send
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
@@ -74,3 +76,61 @@ def test_blacklisting_deletes_rows_of_expired_tokens(instances, database):
     for left in (51, 2, 3):
         assert api.post(BLACKLIST, {"refresh": api.new_user().refresh}).status_code == 200
         assert database.run("select count(*) from blacklisted_tokens") == [(left,)]
+
+
+# What another session does to the user's row while a request waits for it.
+MEANWHILE = {
+    "deactivate": ("update users set is_active = false where id = %s", (401, {"detail": "User is inactive", "code": "user_inactive"})),
+    "delete": ("delete from users where id = %s", (401, {"detail": "User not found", "code": "user_not_found"})),
+    "revoke": ("update users set token_generation = token_generation + 1 where id = %s", PASSWORD_CHANGED),
+}
+
+
+def wait_until_session_waits_for_lock(database):
+    waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    wait_until(lambda: database.run(waiting))
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+@pytest.mark.parametrize("request_name", ["PATCH", "PUT", "DELETE", "password"])
+def test_change_of_an_account_that_ends_meanwhile_changes_nothing(start_server, database, request_name, meanwhile):
+    user = start_server(BCRYPT_COST="4").client().new_user()
+    requests = {
+        "PATCH": ("PATCH", ACCOUNT, {"first_name": "Ann"}),
+        "PUT": ("PUT", ACCOUNT, {"email": f"{user.username}@other.example"}),
+        "DELETE": ("DELETE", ACCOUNT, {"current_password": user.password}),
+        "password": ("POST", CHANGE_PASSWORD, {"current_password": user.password, "password": NEW_PASSWORD, "password2": NEW_PASSWORD}),
+    }
+    statement, expected = MEANWHILE[meanwhile]
+    row = "select email, first_name, password_hash from users where id = %s"
+    before = database.run(row, user.id)
+    with ThreadPoolExecutor(1) as threads, database.connect(database.url) as connection:
+        connection.execute(statement, [user.id])
+        response = threads.submit(send, user, *requests[request_name])
+        wait_until_session_waits_for_lock(database)
+        connection.commit()
+        assert outcome(response.result()) == expected
+    assert database.run(row, user.id) == ([] if meanwhile == "delete" else before)
+
+
+@pytest.mark.parametrize("arguments", [["set-password", "{user}"], ["deactivate", "{user}"], ["sign-out", "{user}"], ["delete", "{user}", "--yes"]])
+def test_command_fails_if_its_user_is_deleted_meanwhile(instances, database, arguments):
+    user = instances[0].new_user()
+    command = [BINARY, "users", *(argument.format(user=user.username) for argument in arguments)]
+    with database.connect(database.url) as connection:
+        connection.execute("delete from users where id = %s", [user.id])
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        running = subprocess.Popen(command, env={"DATABASE_URL": database.url, "BCRYPT_COST": "4"}, **pipes)
+        running.stdin.write(f"{NEW_PASSWORD}\n")
+        running.stdin.close()
+        wait_until_session_waits_for_lock(database)
+        connection.commit()
+    assert (running.wait(30), running.stdout.read(), running.stderr.read()) == (1, "", "movies-api: the user was deleted in the meantime\n")
+
+
+def test_user_whose_name_looks_like_a_flag_is_named_after_two_hyphens(instances, database):
+    api = instances[0]
+    user, other = api.new_user(username="--all"), api.new_user()
+    assert run_command(database, "users", "sign-out", "--", "--all") == "--all is signed out\n"
+    assert outcome(user.get(MOVIES)) == PASSWORD_CHANGED
+    assert other.get(MOVIES).status_code == 200
