@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use movies_api::api::render_http_error;
-use movies_api::http::{Class, HeaderLookup, HttpError, Limits, Server, ShutdownHandle, Stats};
+use movies_api::http::{
+    Class, HeaderLookup, HttpError, Limits, Server, ShutdownHandle, Stats, raise_open_file_limit,
+};
 use rouille::{Request, Response};
 
 /// How long a test waits for something that must happen.
@@ -62,6 +64,8 @@ pub fn start_with_deadline(
     limits: Limits,
     handler: impl Fn(&Request, Instant) -> Response + Send + Sync + 'static,
 ) -> TestServer {
+    // Tests have a thousand clients in this process too, and an ordinary user's limit is often 1,024 files.
+    raise_open_file_limit(0).unwrap();
     let address = "127.0.0.1:0".parse().unwrap();
     let server = Server::bind(address, limits, classify, handler).unwrap();
     server.set_error_renderer(render_error);
