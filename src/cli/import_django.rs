@@ -47,12 +47,11 @@ pub fn import_django(
     output: &Output,
 ) -> anyhow::Result<()> {
     let source = open_source(source)?;
-    let imported = {
-        let mut progress = Progress::default();
-        import(source, &target.database_url, CONNECT_TIMEOUT, &mut |step| {
-            progress.show(step);
-        })?
-    };
+    let mut bar = None;
+    let mut show = |step| show_progress(step, &mut bar);
+    let imported = import(source, &target.database_url, CONNECT_TIMEOUT, &mut show)?;
+    // The last bar stays on the screen.
+    drop(bar);
     output.print(&imported, &describe(&imported))?;
     match imported.problems.len() {
         0 => Ok(()),
@@ -124,52 +123,38 @@ fn describe(imported: &Imported) -> Vec<String> {
 }
 
 /// Shows a progress bar on a terminal; elsewhere prints a line on standard error for a dump that was read, and for each
-/// table that was copied.
-#[derive(Default)]
-struct Progress {
-    bar: Option<(&'static str, ProgressBar)>,
-}
-
-impl Progress {
-    fn show(&mut self, step: Step) {
-        if !io::stderr().is_terminal() {
-            match step {
-                Step::Copying { table, rows, total } if rows == total => {
-                    eprintln!("{table}: {rows} copied");
-                }
-                Step::Read { bytes } => eprintln!("dump: {bytes} bytes read"),
-                _ => {}
-            }
-            return;
+/// table that was copied. `shown` holds the bar and the name of its step.
+fn show_progress(step: Step, shown: &mut Option<(&'static str, ProgressBar)>) {
+    let Step { name, done, total } = step;
+    if !io::stderr().is_terminal() {
+        if total == Some(done) {
+            let what = match name {
+                "dump" => "bytes read",
+                _ => "copied",
+            };
+            eprintln!("{name}: {done} {what}");
         }
-        match step {
-            Step::Reading { bytes, size } => self.show_bar("dump", bytes, size),
-            Step::Read { bytes } => self.show_bar("dump", bytes, Some(bytes)),
-            Step::Copying { table, rows, total } => self.show_bar(table, rows, Some(total)),
-        }
+        return;
     }
-
-    fn show_bar(&mut self, name: &'static str, position: u64, total: Option<u64>) {
-        match &self.bar {
-            Some((shown, bar)) if *shown == name => {
-                if let Some(total) = total {
-                    bar.set_length(total);
-                }
-                bar.set_position(position);
+    match shown {
+        Some((shown_name, bar)) if *shown_name == name => {
+            if let Some(total) = total {
+                bar.set_length(total);
             }
-            _ => {
-                let style = match total {
-                    Some(_) => "{msg:7} {wide_bar} {human_pos} of {human_len}",
-                    None => "{msg:7} {spinner} {human_pos} bytes",
-                };
-                let style = ProgressStyle::with_template(style);
-                let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-                let bar = bar.with_message(name);
-                let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                bar.set_position(position);
-                // The bar of the previous step is dropped and stays on the screen.
-                self.bar = Some((name, bar.with_finish(ProgressFinish::Abandon)));
-            }
+            bar.set_position(done);
+        }
+        _ => {
+            let style = match total {
+                Some(_) => "{msg:7} {wide_bar} {human_pos} of {human_len}",
+                None => "{msg:7} {spinner} {human_pos} bytes",
+            };
+            let style = ProgressStyle::with_template(style);
+            let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+            let bar = bar.with_message(name);
+            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_position(done);
+            // The bar of the previous step is dropped and stays on the screen.
+            *shown = Some((name, bar.with_finish(ProgressFinish::Abandon)));
         }
     }
 }
