@@ -4,21 +4,31 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::common::{CONNECT_TIMEOUT, Output};
-use crate::config::{DatabaseSettings, parse_database_url};
+use super::common::{CONNECT_TIMEOUT, CommonArguments};
+use crate::config::parse_database_url;
 use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, Source, Step, import};
 
-/// The argument that says what to import.
+/// The arguments of `import-django`.
+#[derive(Args, Debug)]
+pub struct ImportDjango {
+    /// What to import: the application's PostgreSQL database, in the form of DATABASE_URL, which is only read (keep
+    /// its password in a passfile, since other users can see arguments); or, from any other database, the file
+    /// that `manage.py dumpdata auth.user movies.movie --output FILE` writes, or - for standard input
+    #[arg(value_parser = parse_source, value_hint = ValueHint::FilePath)]
+    source: SourceArgument,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// Where to import from: a database, or a dump in a file or on standard input.
 #[derive(Clone, Debug)]
-pub enum SourceArgument {
-    /// The Django application's database.
+enum SourceArgument {
     Database(ConnectionConfig),
-    /// A dump in a file.
     File(PathBuf),
-    /// A dump on standard input.
     StandardInput,
 }
 
@@ -26,7 +36,7 @@ pub enum SourceArgument {
 ///
 /// # Errors
 /// If it is none of them. The error does not repeat the value, which may be a misspelt connection string with a password.
-pub fn parse_source(text: &str) -> Result<SourceArgument, String> {
+fn parse_source(text: &str) -> Result<SourceArgument, String> {
     if text == "-" {
         return Ok(SourceArgument::StandardInput);
     }
@@ -41,15 +51,12 @@ pub fn parse_source(text: &str) -> Result<SourceArgument, String> {
 ///
 /// # Errors
 /// If a row cannot be imported: the output lists every reason. If a dump cannot be read or is no dump of Django's.
-pub fn import_django(
-    source: SourceArgument,
-    target: &DatabaseSettings,
-    output: &Output,
-) -> anyhow::Result<()> {
-    let source = open_source(source)?;
+pub fn import_django(arguments: ImportDjango) -> anyhow::Result<()> {
+    let source = open_source(arguments.source)?;
+    let CommonArguments { database, output } = arguments.common;
     let mut bar = None;
     let mut show = |step| show_progress(step, &mut bar);
-    let imported = import(source, &target.database_url, CONNECT_TIMEOUT, &mut show)?;
+    let imported = import(source, &database.database_url, CONNECT_TIMEOUT, &mut show)?;
     // The last bar stays on the screen.
     drop(bar);
     output.print(&imported, &describe(&imported))?;
@@ -64,15 +71,13 @@ fn open_source(source: SourceArgument) -> anyhow::Result<Source> {
     Ok(match source {
         SourceArgument::Database(database) => Source::Database(database),
         SourceArgument::File(path) => {
-            let open = || -> io::Result<Source> {
-                let file = File::open(&path)?;
-                let metadata = file.metadata()?;
-                Ok(Source::Dump {
-                    size: metadata.is_file().then_some(metadata.len()),
-                    input: Box::new(file),
-                })
-            };
-            open().with_context(|| format!("cannot open {}", path.display()))?
+            let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
+            let (metadata, file) =
+                opened.with_context(|| format!("cannot open {}", path.display()))?;
+            Source::Dump {
+                size: metadata.is_file().then_some(metadata.len()),
+                input: Box::new(file),
+            }
         }
         SourceArgument::StandardInput => Source::Dump {
             input: Box::new(io::stdin()),
