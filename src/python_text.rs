@@ -1,5 +1,5 @@
 //! Python's rules for white space, digits, integers and floats in text, on which Django REST framework's validation rests.
-use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 /// Whether Python's `str.strip` removes the character: Unicode's White_Space and the four information separators.
 pub fn is_space(character: char) -> bool {
@@ -14,19 +14,11 @@ pub fn strip(text: &str) -> &str {
 /// Python's `str.isalnum` for one character: a letter or a number of any script. Combining marks are neither, unlike in
 /// `char::is_alphanumeric`.
 pub fn is_letter_or_number(character: char) -> bool {
-    use GeneralCategory::*;
-    character.is_ascii_alphanumeric()
-        || matches!(
-            character.general_category(),
-            UppercaseLetter
-                | LowercaseLetter
-                | TitlecaseLetter
-                | ModifierLetter
-                | OtherLetter
-                | DecimalNumber
-                | LetterNumber
-                | OtherNumber
-        )
+    let group = character.general_category_group();
+    matches!(
+        group,
+        GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number
+    )
 }
 
 /// Digits that are not decimal, such as superscripts and circled digits: inclusive ranges of Numeric_Type=Digit in the Unicode
@@ -63,11 +55,9 @@ pub fn is_digit(character: char) -> bool {
 }
 
 /// The value, 0 to 9, of a decimal digit of any script.
-pub fn decimal_digit(character: char) -> Option<u8> {
+pub fn decimal_digit(character: char) -> Option<u32> {
     if character.is_ascii() {
-        return character
-            .to_digit(10)
-            .and_then(|value| u8::try_from(value).ok());
+        return character.to_digit(10);
     }
     if character.general_category() != GeneralCategory::DecimalNumber {
         return None;
@@ -79,7 +69,7 @@ pub fn decimal_digit(character: char) -> Option<u8> {
         .map_while(char::from_u32)
         .take_while(|before| before.general_category() == GeneralCategory::DecimalNumber)
         .count();
-    u8::try_from(distance % 10).ok()
+    u32::try_from(distance % 10).ok()
 }
 
 /// Parses an integer as Python's `int` does: it accepts white space around it, a sign, leading zeros, single underscores between
@@ -90,10 +80,7 @@ pub fn parse_integer(text: &str) -> Option<i64> {
 }
 
 fn parse_signed(text: &str) -> Option<i64> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
+    let (negative, digits) = split_sign(text);
     let mut value: i64 = 0;
     let mut follows_digit = false;
     for character in digits.chars() {
@@ -105,12 +92,15 @@ fn parse_signed(text: &str) -> Option<i64> {
         value = value.saturating_mul(10).saturating_add(digit);
         follows_digit = true;
     }
-    let signed = if negative {
-        value.saturating_neg()
-    } else {
-        value
-    };
-    follows_digit.then_some(signed)
+    follows_digit.then_some(if negative { -value } else { value })
+}
+
+/// Whether there is a minus, and the text after the sign.
+fn split_sign(text: &str) -> (bool, &str) {
+    match text.strip_prefix('-') {
+        Some(unsigned) => (true, unsigned),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    }
 }
 
 /// The whole numbers next to a decimal number. A number past 64 bits becomes `i64::MIN` or `i64::MAX`.
@@ -131,10 +121,7 @@ impl Decimal {
     /// and an exponent.
     pub fn parse(text: &str) -> Option<Decimal> {
         let text = text.replace('_', "");
-        let (negative, unsigned) = match text.strip_prefix('-') {
-            Some(unsigned) => (true, unsigned),
-            None => (false, text.strip_prefix('+').unwrap_or(&text)),
-        };
+        let (negative, unsigned) = split_sign(&text);
         let (number, exponent) = match unsigned.split_once(['e', 'E']) {
             Some((number, exponent)) => (number, parse_signed(exponent)?),
             None => (unsigned, 0),
@@ -148,27 +135,19 @@ impl Decimal {
         if digits.is_empty() {
             return None;
         }
-        let whole_length = i64::try_from(whole.chars().count())
-            .ok()?
-            .saturating_add(exponent);
-        let mut magnitude: i64 = 0;
-        let mut has_fraction = false;
-        for (position, digit) in (1_i64..).zip(&digits) {
-            if position <= whole_length {
-                magnitude = magnitude.saturating_mul(10).saturating_add(*digit);
-            } else {
-                has_fraction |= *digit != 0;
-            }
-        }
-        let digit_count = i64::try_from(digits.len()).ok()?;
+        let whole_length = i64::try_from(whole.chars().count()).ok()?;
+        let whole_length = whole_length.saturating_add(exponent).max(0);
+        let whole_length = usize::try_from(whole_length).ok()?;
         // The exponent appends zeros. Nineteen of them are past 64 bits unless all digits are zero.
-        for _ in 0..whole_length.saturating_sub(digit_count).clamp(0, 19) {
-            magnitude = magnitude.saturating_mul(10);
-        }
+        let whole_digits = digits.iter().chain([&0; 19]).take(whole_length);
+        let magnitude = whole_digits.fold(0_i64, |magnitude, digit| {
+            magnitude.saturating_mul(10).saturating_add(*digit)
+        });
+        let is_whole = digits.iter().skip(whole_length).all(|digit| *digit == 0);
         let truncated = if negative { -magnitude } else { magnitude };
         Some(Decimal {
-            floor: truncated - i64::from(negative && has_fraction),
-            is_whole: !has_fraction,
+            floor: truncated - i64::from(negative && !is_whole),
+            is_whole,
         })
     }
 }
@@ -235,7 +214,7 @@ mod tests {
             let is_decimal = character.general_category() == GeneralCategory::DecimalNumber;
             let value = decimal_digit(character);
             assert_eq!(value.is_some(), is_decimal, "{character:?}");
-            let follows: Option<u8> = previous.map(|last| (last + 1) % 10);
+            let follows: Option<u32> = previous.map(|last| (last + 1) % 10);
             if let (Some(value), Some(follows)) = (value, follows) {
                 assert_eq!(value, follows, "{character:?}");
             } else if let Some(value) = value {

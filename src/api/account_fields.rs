@@ -1,27 +1,20 @@
 //! The fields of accounts, with the validators of Django 5.2 for usernames, e-mail addresses and passwords.
-use std::borrow::Cow;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::error::Message;
-use super::validation::fields::{CharField, Validator};
+use super::options::inside_brackets;
+use super::validation::fields::CharField;
 use crate::auth::password;
 use crate::python_text;
 
 /// Unique and case-sensitive.
 pub const USERNAME: CharField = CharField {
-    validators: &[
-        Validator::Function(validate_username),
-        Validator::MaxLength(150),
-        Validator::NoNullCharacters,
-    ],
+    max_length: Some(150),
+    validate_first: validate_username,
     ..CharField::new("username")
 };
 
 pub const PASSWORD: CharField = CharField {
-    validators: &[
-        Validator::Function(validate_password),
-        Validator::NoNullCharacters,
-    ],
+    validate_first: password::validate,
     ..CharField::new("password")
 };
 
@@ -31,18 +24,15 @@ pub const PASSWORD_CONFIRMATION: CharField = CharField::new("password2");
 /// Unique.
 pub const EMAIL: CharField = CharField {
     invalid: INVALID_EMAIL,
-    validators: &[
-        Validator::MaxLength(254),
-        Validator::NoNullCharacters,
-        Validator::Function(validate_email),
-    ],
+    max_length: Some(254),
+    validate_last: validate_email,
     ..CharField::new("email")
 };
 
 pub const FIRST_NAME: CharField = CharField {
     required: false,
     allow_blank: true,
-    validators: &[Validator::MaxLength(150), Validator::NoNullCharacters],
+    max_length: Some(150),
     ..CharField::new("first_name")
 };
 
@@ -66,29 +56,24 @@ pub const TOKEN: CharField = CharField::new("token");
 /// A refresh token, to exchange for a new access token or to blacklist.
 pub const REFRESH: CharField = CharField::new("refresh");
 
-const INVALID_EMAIL: &str = "Enter a valid email address.";
+pub const INVALID_EMAIL: &str = "Enter a valid email address.";
 
 /// Django's UnicodeUsernameValidator: letters and digits of any script, and `@.+-_`.
-fn validate_username(username: &str) -> Vec<Message> {
+fn validate_username(username: &str) -> Vec<&'static str> {
     let is_allowed =
         |character| python_text::is_letter_or_number(character) || "@.+-_".contains(character);
-    if username.chars().all(is_allowed) {
-        return Vec::new();
+    match username.chars().all(is_allowed) {
+        true => Vec::new(),
+        false => vec![
+            "Enter a valid username. This value may contain only letters, numbers, and @/./+/-/_ characters.",
+        ],
     }
-    let message = "Enter a valid username. This value may contain only letters, numbers, and @/./+/-/_ characters.";
-    vec![message.into()]
 }
 
-fn validate_password(password: &str) -> Vec<Message> {
-    let messages = password::validate(password).into_iter();
-    messages.map(Cow::from).collect()
-}
-
-fn validate_email(email: &str) -> Vec<Message> {
-    if is_valid_email(email) {
-        Vec::new()
-    } else {
-        vec![INVALID_EMAIL.into()]
+fn validate_email(email: &str) -> Vec<&'static str> {
+    match is_valid_email(email) {
+        true => Vec::new(),
+        false => vec![INVALID_EMAIL],
     }
 }
 
@@ -112,74 +97,53 @@ fn is_dot_atom(local: &str) -> bool {
         .all(|atom| !atom.is_empty() && atom.chars().all(is_atom_character))
 }
 
+/// ASCII in quotation marks, without NUL and line ends; a backslash precedes white space, quotation marks and backslashes.
 fn is_quoted_string(local: &str) -> bool {
     let inner = local
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'));
-    let Some(inner) = inner else {
-        return false;
+    let mut is_escaped = false;
+    let mut is_allowed = |character: char| {
+        let follows_backslash = is_escaped;
+        is_escaped = character == '\\' && !follows_backslash;
+        character.is_ascii()
+            && !"\0\n\r".contains(character)
+            && (follows_backslash || !"\t \"".contains(character))
     };
-    let mut characters = inner.chars();
-    while let Some(character) = characters.next() {
-        let is_allowed = match character {
-            '\\' => matches!(
-                characters.next(),
-                Some('\u{1}'..='\u{9}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{7f}')
-            ),
-            '\u{1}'..='\u{8}'
-            | '\u{b}'
-            | '\u{c}'
-            | '\u{e}'..='\u{1f}'
-            | '!'
-            | '#'..='['
-            | ']'..='\u{7f}' => true,
-            _ => false,
-        };
-        if !is_allowed {
-            return false;
-        }
-    }
-    true
+    inner.is_some_and(|inner| inner.chars().all(&mut is_allowed)) && !is_escaped
 }
 
 /// At least two labels of at most 63 characters, without a hyphen at either end. The last label has at least two characters
 /// and no digits, unless it is punycode. Letters are those of ASCII, and U+00A1 to U+FFFF.
 fn is_domain_name(domain: &str) -> bool {
-    let is_letter = |character: char| {
-        character.is_ascii_alphabetic() || ('\u{a1}'..='\u{ffff}').contains(&character)
+    let is_label_character = |character: char| {
+        character.is_ascii_alphanumeric()
+            || character == '-'
+            || ('\u{a1}'..='\u{ffff}').contains(&character)
     };
     let is_label = |label: &str| {
         (1..=63).contains(&label.chars().count())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.chars().all(|character| {
-                is_letter(character) || character.is_ascii_digit() || character == '-'
-            })
+            && label.chars().all(is_label_character)
     };
     let Some((rest, last)) = domain.rsplit_once('.') else {
         return false;
     };
     let is_punycode = last
-        .get(..4)
-        .is_some_and(|prefix| prefix.eq_ignore_ascii_case("xn--"))
-        && last
-            .bytes()
-            .skip(4)
-            .all(|byte| byte.is_ascii_alphanumeric())
-        && last.len() > 4;
+        .to_ascii_lowercase()
+        .strip_prefix("xn--")
+        .is_some_and(|rest| {
+            !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+    let has_digit = last.contains(|character: char| character.is_ascii_digit());
     rest.split('.').all(is_label)
         && is_label(last)
-        && (is_punycode
-            || (last.chars().count() >= 2
-                && !last.contains(|character: char| character.is_ascii_digit())))
+        && (is_punycode || last.chars().count() >= 2 && !has_digit)
 }
 
 fn is_address_literal(domain: &str) -> bool {
-    let inner = domain
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    inner
-        .is_some_and(|inner| inner.parse::<Ipv4Addr>().is_ok() || inner.parse::<Ipv6Addr>().is_ok())
+    inside_brackets(domain).is_some_and(|address| address.parse::<IpAddr>().is_ok())
 }
 
 #[cfg(test)]

@@ -1,6 +1,4 @@
 //! Authentication: from the Authorization header to the user who makes the request.
-use std::borrow::Cow;
-
 use rouille::Request;
 
 use super::error::ApiError;
@@ -32,27 +30,26 @@ pub fn check_access(
     request: &Request,
     context: &RequestContext,
 ) -> Result<Option<Requester>, ApiError> {
-    match access {
-        Access::Public => Ok(None),
-        Access::Optional => {
-            let requester = authenticate(request, context.state)?;
-            if let Some(requester) = requester {
-                users::find_active(context.database(), requester)?;
-            }
-            Ok(requester)
-        }
-        Access::Authenticated => match authenticate(request, context.state)? {
-            None => Err(ApiError::NotAuthenticated),
-            requester => Ok(requester),
-        },
+    if access == Access::Public {
+        return Ok(None);
     }
+    let requester = authenticate(request, context.state)?;
+    match (access, requester) {
+        (Access::Authenticated, None) => return Err(ApiError::NotAuthenticated),
+        (Access::Optional, Some(requester)) => users::find_active(context.database(), requester)?,
+        _ => {}
+    }
+    Ok(requester)
 }
 
+/// Repeated headers are joined as Django behind a WSGI server joins them, so two tokens are malformed, and a token after
+/// another scheme is ignored.
 fn authenticate(request: &Request, state: &AppState) -> Result<Option<Requester>, ApiError> {
-    let Some(token) = bearer_token(request)? else {
+    let header = headers::joined(request, "Authorization").unwrap_or_default();
+    let Some(token) = parse_bearer_token(&header)? else {
         return Ok(None);
     };
-    let verified = state.token_keys.verify_access(&token);
+    let verified = state.token_keys.verify_access(token);
     let (subject, token_generation) = verified.map_err(ApiError::AccessToken)?;
     match subject {
         Subject::Missing => Err(ApiError::NoIdentification),
@@ -67,19 +64,8 @@ fn authenticate(request: &Request, state: &AppState) -> Result<Option<Requester>
     }
 }
 
-/// The token of an Authorization header of scheme Bearer; `None` under another scheme. Repeated headers are joined as
-/// Django behind a WSGI server joins them, so two tokens are malformed, and a token after another scheme is ignored.
-fn bearer_token(request: &Request) -> Result<Option<Cow<'_, str>>, ApiError> {
-    Ok(match headers::joined(request, "Authorization") {
-        None => None,
-        Some(Cow::Borrowed(header)) => parse_bearer_token(header)?.map(Cow::Borrowed),
-        Some(Cow::Owned(header)) => {
-            parse_bearer_token(&header)?.map(|token| token.to_owned().into())
-        }
-    })
-}
-
-/// Splits at any run of white space, as SimpleJWT's JWTAuthentication does with Python's `bytes.split`.
+/// The token of an Authorization header of scheme Bearer; `None` under another scheme. Any run of white space separates, as
+/// for SimpleJWT's JWTAuthentication, which uses Python's `bytes.split`.
 fn parse_bearer_token(header: &str) -> Result<Option<&str>, ApiError> {
     let is_space = |character: char| character.is_ascii_whitespace() || character == '\u{b}';
     let mut words = header.split(is_space).filter(|word| !word.is_empty());

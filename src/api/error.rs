@@ -23,11 +23,9 @@ pub type Message = Cow<'static, str>;
 pub struct FieldErrors(Vec<(&'static str, Vec<Message>)>);
 
 impl FieldErrors {
-    /// Adds the messages of a field. Without messages, the field is valid.
+    /// Adds the messages of an invalid field.
     pub fn add(&mut self, field: &'static str, messages: Vec<Message>) {
-        if !messages.is_empty() {
-            self.0.push((field, messages));
-        }
+        self.0.push((field, messages));
     }
 
     /// Sorts the fields into the order of `declared`.
@@ -73,8 +71,8 @@ impl Serialize for FieldErrors {
 /// programs, and for an invalid access token the reason.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
-pub struct ErrorBody<'a> {
-    detail: Cow<'a, str>,
+pub struct ErrorBody {
+    detail: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     code: Option<&'static str>,
@@ -89,9 +87,6 @@ pub enum ApiError {
     /// 400: invalid fields.
     #[error("{0}")]
     Fields(FieldErrors),
-    /// 400: the body is not a JSON object.
-    #[error("invalid body: {0}")]
-    NonField(Message),
     /// 400: the body is not JSON.
     #[error("JSON parse error - {0}")]
     JsonSyntax(Message),
@@ -159,7 +154,7 @@ pub enum ApiError {
     UnsupportedMediaType(String),
     /// 429: too many failed sign-ins or registrations.
     #[error("throttled")]
-    Throttled(Throttled),
+    Throttled(#[from] Throttled),
     /// 503: overload, or the database is not available.
     #[error("unavailable")]
     Unavailable,
@@ -200,9 +195,9 @@ impl From<HashError> for ApiError {
     }
 }
 
-impl From<Throttled> for ApiError {
-    fn from(throttled: Throttled) -> ApiError {
-        ApiError::Throttled(throttled)
+impl From<jsonwebtoken::errors::Error> for ApiError {
+    fn from(error: jsonwebtoken::errors::Error) -> ApiError {
+        ApiError::Internal(format!("cannot sign a token: {error}"))
     }
 }
 
@@ -212,38 +207,33 @@ fn retry_after_seconds(Throttled { wait }: &Throttled) -> u64 {
 }
 
 impl ApiError {
-    pub fn status(&self) -> u16 {
-        match self {
-            ApiError::Fields(_)
-            | ApiError::NonField(_)
-            | ApiError::JsonSyntax(_)
-            | ApiError::TooManyFields(_)
-            | ApiError::InvalidHost => 400,
-            ApiError::NotAuthenticated
-            | ApiError::MalformedAuthorization
-            | ApiError::AccessToken(_)
-            | ApiError::RefreshToken(_)
-            | ApiError::NoIdentification
-            | ApiError::UserNotFound
-            | ApiError::UserInactive
-            | ApiError::PasswordChanged
-            | ApiError::TokenBlacklisted
-            | ApiError::WrongCredentials
-            | ApiError::NoActiveAccount => 401,
-            ApiError::PermissionDenied => 403,
-            ApiError::NotFound | ApiError::MovieNotFound | ApiError::InvalidPage => 404,
-            ApiError::MethodNotAllowed { .. } => 405,
-            ApiError::UnsupportedMediaType(_) => 415,
-            ApiError::Throttled(_) => 429,
-            ApiError::Internal(_) => 500,
-            ApiError::Unavailable => 503,
-        }
+    /// The error of a single field.
+    pub fn of_field(field: &'static str, message: impl Into<Message>) -> ApiError {
+        ApiError::Fields(FieldErrors(vec![(field, vec![message.into()])]))
     }
 
     /// The response with its status, headers and body.
     pub fn into_response(self) -> Response {
-        let status = self.status();
-        let response = json_response(status, &self.body());
+        let (status, code) = self.status_and_code();
+        let messages = match &self {
+            ApiError::AccessToken(error) => Some([AccessTokenMessage {
+                token_class: "AccessToken",
+                token_type: "access",
+                message: error.to_string(),
+            }]),
+            _ => None,
+        };
+        let response = match &self {
+            ApiError::Fields(errors) => json_response(status, errors),
+            _ => {
+                let body = ErrorBody {
+                    detail: self.detail(),
+                    code,
+                    messages,
+                };
+                json_response(status, &body)
+            }
+        };
         match self {
             ApiError::MethodNotAllowed { allow, .. } => response.with_unique_header("Allow", allow),
             ApiError::Throttled(throttled) => {
@@ -257,89 +247,76 @@ impl ApiError {
             _ => response,
         }
     }
-}
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Body<'a> {
-    Fields(&'a FieldErrors),
-    NonField { non_field_errors: [&'a str; 1] },
-    Error(ErrorBody<'a>),
-}
-
-impl ApiError {
-    fn body(&self) -> Body<'_> {
-        let detail: Cow<str> = match self {
-            ApiError::Fields(errors) => return Body::Fields(errors),
-            ApiError::NonField(message) => {
-                return Body::NonField {
-                    non_field_errors: [message],
-                };
+    /// The status, and SimpleJWT's error code.
+    pub fn status_and_code(&self) -> (u16, Option<&'static str>) {
+        match self {
+            ApiError::Fields(_)
+            | ApiError::JsonSyntax(_)
+            | ApiError::TooManyFields(_)
+            | ApiError::InvalidHost => (400, None),
+            ApiError::NotAuthenticated | ApiError::WrongCredentials | ApiError::NoActiveAccount => {
+                (401, None)
             }
-            ApiError::JsonSyntax(reason) => format!("JSON parse error - {reason}").into(),
+            ApiError::MalformedAuthorization => (401, Some("bad_authorization_header")),
+            ApiError::AccessToken(_)
+            | ApiError::RefreshToken(_)
+            | ApiError::NoIdentification
+            | ApiError::TokenBlacklisted => (401, Some("token_not_valid")),
+            ApiError::UserNotFound => (401, Some("user_not_found")),
+            ApiError::UserInactive => (401, Some("user_inactive")),
+            ApiError::PasswordChanged => (401, Some("password_changed")),
+            ApiError::PermissionDenied => (403, None),
+            ApiError::NotFound | ApiError::MovieNotFound | ApiError::InvalidPage => (404, None),
+            ApiError::MethodNotAllowed { .. } => (405, None),
+            ApiError::UnsupportedMediaType(_) => (415, None),
+            ApiError::Throttled(_) => (429, None),
+            ApiError::Internal(_) => (500, None),
+            ApiError::Unavailable => (503, None),
+        }
+    }
+
+    /// The sentence in the body of all errors but [`ApiError::Fields`], whose messages are the body.
+    fn detail(&self) -> Cow<'static, str> {
+        let constant = match self {
+            ApiError::Fields(_) | ApiError::JsonSyntax(_) => return self.to_string().into(),
+            ApiError::RefreshToken(error) => return error.to_string().into(),
             ApiError::MethodNotAllowed { method, .. } => {
-                format!("Method \"{method}\" not allowed.").into()
+                return format!("Method \"{method}\" not allowed.").into();
             }
             ApiError::UnsupportedMediaType(media_type) => {
-                format!("Unsupported media type \"{media_type}\" in request.").into()
+                return format!("Unsupported media type \"{media_type}\" in request.").into();
             }
-            ApiError::InvalidHost => "The Host header names no host.".into(),
-            ApiError::TooManyFields(limit) => format!("There are more than {limit} fields.").into(),
-            ApiError::NotAuthenticated => "Authentication credentials were not provided.".into(),
-            ApiError::MalformedAuthorization => {
-                "Authorization header must contain two space-delimited values".into()
+            ApiError::TooManyFields(limit) => {
+                return format!("There are more than {limit} fields.").into();
             }
-            ApiError::AccessToken(_) => "Given token not valid for any token type".into(),
-            ApiError::RefreshToken(error) => error.message().into(),
-            ApiError::NoIdentification => {
-                "Token contained no recognizable user identification".into()
-            }
-            ApiError::UserNotFound => "User not found".into(),
-            ApiError::UserInactive => "User is inactive".into(),
-            ApiError::PasswordChanged => "The user's password has been changed.".into(),
-            ApiError::TokenBlacklisted => "Token is blacklisted".into(),
-            ApiError::WrongCredentials => {
-                "No active account found with the given credentials".into()
-            }
-            ApiError::NoActiveAccount => "No active account found for the given token.".into(),
-            ApiError::PermissionDenied => {
-                "You do not have permission to perform this action.".into()
-            }
-            ApiError::NotFound => "Not found.".into(),
-            ApiError::MovieNotFound => "No Movie matches the given query.".into(),
-            ApiError::InvalidPage => "Invalid page.".into(),
             ApiError::Throttled(throttled) => {
                 let seconds = retry_after_seconds(throttled);
                 let plural = if seconds == 1 { "" } else { "s" };
-                format!("Request was throttled. Expected available in {seconds} second{plural}.")
-                    .into()
+                let expected = format!("Expected available in {seconds} second{plural}.");
+                return format!("Request was throttled. {expected}").into();
             }
-            ApiError::Unavailable => "Service temporarily unavailable, try again later.".into(),
-            ApiError::Internal(_) => "Internal server error.".into(),
+            ApiError::InvalidHost => "The Host header names no host.",
+            ApiError::NotAuthenticated => "Authentication credentials were not provided.",
+            ApiError::MalformedAuthorization => {
+                "Authorization header must contain two space-delimited values"
+            }
+            ApiError::AccessToken(_) => "Given token not valid for any token type",
+            ApiError::NoIdentification => "Token contained no recognizable user identification",
+            ApiError::UserNotFound => "User not found",
+            ApiError::UserInactive => "User is inactive",
+            ApiError::PasswordChanged => "The user's password has been changed.",
+            ApiError::TokenBlacklisted => "Token is blacklisted",
+            ApiError::WrongCredentials => "No active account found with the given credentials",
+            ApiError::NoActiveAccount => "No active account found for the given token.",
+            ApiError::PermissionDenied => "You do not have permission to perform this action.",
+            ApiError::NotFound => "Not found.",
+            ApiError::MovieNotFound => "No Movie matches the given query.",
+            ApiError::InvalidPage => "Invalid page.",
+            ApiError::Unavailable => "Service temporarily unavailable, try again later.",
+            ApiError::Internal(_) => "Internal server error.",
         };
-        Body::Error(ErrorBody {
-            detail,
-            code: self.code(),
-            messages: match self {
-                ApiError::AccessToken(error) => Some([AccessTokenMessage::new(*error)]),
-                _ => None,
-            },
-        })
-    }
-
-    /// SimpleJWT's error code.
-    fn code(&self) -> Option<&'static str> {
-        match self {
-            ApiError::MalformedAuthorization => Some("bad_authorization_header"),
-            ApiError::AccessToken(_) | ApiError::RefreshToken(_) | ApiError::NoIdentification => {
-                Some("token_not_valid")
-            }
-            ApiError::UserNotFound => Some("user_not_found"),
-            ApiError::UserInactive => Some("user_inactive"),
-            ApiError::PasswordChanged => Some("password_changed"),
-            ApiError::TokenBlacklisted => Some("token_not_valid"),
-            _ => None,
-        }
+        constant.into()
     }
 }
 
@@ -347,17 +324,7 @@ impl ApiError {
 struct AccessTokenMessage {
     token_class: &'static str,
     token_type: &'static str,
-    message: &'static str,
-}
-
-impl AccessTokenMessage {
-    fn new(error: TokenError) -> AccessTokenMessage {
-        AccessTokenMessage {
-            token_class: "AccessToken",
-            token_type: "access",
-            message: error.message(),
-        }
-    }
+    message: String,
 }
 
 #[cfg(test)]

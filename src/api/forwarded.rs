@@ -7,7 +7,7 @@ use rouille::Request;
 
 use super::error::ApiError;
 use super::headers;
-use super::options::is_valid_host;
+use super::options::{inside_brackets, is_valid_host};
 
 /// The scheme and host under which the client reached the service, such as `http://example.com:8000`: from X-Forwarded-Proto
 /// and X-Forwarded-Host of a trusted proxy, else from the Host header.
@@ -31,8 +31,10 @@ pub fn base_url(request: &Request, trusted: &[IpNet]) -> Result<String, ApiError
 /// client and prove nothing. IPv6 addresses are cut to their first 64 bits, since one client usually has a whole /64.
 pub fn client_ip(request: &Request, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer_ip(request);
-    for value in values_from_last(request, "X-Forwarded-For") {
-        match parse_address(value) {
+    // Some proxies add a header, others append to the value.
+    let forwarded = headers::joined(request, "X-Forwarded-For").unwrap_or_default();
+    for value in forwarded.rsplit(',') {
+        match parse_address(value.trim()) {
             Some(address) if is_in(trusted, client) => client = address,
             _ => break,
         }
@@ -50,10 +52,11 @@ pub fn forwarded_value<'a>(
     name: &'a str,
     trusted: &[IpNet],
 ) -> Option<&'a str> {
-    let is_trusted = is_in(trusted, peer_ip(request));
-    values_from_last(request, name)
-        .next()
-        .filter(|_| is_trusted)
+    if !is_in(trusted, peer_ip(request)) {
+        return None;
+    }
+    let last_header = headers::all(request, name).last()?;
+    last_header.rsplit(',').next().map(str::trim)
 }
 
 fn peer_ip(request: &Request) -> IpAddr {
@@ -64,24 +67,11 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-/// The values of a header from the last to the first: some proxies add a header, others append to the value.
-fn values_from_last<'a>(request: &'a Request, name: &'a str) -> impl Iterator<Item = &'a str> {
-    let headers: Vec<_> = headers::all(request, name).collect();
-    let values = headers
-        .into_iter()
-        .rev()
-        .flat_map(|value| value.rsplit(','));
-    values.map(str::trim)
-}
-
 /// Parses an address with or without a port, and IPv6 with or without brackets: proxies write all of these.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    let ipv6 = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let address = ipv6.unwrap_or(text).parse().ok();
-    let address = address.or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()));
-    address.map(|address| address.to_canonical())
+    let address = inside_brackets(text).unwrap_or(text).parse();
+    let address = address.or_else(|_| text.parse().map(|socket: SocketAddr| socket.ip()));
+    address.ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]

@@ -17,9 +17,8 @@ pub fn joined<'a>(request: &'a Request, name: &'a str) -> Option<Cow<'a, str>> {
     let mut values = all(request, name);
     let mut joined = Cow::Borrowed(values.next()?);
     for value in values {
-        let joined = joined.to_mut();
-        joined.push(',');
-        joined.push_str(value);
+        joined += ",";
+        joined += value;
     }
     Some(joined)
 }

@@ -9,45 +9,32 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use rouille::{Request, Response};
-use serde::Serialize;
+use serde_json::json;
 
 use super::error::ApiError;
-use super::{AppState, RequestContext, json_response};
+use super::{AppState, HandlerResult, RequestContext, json_response};
 use crate::http::Stats;
 use crate::telemetry::metrics;
 
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
-}
-
-/// Names what is not ready, but no addresses.
-#[derive(Serialize)]
-struct NotReady {
-    detail: &'static str,
-    not_ready: [&'static str; 1],
-}
-
 /// `GET /healthz`: 200 as long as the process handles requests, even without the database.
-pub fn check_liveness(_: &Request, _: &RequestContext) -> Result<Response, ApiError> {
-    Ok(json_response(200, &Health { status: "ok" }))
+pub fn check_liveness(_: &Request, _: &RequestContext) -> HandlerResult {
+    Ok(json_response(200, &json!({"status": "ok"})))
 }
 
 /// `GET /readyz`: 200 if the last check of the database, at most two seconds ago, succeeded, else 503. Does not block.
-pub fn check_readiness(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+pub fn check_readiness(request: &Request, context: &RequestContext) -> HandlerResult {
     if context.state.readiness.is_ready() {
-        return Ok(json_response(200, &Health { status: "ok" }));
+        return check_liveness(request, context);
     }
-    let body = NotReady {
-        detail: "Service temporarily unavailable, try again later.",
-        not_ready: ["database"],
-    };
+    // Names what is not ready, but no addresses.
+    let detail = "Service temporarily unavailable, try again later.";
+    let body = json!({"detail": detail, "not_ready": ["database"]});
     Ok(json_response(503, &body).with_unique_header("Retry-After", "1"))
 }
 
 /// `GET /metrics`, in Prometheus's text format, which every scraper and promtool reads. Each response has a registry of its
 /// own, filled with the current values of all counters.
-pub fn show_metrics(_: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+pub fn show_metrics(_: &Request, context: &RequestContext) -> HandlerResult {
     let state = context.state;
     let mut registry = Registry::default();
     metrics::register(&mut registry);
@@ -176,12 +163,12 @@ fn register_waits(registry: &mut Registry, state: &AppState) {
     registry.register(
         "movies_database_writes_stalled",
         "Writes for whose result PostgreSQL has taken more than a second so far",
-        ConstGauge::new(to_u64(state.database.stalled_writes())),
+        ConstGauge::new(state.database.stalled_writes()),
     );
     registry.register(
         "movies_database_sessions_abandoned",
         "Database connections whose statement outlived its request",
-        ConstGauge::new(to_u64(state.database.abandoned_sessions())),
+        ConstGauge::new(state.database.abandoned_sessions()),
     );
     let (running, waiting) = state.hasher.queue_lengths();
     registry.register(
@@ -194,10 +181,6 @@ fn register_waits(registry: &mut Registry, state: &AppState) {
         "Passwords waiting for a core",
         ConstGauge::new(waiting),
     );
-}
-
-fn to_u64(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// Memory and open files of this process; nothing on systems without /proc.

@@ -7,8 +7,8 @@ use rouille::{Request, Response, ResponseBody};
 use serde_json::json;
 
 use super::error::ApiError;
-use super::options::Origin;
-use super::{AppState, RequestContext, cors, forwarded, json_response, routes};
+use super::options::{Origin, is_unreserved};
+use super::{AppState, RequestContext, cors, forwarded, headers, json_response, routes};
 use crate::http::{HeaderLookup, HttpError};
 use crate::telemetry::logging::RequestLine;
 use crate::telemetry::metrics;
@@ -33,14 +33,12 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
         deadline,
         requester: None,
     };
-    let mut fault = None;
-    let mut response =
-        routes::respond(request, path_of(request), &context).unwrap_or_else(|error| {
-            if let ApiError::Internal(reason) = &error {
-                fault = Some(reason.clone());
-            }
-            error.into_response()
-        });
+    let result = routes::respond(request, &context);
+    let fault = match &result {
+        Err(ApiError::Internal(reason)) => Some(reason.clone()),
+        _ => None,
+    };
+    let mut response = result.unwrap_or_else(ApiError::into_response);
     let record = timings::take();
     response.headers.extend(security_headers());
     if state.server_timing && !record.timings.is_empty() {
@@ -48,7 +46,10 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
         let header = ("Server-Timing".into(), timings.into());
         response.headers.push(header);
     }
-    cors::add_headers(request, &state.cors_origins, &mut response);
+    let origins = &state.cors_origins;
+    let is_preflight = cors::is_preflight(request, origins);
+    let origin = || headers::unique(request, "Origin");
+    cors::add_headers(origin, is_preflight, origins, &mut response);
     let duration = started.elapsed();
     let status = response.status_code;
     metrics::count_request(record.route, request.method(), status, duration);
@@ -56,7 +57,7 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
         request_id: &request_id,
         user_id: record.user_id,
         method: request.method(),
-        path: path_of(request),
+        path: routes::path_of(request),
         route: record.route.name(),
         status,
         duration,
@@ -75,13 +76,8 @@ pub fn handle(request: &Request, state: &AppState, deadline: Instant) -> Respons
 pub fn render_http_error(error: HttpError, lookup: &HeaderLookup, origins: &[Origin]) -> Response {
     let mut response = json_response(error.status(), &json!({ "detail": error.detail() }));
     response.headers.extend(security_headers());
-    let cors_headers = cors::error_headers_of(lookup, origins);
-    response.headers.extend(cors_headers);
+    cors::add_headers(|| lookup("Origin"), false, origins, &mut response);
     response
-}
-
-fn path_of(request: &Request) -> &str {
-    request.raw_url().split('?').next().unwrap_or_default()
 }
 
 /// rouille tells the size only when it gives the body away, so this puts it back.
@@ -108,7 +104,7 @@ fn request_id(request: &Request, state: &AppState) -> String {
 }
 
 fn is_safe_request_id(id: &str) -> bool {
-    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/+=@".contains(&byte);
+    let is_safe = |byte: u8| is_unreserved(byte) || b":/+=@".contains(&byte);
     (1..=MAX_REQUEST_ID_BYTES).contains(&id.len()) && id.bytes().all(is_safe)
 }
 

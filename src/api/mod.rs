@@ -41,7 +41,7 @@ pub use self::routes::classify;
 use crate::auth::password::Hasher;
 use crate::auth::throttle::Throttle;
 use crate::auth::token::TokenKeys;
-use crate::db::users::Requester;
+use crate::db::users::{self, Requester};
 use crate::db::{Database, Readiness, RequestDatabase};
 use crate::http::Stats;
 
@@ -97,7 +97,19 @@ impl RequestContext<'_> {
     fn requester(&self) -> Result<Requester, ApiError> {
         self.requester.ok_or(ApiError::NotAuthenticated)
     }
+
+    /// Returns the result of a validation. If it is an error, no statement of the handler has checked the user, so this does:
+    /// an inactive user gets 401 instead.
+    fn check_user_before_error<T>(&self, result: Result<T, ApiError>) -> Result<T, ApiError> {
+        if result.is_err() {
+            users::find_active(self.database(), self.requester()?)?;
+        }
+        result
+    }
 }
+
+/// What a handler returns. The middleware renders the error.
+type HandlerResult = Result<Response, ApiError>;
 
 /// A response with a JSON body, written with compact separators and without escaping non-ASCII characters, as Django REST
 /// framework's JSONRenderer does.

@@ -11,14 +11,13 @@ use super::forwarded::base_url;
 use super::options::Visibility;
 use super::pagination::{Page, parse_page};
 use super::validation::body::parse_body;
-use super::validation::fields::{CharField, IntegerField, Serializer, Validator};
+use super::validation::fields::{CharField, Serializer};
 use super::validation::filters::{QueryParameters, parse_filter};
-use super::{RequestContext, json_response};
+use super::{HandlerResult, RequestContext, json_response};
 use crate::db::movies::{self, Changes, Filter, Found, NewMovie, PageRequest, Scope};
-use crate::db::users;
 
 pub const TITLE: CharField = CharField {
-    validators: &[Validator::MaxLength(100), Validator::NoNullCharacters],
+    max_length: Some(100),
     ..CharField::new("title")
 };
 
@@ -27,7 +26,7 @@ pub const GENRE: CharField = CharField {
     ..TITLE
 };
 
-pub const YEAR: IntegerField = IntegerField { name: "year" };
+pub const YEAR: &str = "year";
 
 /// The path of the list, which the links of pages also use.
 pub const LIST_PATH: &str = "/api/v1/movies/";
@@ -64,16 +63,11 @@ pub fn is_heavy_list(request: &Request, visibility: Visibility) -> bool {
 ///
 /// # Errors
 /// 400 for invalid filters, 404 for an invalid page.
-pub fn list_movies(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+pub fn list_movies(request: &Request, context: &RequestContext) -> HandlerResult {
     let requester = context.requester()?;
     let parameters = QueryParameters::parse(request.raw_query_string());
-    let (base_url, filter, page) = match parse_list_request(request, context, &parameters) {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            users::find_active(context.database(), requester)?;
-            return Err(error);
-        }
-    };
+    let parsed = parse_list_request(request, context, &parameters);
+    let (base_url, filter, page) = context.check_user_before_error(parsed)?;
     let scope = match context.state.visibility {
         Visibility::Own => Scope::Own,
         Visibility::Shared => Scope::All,
@@ -101,35 +95,24 @@ fn parse_list_request(
 ///
 /// # Errors
 /// 400 for invalid fields.
-pub fn create_movie(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
+pub fn create_movie(request: &Request, context: &RequestContext) -> HandlerResult {
     let requester = context.requester()?;
-    match parse_fields(request, false) {
-        Ok(Changes {
-            title: Some(title),
-            genre: Some(genre),
-            year: Some(year),
-        }) => {
-            let movie = NewMovie { title, genre, year };
-            let movie = movies::create(context.database(), requester, movie)?;
-            Ok(json_response(201, &movie))
-        }
-        Ok(_) => Err(ApiError::Internal(
-            "validation accepted a movie without a required field".to_owned(),
-        )),
-        Err(error) => {
-            users::find_active(context.database(), requester)?;
-            Err(error)
-        }
-    }
+    let fields = context.check_user_before_error(parse_fields(request, false))?;
+    let (Some(title), Some(genre), Some(year)) = (fields.title, fields.genre, fields.year) else {
+        let reason = "validation accepted a movie without a required field";
+        return Err(ApiError::Internal(reason.to_owned()));
+    };
+    let movie = NewMovie { title, genre, year };
+    let movie = movies::create(context.database(), requester, movie)?;
+    Ok(json_response(201, &movie))
 }
 
 /// `GET movies/{id}/`.
 ///
 /// # Errors
 /// 403 for a movie that the user may not see, 404 for one that does not exist.
-pub fn read_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
-    let requester = context.requester()?;
-    let found = movies::read(context.database(), requester, id)?;
+pub fn read_movie(context: &RequestContext, MovieId(id): MovieId) -> HandlerResult {
+    let found = movies::read(context.database(), context.requester()?, id)?;
     let movie = check_permission(Action::Read, found, context)?;
     Ok(json_response(200, &movie))
 }
@@ -138,23 +121,12 @@ pub fn read_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Resp
 ///
 /// # Errors
 /// 400 for invalid fields, 403 unless the user created the movie, 404 for a movie that does not exist.
-pub fn replace_movie(
-    request: &Request,
-    context: &RequestContext,
-    id: MovieId,
-) -> Result<Response, ApiError> {
+pub fn replace_movie(request: &Request, context: &RequestContext, id: MovieId) -> HandlerResult {
     change_movie(request, context, id, false)
 }
 
-/// `PATCH movies/{id}/`: changes the fields that are sent.
-///
-/// # Errors
-/// As [`replace_movie`].
-pub fn update_movie(
-    request: &Request,
-    context: &RequestContext,
-    id: MovieId,
-) -> Result<Response, ApiError> {
+/// `PATCH movies/{id}/`: as [`replace_movie`], but changes only the fields that are sent.
+pub fn update_movie(request: &Request, context: &RequestContext, id: MovieId) -> HandlerResult {
     change_movie(request, context, id, true)
 }
 
@@ -163,7 +135,7 @@ fn change_movie(
     context: &RequestContext,
     MovieId(id): MovieId,
     partial: bool,
-) -> Result<Response, ApiError> {
+) -> HandlerResult {
     let requester = context.requester()?;
     match parse_fields(request, partial) {
         Ok(changes) => {
@@ -183,7 +155,7 @@ fn change_movie(
 ///
 /// # Errors
 /// 403 unless the user created the movie, 404 for a movie that does not exist.
-pub fn delete_movie(context: &RequestContext, MovieId(id): MovieId) -> Result<Response, ApiError> {
+pub fn delete_movie(context: &RequestContext, MovieId(id): MovieId) -> HandlerResult {
     let found = movies::delete(context.database(), context.requester()?, id)?;
     let deleted = check_permission(Action::Change, found, context)?;
     deleted.ok_or(ApiError::MovieNotFound)?;
@@ -198,12 +170,9 @@ enum Action {
     Change,
 }
 
-/// Returns what a statement did with a movie, if the user may do this. This is the only place that decides it for read,
-/// update and delete. The statements for update and delete leave other users' movies as they are, so nothing has been
+/// Returns what a statement did with a movie, if the user may do this, else 403. This is the only place that decides it for
+/// read, update and delete. The statements for update and delete leave other users' movies as they are, so nothing has been
 /// changed if this fails.
-///
-/// # Errors
-/// 403 if the user may not.
 fn check_permission<T>(
     action: Action,
     found: Found<T>,
@@ -225,7 +194,7 @@ fn parse_fields(request: &Request, partial: bool) -> Result<Changes, ApiError> {
     let changes = Changes {
         title: serializer.text(&TITLE),
         genre: serializer.text(&GENRE),
-        year: serializer.integer(&YEAR),
+        year: serializer.integer(YEAR),
     };
     serializer.errors.into_result()?;
     Ok(changes)

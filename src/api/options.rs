@@ -14,13 +14,7 @@ pub enum Visibility {
 /// A web origin as browsers send it in the Origin header: scheme, host and port in lower case, without the scheme's
 /// default port (RFC 6454 6.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(String);
-
-impl Origin {
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+pub struct Origin(pub(super) String);
 
 impl FromStr for Origin {
     type Err = String;
@@ -45,24 +39,24 @@ impl FromStr for Origin {
 /// other than `-._~` are rejected, since the host is repeated in links.
 pub(super) fn is_valid_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, Some(port)),
-        _ => (host, None),
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (host, "0"),
     };
-    let is_valid_port = port.is_none_or(|port| {
-        port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
-    });
-    let ipv6 = name
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let is_valid_name = |name: &str| {
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        !name.is_empty() && name.bytes().all(is_allowed)
+    let is_valid_name = match inside_brackets(name) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.bytes().all(is_unreserved),
     };
-    is_valid_port
-        && ipv6.map_or_else(
-            || is_valid_name(name),
-            |address| address.parse::<Ipv6Addr>().is_ok(),
-        )
+    is_valid_name && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+/// Whether a URL may have the character without percent-encoding it (RFC 3986 2.3).
+pub(super) fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// `::1` for `[::1]`.
+pub(super) fn inside_brackets(text: &str) -> Option<&str> {
+    text.strip_prefix('[')?.strip_suffix(']')
 }
 
 #[cfg(test)]

@@ -8,9 +8,9 @@ use rouille::{Request, Response, router};
 use super::authentication::{Access, check_access};
 use super::error::ApiError;
 use super::movies::MovieId;
-use super::openapi::{self, Operation, SwaggerFile, errors};
-use super::options::{Visibility, is_valid_host};
-use super::{RequestContext, accounts, cors, health, movies, own_account, tokens};
+use super::openapi::{self, Operation, SwaggerFile};
+use super::options::{Visibility, is_unreserved, is_valid_host};
+use super::{HandlerResult, RequestContext, accounts, cors, health, movies, own_account, tokens};
 use crate::db;
 use crate::http::Class;
 use crate::telemetry::metrics::Route;
@@ -40,39 +40,39 @@ const MOVIE_PATH: &str = "/api/v1/movies/{id}/";
 #[rustfmt::skip] // one route a paragraph
 pub const ROUTES: &[RouteEntry] = &[
     RouteEntry { method: "POST", path: "/api/v1/auth/register/", route: Route::Register, access: Access::Optional, class: Class::Write,
-        operation: Some(Operation { id: "register", summary: "Create an account", body: Some("Registration"), status: 201, response: Some("RegisteredUser"), errors: errors::of_register }) },
+        operation: Some(Operation { id: "register", summary: "Create an account", body: Some("Registration"), status: 201, response: Some("RegisteredUser") }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/token/", route: Route::ObtainToken, access: Access::Public, class: Class::SignIn,
-        operation: Some(Operation { id: "obtain_token", summary: "Sign in", body: Some("Credentials"), status: 200, response: Some("TokenPair"), errors: errors::of_obtain_token }) },
+        operation: Some(Operation { id: "obtain_token", summary: "Sign in", body: Some("Credentials"), status: 200, response: Some("TokenPair") }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/refresh/", route: Route::RefreshToken, access: Access::Public, class: Class::Ordinary,
-        operation: Some(Operation { id: "refresh_token", summary: "Get a new access token", body: Some("RefreshToken"), status: 200, response: Some("AccessToken"), errors: errors::of_refresh_token }) },
+        operation: Some(Operation { id: "refresh_token", summary: "Get a new access token", body: Some("RefreshToken"), status: 200, response: Some("AccessToken") }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/token/refresh/", route: Route::RefreshToken, access: Access::Public, class: Class::Ordinary,
-        operation: Some(Operation { id: "refresh_token_alias", summary: "Get a new access token (alias of /api/v1/auth/refresh/)", body: Some("RefreshToken"), status: 200, response: Some("AccessToken"), errors: errors::of_refresh_token }) },
+        operation: Some(Operation { id: "refresh_token_alias", summary: "Get a new access token (alias of /api/v1/auth/refresh/)", body: Some("RefreshToken"), status: 200, response: Some("AccessToken") }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/token/verify/", route: Route::VerifyToken, access: Access::Public, class: Class::Ordinary,
-        operation: Some(Operation { id: "verify_token", summary: "Check whether a token is valid", body: Some("Token"), status: 200, response: Some("Empty"), errors: errors::of_verify_token }) },
+        operation: Some(Operation { id: "verify_token", summary: "Check whether a token is valid", body: Some("Token"), status: 200, response: Some("Empty") }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/token/blacklist/", route: Route::BlacklistToken, access: Access::Public, class: Class::Write,
-        operation: Some(Operation { id: "blacklist_token", summary: "Sign out: refuse a refresh token from now on", body: Some("RefreshToken"), status: 200, response: Some("Empty"), errors: errors::of_refresh_token }) },
+        operation: Some(Operation { id: "blacklist_token", summary: "Sign out: refuse a refresh token from now on", body: Some("RefreshToken"), status: 200, response: Some("Empty") }) },
     RouteEntry { method: "GET", path: ACCOUNT_PATH, route: Route::ReadAccount, access: Access::Authenticated, class: Class::Ordinary,
-        operation: Some(Operation { id: "read_account", summary: "Get your account", body: None, status: 200, response: Some("Account"), errors: Vec::new }) },
+        operation: Some(Operation { id: "read_account", summary: "Get your account", body: None, status: 200, response: Some("Account") }) },
     RouteEntry { method: "PUT", path: ACCOUNT_PATH, route: Route::ReplaceAccount, access: Access::Authenticated, class: Class::Write,
-        operation: Some(Operation { id: "replace_account", summary: "Change your account; the address is required", body: Some("AccountFields"), status: 200, response: Some("Account"), errors: errors::of_replace_account }) },
+        operation: Some(Operation { id: "replace_account", summary: "Change your account; the address is required", body: Some("AccountFields"), status: 200, response: Some("Account") }) },
     RouteEntry { method: "PATCH", path: ACCOUNT_PATH, route: Route::UpdateAccount, access: Access::Authenticated, class: Class::Write,
-        operation: Some(Operation { id: "update_account", summary: "Change some fields of your account", body: Some("AccountChanges"), status: 200, response: Some("Account"), errors: errors::of_update_account }) },
+        operation: Some(Operation { id: "update_account", summary: "Change some fields of your account", body: Some("AccountChanges"), status: 200, response: Some("Account") }) },
     RouteEntry { method: "DELETE", path: ACCOUNT_PATH, route: Route::DeleteAccount, access: Access::Authenticated, class: Class::SignIn,
-        operation: Some(Operation { id: "delete_account", summary: "Delete your account and all your movies", body: Some("CurrentPassword"), status: 204, response: None, errors: errors::of_delete_account }) },
+        operation: Some(Operation { id: "delete_account", summary: "Delete your account and all your movies", body: Some("CurrentPassword"), status: 204, response: None }) },
     RouteEntry { method: "POST", path: "/api/v1/auth/password/", route: Route::ChangePassword, access: Access::Authenticated, class: Class::SignIn,
-        operation: Some(Operation { id: "change_password", summary: "Change your password, and get new tokens", body: Some("PasswordChange"), status: 200, response: Some("TokenPair"), errors: errors::of_change_password }) },
+        operation: Some(Operation { id: "change_password", summary: "Change your password, and get new tokens", body: Some("PasswordChange"), status: 200, response: Some("TokenPair") }) },
     RouteEntry { method: "GET", path: movies::LIST_PATH, route: Route::ListMovies, access: Access::Authenticated, class: Class::Heavy,
-        operation: Some(Operation { id: "list_movies", summary: "List and search movies, newest first", body: None, status: 200, response: Some("Page"), errors: errors::of_list_movies }) },
+        operation: Some(Operation { id: "list_movies", summary: "List and search movies, newest first", body: None, status: 200, response: Some("Page") }) },
     RouteEntry { method: "POST", path: movies::LIST_PATH, route: Route::CreateMovie, access: Access::Authenticated, class: Class::Write,
-        operation: Some(Operation { id: "create_movie", summary: "Create a movie", body: Some("MovieFields"), status: 201, response: Some("Movie"), errors: errors::of_create_movie }) },
+        operation: Some(Operation { id: "create_movie", summary: "Create a movie", body: Some("MovieFields"), status: 201, response: Some("Movie") }) },
     RouteEntry { method: "GET", path: MOVIE_PATH, route: Route::ReadMovie, access: Access::Authenticated, class: Class::Ordinary,
-        operation: Some(Operation { id: "read_movie", summary: "Get a movie", body: None, status: 200, response: Some("Movie"), errors: errors::of_one_movie }) },
+        operation: Some(Operation { id: "read_movie", summary: "Get a movie", body: None, status: 200, response: Some("Movie") }) },
     RouteEntry { method: "PUT", path: MOVIE_PATH, route: Route::ReplaceMovie, access: Access::Authenticated, class: Class::Write,
-        operation: Some(Operation { id: "replace_movie", summary: "Replace all fields of a movie", body: Some("MovieFields"), status: 200, response: Some("Movie"), errors: errors::of_replace_movie }) },
+        operation: Some(Operation { id: "replace_movie", summary: "Replace all fields of a movie", body: Some("MovieFields"), status: 200, response: Some("Movie") }) },
     RouteEntry { method: "PATCH", path: MOVIE_PATH, route: Route::UpdateMovie, access: Access::Authenticated, class: Class::Write,
-        operation: Some(Operation { id: "update_movie", summary: "Change some fields of a movie", body: Some("MovieChanges"), status: 200, response: Some("Movie"), errors: errors::of_update_movie }) },
+        operation: Some(Operation { id: "update_movie", summary: "Change some fields of a movie", body: Some("MovieChanges"), status: 200, response: Some("Movie") }) },
     RouteEntry { method: "DELETE", path: MOVIE_PATH, route: Route::DeleteMovie, access: Access::Authenticated, class: Class::Write,
-        operation: Some(Operation { id: "delete_movie", summary: "Delete a movie", body: None, status: 204, response: None, errors: errors::of_one_movie }) },
+        operation: Some(Operation { id: "delete_movie", summary: "Delete a movie", body: None, status: 204, response: None }) },
     RouteEntry { method: "GET", path: "/healthz", route: Route::CheckLiveness, access: Access::Public, class: Class::Immediate, operation: None },
     RouteEntry { method: "GET", path: "/readyz", route: Route::CheckReadiness, access: Access::Public, class: Class::Immediate, operation: None },
     RouteEntry { method: "GET", path: "/metrics", route: Route::ShowMetrics, access: Access::Public, class: Class::Immediate, operation: None },
@@ -82,7 +82,7 @@ pub const ROUTES: &[RouteEntry] = &[
 ];
 
 /// A handler with its path parameter, if it has one, already filled in. It blocks its worker until the response is ready.
-type Handler<'a> = dyn Fn(&Request, &RequestContext) -> Result<Response, ApiError> + 'a;
+type Handler<'a> = dyn Fn(&Request, &RequestContext) -> HandlerResult + 'a;
 
 /// Calls `handle` with the route of this target and its handler; `None` if there is no such route.
 #[rustfmt::skip] // one route a line
@@ -116,32 +116,21 @@ fn dispatch<T>(target: &Target, handle: impl Fn(Route, &Handler) -> T) -> Option
     )
 }
 
-/// Responds to a request with this path: checks the Host header and the route's access, and calls the handler.
-///
-/// # Errors
-/// Every error response of the API.
-pub fn respond(
-    request: &Request,
-    path: &str,
-    context: &RequestContext,
-) -> Result<Response, ApiError> {
-    if request
-        .header("Host")
-        .is_some_and(|host| !is_valid_host(host))
-    {
+/// Responds to a request: checks the Host header and the route's access, and calls the handler.
+pub fn respond(request: &Request, context: &RequestContext) -> HandlerResult {
+    let host = request.header("Host");
+    if host.is_some_and(|host| !is_valid_host(host)) {
         return Err(ApiError::InvalidHost);
     }
-    let target = Target::new(request.method(), path);
+    let target = Target::new(request.method(), path_of(request));
     let response = dispatch(&target, |route, handler| {
         timings::record_route(route);
         let requester = check_access(access_of(route), request, context)?;
-        handler(
-            request,
-            &RequestContext {
-                requester,
-                ..*context
-            },
-        )
+        let context = RequestContext {
+            requester,
+            ..*context
+        };
+        handler(request, &context)
     });
     response.unwrap_or_else(|| respond_without_route(request, &target, context))
 }
@@ -155,16 +144,19 @@ fn access_of(route: Route) -> Access {
 /// The class under which the HTTP server admits a request; `Ordinary` if it has no route. Called before the request is
 /// queued, so it must not block.
 pub fn classify(request: &Request, visibility: Visibility) -> Class {
-    let path = request.raw_url().split('?').next().unwrap_or_default();
-    let target = Target::new(request.method(), path);
+    let target = Target::new(request.method(), path_of(request));
     let entry = ROUTES
         .iter()
         .find(|entry| entry.method == target.method && entry.has_path(&target.path));
-    match entry.map(|entry| entry.class) {
-        Some(Class::Heavy) if !movies::is_heavy_list(request, visibility) => Class::Ordinary,
-        Some(class) => class,
-        None => Class::Ordinary,
+    match entry.map_or(Class::Ordinary, |entry| entry.class) {
+        Class::Heavy if !movies::is_heavy_list(request, visibility) => Class::Ordinary,
+        class => class,
     }
+}
+
+/// The part of the URL before the query, as it was sent.
+pub fn path_of(request: &Request) -> &str {
+    request.raw_url().split('?').next().unwrap_or_default()
 }
 
 /// A request's method and path in the form in which routes are compared. It has the two methods that `router!` calls.
@@ -215,17 +207,15 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// The value of Allow, and the access, of a path; `None` if no route has it.
 fn find_path(path: &str) -> Option<(String, Access)> {
-    let entries = || ROUTES.iter().filter(|entry| entry.has_path(path));
-    let access = entries().next()?.access;
+    let entries = ROUTES.iter().filter(|entry| entry.has_path(path));
+    let access = entries.clone().next()?.access;
     Some((list_methods(entries), access))
 }
 
 /// The value of Allow for these routes.
-pub fn list_methods<'a, I: Iterator<Item = &'a RouteEntry>>(entries: impl Fn() -> I) -> String {
-    let mut allow: Vec<&str> = METHODS
-        .into_iter()
-        .filter(|method| entries().any(|entry| entry.method == *method))
-        .collect();
+pub fn list_methods<'a>(entries: impl Iterator<Item = &'a RouteEntry> + Clone) -> String {
+    let has_method = |method: &&str| entries.clone().any(|entry| entry.method == *method);
+    let mut allow: Vec<&str> = METHODS.into_iter().filter(has_method).collect();
     if allow.contains(&"GET") {
         allow.push("HEAD");
     }
@@ -239,10 +229,10 @@ fn respond_without_route(
     request: &Request,
     target: &Target,
     context: &RequestContext,
-) -> Result<Response, ApiError> {
+) -> HandlerResult {
     // `OPTIONS *` asks for the methods of the server (RFC 9110 9.3.7). The HTTP server rejects other methods of `*`.
     if target.path == "*" {
-        return Ok(options_response(list_methods(|| ROUTES.iter())));
+        return Ok(options_response(list_methods(ROUTES.iter())));
     }
     if target.method == "GET" && target.path == "/" {
         return openapi::redirect_browser(request);
@@ -297,11 +287,9 @@ fn decode_unreserved(path: &str) -> Cow<'_, str> {
         let byte = piece
             .get(..2)
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match (byte.map(char::from), piece.get(2..)) {
-            (Some(character), Some(rest))
-                if character.is_ascii_alphanumeric() || "-._~".contains(character) =>
-            {
-                decoded.push(character);
+        match (byte, piece.get(2..)) {
+            (Some(byte), Some(rest)) if is_unreserved(byte) => {
+                decoded.push(byte.into());
                 decoded.push_str(rest);
             }
             _ => {
@@ -441,7 +429,7 @@ mod tests {
         }
         assert!(find_path("/").is_none());
         assert_eq!(
-            list_methods(|| ROUTES.iter()),
+            list_methods(ROUTES.iter()),
             "GET, POST, PUT, PATCH, DELETE, HEAD, OPTIONS"
         );
     }

@@ -1,14 +1,13 @@
 //! Tokens that a client has: refresh the access token, verify a token, blacklist a refresh token (sign out).
-use rouille::{Request, Response};
+use rouille::Request;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::account_fields::{REFRESH, TOKEN};
-use super::accounts::signing_error;
 use super::error::ApiError;
 use super::validation::body::parse_body;
-use super::validation::fields::{CharField, Serializer};
-use super::{RequestContext, json_response};
+use super::validation::fields::parse_text;
+use super::{HandlerResult, RequestContext, json_response};
 use crate::auth::token::{Claims, Subject, TokenType};
 use crate::db;
 use crate::db::tokens::{self, TokenRecord};
@@ -31,53 +30,40 @@ pub struct Empty {}
 /// # Errors
 /// 401 for an invalid or blacklisted token, for a user who does not exist or is inactive, and for a token from before a
 /// change of the password.
-pub fn refresh_token(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
-    let claims = parse_refresh_token(request, context)?;
-    let record = record_of(&claims).ok_or(ApiError::NoActiveAccount)?;
+pub fn refresh_token(request: &Request, context: &RequestContext) -> HandlerResult {
+    let (claims, record) = parse_refresh_token(request, context)?;
     tokens::check(context.database(), &record).map_err(refresh_error)?;
-    let token_keys = &context.state.token_keys;
-    let access = token_keys.issue_access(claims).map_err(signing_error)?;
+    let access = context.state.token_keys.issue_access(claims)?;
     Ok(json_response(200, &AccessToken { access }))
 }
 
-/// `POST auth/token/blacklist/`: refuses a refresh token from now on. Other tokens of the user stay valid.
-///
-/// # Errors
-/// As [`refresh_token`].
-pub fn blacklist_token(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
-    let claims = parse_refresh_token(request, context)?;
-    let record = record_of(&claims).ok_or(ApiError::NoActiveAccount)?;
+/// `POST auth/token/blacklist/`: refuses a refresh token from now on. Other tokens of the user stay valid. Fails as
+/// [`refresh_token`] does.
+pub fn blacklist_token(request: &Request, context: &RequestContext) -> HandlerResult {
+    let (_, record) = parse_refresh_token(request, context)?;
     tokens::blacklist(context.database(), &record).map_err(refresh_error)?;
     Ok(json_response(200, &Empty {}))
 }
 
 /// `POST auth/token/verify/`: whether a token of any type is valid. Other than SimpleJWT, a token is not valid if its user
-/// could not use it.
-///
-/// # Errors
-/// 401 for an invalid or blacklisted token, for a user who does not exist or is inactive, and for a token from before a
-/// change of the password.
-pub fn verify_token(request: &Request, context: &RequestContext) -> Result<Response, ApiError> {
-    let token = parse_token(request, &TOKEN)?;
+/// could not use it. Fails as [`refresh_token`] does, with other messages about the user.
+pub fn verify_token(request: &Request, context: &RequestContext) -> HandlerResult {
+    let token = parse_text(&parse_body(request)?, &TOKEN)?;
     let claims = context.state.token_keys.verify_any(&token);
     let record = record_of(&claims.map_err(ApiError::RefreshToken)?);
-    let record = record.ok_or(ApiError::UserNotFound)?;
-    tokens::check(context.database(), &record)?;
+    tokens::check(context.database(), &record.ok_or(ApiError::UserNotFound)?)?;
     Ok(json_response(200, &Empty {}))
 }
 
-fn parse_token(request: &Request, field: &CharField) -> Result<String, ApiError> {
-    let data = parse_body(request)?;
-    let mut serializer = Serializer::new(&data, false);
-    let token = serializer.text(field);
-    serializer.errors.into_result()?;
-    Ok(token.unwrap_or_default())
-}
-
-fn parse_refresh_token(request: &Request, context: &RequestContext) -> Result<Claims, ApiError> {
-    let token = parse_token(request, &REFRESH)?;
+fn parse_refresh_token(
+    request: &Request,
+    context: &RequestContext,
+) -> Result<(Claims, TokenRecord), ApiError> {
+    let token = parse_text(&parse_body(request)?, &REFRESH)?;
     let claims = context.state.token_keys.verify(&token, TokenType::Refresh);
-    claims.map_err(ApiError::RefreshToken)
+    let claims = claims.map_err(ApiError::RefreshToken)?;
+    let record = record_of(&claims).ok_or(ApiError::NoActiveAccount)?;
+    Ok((claims, record))
 }
 
 /// What the database has to know of a token; `None` if its user cannot exist.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use parking_lot::{Condvar, Mutex};
+use pbkdf2::pbkdf2_hmac_array;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -198,13 +199,8 @@ fn verify_pbkdf2(password: &str, stored: &str) -> Option<bool> {
     if !(1..=MAX_PBKDF2_ITERATIONS).contains(&iterations) {
         return None;
     }
-    let mut computed = [0; 32];
-    pbkdf2::pbkdf2_hmac::<Sha256>(
-        password.as_bytes(),
-        salt.as_bytes(),
-        iterations,
-        &mut computed,
-    );
+    let (password, salt) = (password.as_bytes(), salt.as_bytes());
+    let computed = pbkdf2_hmac_array::<Sha256, 32>(password, salt, iterations);
     let key = BASE64_STANDARD.decode(key).ok()?;
     Some(computed.ct_eq(&key).into())
 }

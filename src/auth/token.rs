@@ -32,35 +32,23 @@ impl TokenType {
     }
 }
 
-/// Why a token is invalid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a token is invalid, with SimpleJWT's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // the messages say what they mean
 pub enum TokenError {
     /// It is malformed, has another algorithm or signature, is not valid yet, or a claim has the wrong type.
+    #[error("Token is invalid")]
     Invalid,
-    /// `exp` has passed.
+    #[error("Token is expired")]
     Expired,
-    /// `token_type` is another type.
+    #[error("Token has wrong type")]
     WrongType,
-    /// There is no `token_type`.
+    #[error("Token has no type")]
     NoType,
-    /// There is no `jti`.
+    #[error("Token has no id")]
     NoId,
-    /// There is no `exp`.
+    #[error("Token has no 'exp' claim")]
     NoExpiry,
-}
-
-impl TokenError {
-    /// SimpleJWT's message.
-    pub fn message(self) -> &'static str {
-        match self {
-            TokenError::Invalid => "Token is invalid",
-            TokenError::Expired => "Token is expired",
-            TokenError::WrongType => "Token has wrong type",
-            TokenError::NoType => "Token has no type",
-            TokenError::NoId => "Token has no id",
-            TokenError::NoExpiry => "Token has no 'exp' claim",
-        }
-    }
 }
 
 /// The user of a token, from its claim `user_id`.
@@ -111,7 +99,6 @@ impl Claims {
     /// When the token expires, in seconds since 1970, at most [`LATEST_EXPIRY`].
     pub fn expires(&self) -> i64 {
         let seconds = self.0.get("exp").and_then(whole_seconds);
-        let seconds = seconds.and_then(|seconds| i64::try_from(seconds).ok());
         seconds.unwrap_or(LATEST_EXPIRY).min(LATEST_EXPIRY)
     }
 }
@@ -135,7 +122,7 @@ struct CachedToken {
     subject: Subject,
     generation: i64,
     /// In seconds since 1970.
-    expires: i128,
+    expires: i64,
 }
 
 /// Signs and verifies tokens. Workers share it; the cache has its own locks.
@@ -219,7 +206,8 @@ impl TokenKeys {
             TokenType::Refresh => self.refresh_lifetime,
         };
         claims.insert("token_type".into(), token_type.claim().into());
-        claims.insert("exp".into(), now.saturating_add(lifetime.as_secs()).into());
+        let expires = now.saturating_add_unsigned(lifetime.as_secs());
+        claims.insert("exp".into(), expires.into());
         claims.insert("iat".into(), now.into());
         claims.insert("jti".into(), random_token_id()?.into());
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing_key)
@@ -227,11 +215,8 @@ impl TokenKeys {
 
     /// Verifies an access token and returns its user and its generation, from the cache if possible. Whether the generation
     /// is the user's current one is not known here.
-    ///
-    /// # Errors
-    /// If the token is invalid.
     pub fn verify_access(&self, token: &str) -> Result<(Subject, i64), TokenError> {
-        let now = i128::from(seconds_since_epoch());
+        let now = seconds_since_epoch();
         let cached = self.cache.get(token);
         if let Some(cached) = cached.filter(|cached| cached.expires > now) {
             return Ok((cached.subject, cached.generation));
@@ -251,9 +236,6 @@ impl TokenKeys {
     }
 
     /// Verifies a token of the given type and returns its claims.
-    ///
-    /// # Errors
-    /// If the token is invalid.
     pub fn verify(&self, token: &str, token_type: TokenType) -> Result<Claims, TokenError> {
         let claims = self.verify_any(token)?;
         match claims.0.get("token_type") {
@@ -264,9 +246,6 @@ impl TokenKeys {
     }
 
     /// Verifies a token of any type or of none, as SimpleJWT's UntypedToken, and returns its claims.
-    ///
-    /// # Errors
-    /// If the token is invalid.
     pub fn verify_any(&self, token: &str) -> Result<Claims, TokenError> {
         let decoded = self
             .verification_keys
@@ -292,8 +271,7 @@ impl TokenKeys {
 }
 
 /// Checks the registered claims in PyJWT's order: `iat`, `nbf`, `exp`, then the types of `sub` and `jti`.
-fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), TokenError> {
-    let now = i128::from(now);
+fn check_times(claims: &Map<String, Value>, now: i64) -> Result<(), TokenError> {
     for name in ["iat", "nbf"] {
         if let Some(claim) = claims.get(name)
             && whole_seconds(claim).ok_or(TokenError::Invalid)? > now
@@ -327,20 +305,16 @@ fn is_falsy(claim: &Value) -> bool {
 }
 
 /// A time claim in seconds since 1970. The fraction that RFC 7519 2 allows is dropped.
-fn whole_seconds(claim: &Value) -> Option<i128> {
-    let number = claim.as_number()?;
-    if let Some(whole) = number.as_i128() {
-        return Some(whole);
-    }
-    // A float past 64 bits is later than any clock, so it does not matter how it is rounded.
+fn whole_seconds(claim: &Value) -> Option<i64> {
+    // A number past 64 bits becomes the first or the last second of them, which no clock shows either.
     #[allow(clippy::cast_possible_truncation)]
-    number.as_f64().map(|seconds| seconds as i128)
+    let rounded = || claim.as_f64().map(|seconds| seconds as i64);
+    claim.as_i64().or_else(rounded)
 }
 
-fn seconds_since_epoch() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
+fn seconds_since_epoch() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH);
+    elapsed.map_or(0, |elapsed| elapsed.as_secs().cast_signed())
 }
 
 /// 128 random bits as 32 hexadecimal digits.
@@ -353,13 +327,9 @@ fn random_token_id() -> jsonwebtoken::errors::Result<String> {
 // jsonwebtoken leaves the cryptography to a provider. Its own providers include RSA and elliptic curves, which are not used
 // here; this one has HS256 only, so no other algorithm can be chosen.
 static HS256_PROVIDER: CryptoProvider = CryptoProvider {
-    signer_factory: |algorithm, key| match algorithm {
-        Algorithm::HS256 => Ok(Box::new(Hs256::new(key.as_bytes())?)),
-        _ => Err(ErrorKind::InvalidAlgorithm.into()),
-    },
-    verifier_factory: |algorithm, key| match algorithm {
-        Algorithm::HS256 => Ok(Box::new(Hs256::new(key.try_get_as_bytes()?)?)),
-        _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    signer_factory: |algorithm, key| Ok(Box::new(Hs256::new(algorithm, key.as_bytes())?)),
+    verifier_factory: |algorithm, key| {
+        Ok(Box::new(Hs256::new(algorithm, key.try_get_as_bytes()?)?))
     },
     key_utils: KeyUtils::new_unimplemented(),
 };
@@ -367,7 +337,10 @@ static HS256_PROVIDER: CryptoProvider = CryptoProvider {
 struct Hs256(Hmac<Sha256>);
 
 impl Hs256 {
-    fn new(secret: &[u8]) -> jsonwebtoken::errors::Result<Hs256> {
+    fn new(algorithm: &Algorithm, secret: &[u8]) -> jsonwebtoken::errors::Result<Hs256> {
+        if *algorithm != Algorithm::HS256 {
+            return Err(ErrorKind::InvalidAlgorithm.into());
+        }
         Hmac::new_from_slice(secret)
             .map(Hs256)
             .map_err(|_| ErrorKind::InvalidKeyFormat.into())
@@ -433,7 +406,7 @@ mod tests {
             generation: 0,
             expires,
         };
-        let now = i128::from(seconds_since_epoch());
+        let now = seconds_since_epoch();
         keys.cache.insert(access.as_str().into(), cached(now + 60));
         assert_eq!(keys.verify_access(&access), Ok((Subject::User(7), 0)));
         keys.cache.insert(access.as_str().into(), cached(now));

@@ -2,7 +2,7 @@
 //!
 //! Shapes of responses come from the types that handlers serialize, limits of bodies from the fields that handlers validate,
 //! operations from the route table, and examples of errors from [`ApiError`] itself.
-pub mod errors;
+mod errors;
 mod schemas;
 mod swagger_ui;
 
@@ -14,9 +14,8 @@ use rouille::{Request, Response};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use self::errors::{Example, SERVER_ERRORS, errors_of};
+use self::errors::{SERVER_ERRORS, errors_of};
 pub use self::swagger_ui::{PAGE_PATH, SwaggerFile, redirect_browser, show_docs, show_docs_file};
-use super::RequestContext;
 use super::accounts::{RegisteredUser, TokenPair};
 use super::authentication::Access;
 use super::error::{ApiError, ErrorBody, FieldErrors};
@@ -25,6 +24,7 @@ use super::movies::LIST_PATH;
 use super::pagination::Page;
 use super::routes::{ROUTES, RouteEntry};
 use super::tokens::{AccessToken, Empty};
+use super::{HandlerResult, RequestContext};
 use crate::db::movies::Movie;
 use crate::db::users::Account;
 
@@ -40,8 +40,6 @@ pub struct Operation {
     pub status: u16,
     /// The schema of a success's body, if it has one.
     pub response: Option<&'static str>,
-    /// Examples of the errors that this handler itself returns.
-    pub errors: fn() -> Vec<Example>,
 }
 
 #[derive(OpenApi)]
@@ -70,7 +68,7 @@ slash is redirected with 308.";
 static DESCRIPTION: LazyLock<String> = LazyLock::new(|| describe().to_string());
 
 /// `GET schema/`: the description, the same for every client.
-pub fn show_schema(_: &Request, _: &RequestContext) -> Result<Response, ApiError> {
+pub fn show_schema(_: &Request, _: &RequestContext) -> HandlerResult {
     let response = Response::from_data("application/json", DESCRIPTION.as_str());
     Ok(response.with_unique_header("Cache-Control", "no-cache"))
 }
@@ -89,14 +87,15 @@ fn describe() -> Value {
     }
     // Serialization fails only for maps whose keys are not strings, and these types have none.
     let components = serde_json::to_value(Components::openapi()).unwrap_or_default();
-    let mut schemas = Map::new();
-    if let Some(responses) = components.pointer("/components/schemas") {
-        for (name, schema) in responses.as_object().into_iter().flatten() {
-            // utoipa appends the type of the results, but lists of this API have only movies.
-            let name = if name == "Page_Movie" { "Page" } else { name };
-            schemas.insert(name.to_owned(), schema.clone());
-        }
-    }
+    let responses = components
+        .pointer("/components/schemas")
+        .and_then(Value::as_object);
+    let responses = responses.into_iter().flatten().map(|(name, schema)| {
+        // utoipa appends the type of the results, but lists of this API have only movies.
+        let name = if name == "Page_Movie" { "Page" } else { name };
+        (name, schema.clone())
+    });
+    let mut schemas = members(responses);
     schemas.extend(schemas::request_bodies());
     let example = "9e3779b97f4a7c15";
     let request_id = json!({"description": "The id of the request in the log", "schema": {"type": "string"}, "example": example});
@@ -121,28 +120,37 @@ fn describe() -> Value {
 }
 
 fn describe_operation(entry: &RouteEntry, operation: &Operation) -> Value {
-    let is_authenticated = entry.access == Access::Authenticated;
-    let mut described = json!({
-        "operationId": operation.id,
-        "tags": [if entry.path.starts_with(LIST_PATH) { "movies" } else { "accounts" }],
-        "summary": operation.summary,
-        "parameters": schemas::parameters(entry, operation),
-    });
-    if let Some(described) = described.as_object_mut() {
-        if is_authenticated {
-            described.insert("security".to_owned(), json!([{"bearer": []}]));
-        }
-        if let Some(body) = operation.body {
-            let media = json!({"schema": reference(body)});
-            let content =
-                json!({"application/json": media, "application/x-www-form-urlencoded": media});
-            let body = json!({"required": entry.method != "PATCH", "content": content});
-            described.insert("requestBody".to_owned(), body);
-        }
-        let responses = describe_responses(entry, operation);
-        described.insert("responses".to_owned(), responses);
+    let tag = match entry.path.starts_with(LIST_PATH) {
+        true => "movies",
+        false => "accounts",
+    };
+    let mut described = members([
+        ("operationId", operation.id.into()),
+        ("tags", json!([tag])),
+        ("summary", operation.summary.into()),
+        ("parameters", schemas::parameters(entry, operation)),
+    ]);
+    if entry.access == Access::Authenticated {
+        described.insert("security".to_owned(), json!([{"bearer": []}]));
     }
-    described
+    if let Some(body) = operation.body {
+        let media = json!({"schema": reference(body)});
+        let content =
+            json!({"application/json": media, "application/x-www-form-urlencoded": media});
+        let body = json!({"required": entry.method != "PATCH", "content": content});
+        described.insert("requestBody".to_owned(), body);
+    }
+    let responses = describe_responses(entry, operation);
+    described.insert("responses".to_owned(), responses);
+    described.into()
+}
+
+/// The members of a JSON object.
+fn members<'a>(members: impl IntoIterator<Item = (&'a str, Value)>) -> Map<String, Value> {
+    let members = members.into_iter();
+    members
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn reference(name: &str) -> Value {
@@ -187,22 +195,23 @@ impl StatusResponses {
             let described = json!({"required": true, "schema": {"type": "string", "const": value}, "example": value});
             self.headers.insert(header.into_owned(), described);
         }
-        let mut described = json!({"description": self.description, "headers": self.headers});
+        let mut described = members([
+            ("description", self.description.into()),
+            ("headers", self.headers.into()),
+        ]);
         // Error before FieldErrors: generated clients try the schemas in this order, and FieldErrors accepts any object.
         let schemas: Vec<Value> = self.schemas.into_iter().map(reference).collect();
         let schema = match schemas.as_slice() {
-            [] => return described,
+            [] => return described.into(),
             [schema] => schema.clone(),
             _ => json!({"anyOf": schemas}),
         };
-        let mut media = json!({"schema": schema});
-        if let (Some(media), false) = (media.as_object_mut(), self.examples.is_empty()) {
+        let mut media = members([("schema", schema)]);
+        if !self.examples.is_empty() {
             media.insert("examples".to_owned(), self.examples.into());
         }
-        if let Some(described) = described.as_object_mut() {
-            described.insert("content".to_owned(), json!({"application/json": media}));
-        }
-        described
+        described.insert("content".to_owned(), json!({"application/json": media}));
+        described.into()
     }
 }
 
@@ -214,16 +223,13 @@ fn describe_responses(entry: &RouteEntry, operation: &Operation) -> Value {
     };
     let mut responses = BTreeMap::from([(operation.status, success)]);
     for (name, error) in errors_of(entry, operation) {
-        let schema = match error {
-            ApiError::Fields(_) | ApiError::NonField(_) => "FieldErrors",
-            _ => "Error",
+        let (schema, description) = match error {
+            ApiError::Fields(_) => ("FieldErrors", "invalid fields".to_owned()),
+            _ => ("Error", error.to_string()),
         };
-        let description = match error {
-            ApiError::Fields(_) => "invalid fields".to_owned(),
-            _ => error.to_string(),
-        };
-        let of_status = responses.entry(error.status()).or_default();
-        of_status.add(name, schema, description, error.into_response());
+        let response = error.into_response();
+        let of_status = responses.entry(response.status_code).or_default();
+        of_status.add(name, schema, description, response);
     }
     for (name, error) in SERVER_ERRORS {
         let response = render_http_error(error, &|_| None, &[]);

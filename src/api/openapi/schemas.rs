@@ -1,7 +1,7 @@
 //! The schemas of request bodies and parameters. Limits are those of the fields that handlers validate.
 use serde_json::{Map, Value, json};
 
-use super::Operation;
+use super::{Operation, members};
 use crate::api::account_fields::{
     CREDENTIALS_PASSWORD, CREDENTIALS_USERNAME, CURRENT_PASSWORD, EMAIL, FIRST_NAME, LAST_NAME,
     PASSWORD, PASSWORD_CONFIRMATION, REFRESH, TOKEN, USERNAME,
@@ -25,73 +25,57 @@ const EXAMPLE_PASSWORD: &str = "Str0ng-Passw0rd!x";
 
 /// The schemas of all request bodies by name.
 pub fn request_bodies() -> Map<String, Value> {
-    let password = |field: &CharField| {
-        let more = json!({"format": "password", "minLength": MIN_LENGTH, "example": EXAMPLE_PASSWORD,
-            "description": "Neither common nor entirely numeric"});
-        (field.name, text(field, more))
-    };
-    let plain =
-        |field: &CharField, example: &str| (field.name, text(field, json!({"example": example})));
+    let plain = |field: &CharField, example: &str| text(field, json!({"example": example}));
+    let secret = json!({"format": "password", "example": EXAMPLE_PASSWORD});
+    let new_secret = json!({"format": "password", "minLength": MIN_LENGTH, "example": EXAMPLE_PASSWORD,
+        "description": "Neither common nor entirely numeric"});
+    let password = |field: &CharField| text(field, secret.clone());
+    let new_password = |field: &CharField| text(field, new_secret.clone());
     let username = json!({"pattern": r"^[\w.@+-]+$", "example": "ann", "description": "Unique; letters and digits of any script and `@.+-_`"});
     let email = json!({"type": "string", "format": "email", "example": "ann@example.com", "description": "Unique"});
-    let email = || (EMAIL.name, text(&EMAIL, email.clone()));
-    let registration = [
-        (USERNAME.name, text(&USERNAME, username)),
-        password(&PASSWORD),
-        password(&PASSWORD_CONFIRMATION),
-        email(),
-        plain(&FIRST_NAME, "Ann"),
-        plain(&LAST_NAME, "Lee"),
-    ];
-    let account = || [email(), plain(&FIRST_NAME, "Ann"), plain(&LAST_NAME, "Lee")];
-    let current_password = || {
-        let more = json!({"format": "password", "example": EXAMPLE_PASSWORD});
-        (CURRENT_PASSWORD.name, text(&CURRENT_PASSWORD, more))
+    let account = || {
+        [
+            text(&EMAIL, email.clone()),
+            plain(&FIRST_NAME, "Ann"),
+            plain(&LAST_NAME, "Lee"),
+        ]
     };
-    let password_change = [
-        current_password(),
-        password(&PASSWORD),
-        password(&PASSWORD_CONFIRMATION),
+    let [email, first_name, last_name] = account();
+    let registration = [
+        text(&USERNAME, username),
+        new_password(&PASSWORD),
+        new_password(&PASSWORD_CONFIRMATION),
+        email,
+        first_name,
+        last_name,
     ];
     let credentials = [
         plain(&CREDENTIALS_USERNAME, "ann"),
-        (
-            CREDENTIALS_PASSWORD.name,
-            text(
-                &CREDENTIALS_PASSWORD,
-                json!({"format": "password", "example": EXAMPLE_PASSWORD}),
-            ),
-        ),
+        password(&CREDENTIALS_PASSWORD),
+    ];
+    let password_change = [
+        password(&CURRENT_PASSWORD),
+        new_password(&PASSWORD),
+        new_password(&PASSWORD_CONFIRMATION),
     ];
     let movie = || {
         [
             plain(&TITLE, "Heat"),
             plain(&GENRE, "Crime"),
-            (YEAR.name, integer()),
+            (YEAR, integer()),
         ]
     };
-    let bodies = [
+    let refresh = [text(&REFRESH, json!({}))];
+    let token = [text(&TOKEN, json!({}))];
+    let confirmation = [password(&CURRENT_PASSWORD)];
+    members([
         ("Registration", object("A new account", 4, registration)),
         (
             "Credentials",
             object("Username and password", 2, credentials),
         ),
-        (
-            "RefreshToken",
-            object(
-                "A refresh token",
-                1,
-                [(REFRESH.name, text(&REFRESH, json!({})))],
-            ),
-        ),
-        (
-            "Token",
-            object(
-                "A token of any type",
-                1,
-                [(TOKEN.name, text(&TOKEN, json!({})))],
-            ),
-        ),
+        ("RefreshToken", object("A refresh token", 1, refresh)),
+        ("Token", object("A token of any type", 1, token)),
         (
             "AccountFields",
             object("The fields of your account", 1, account()),
@@ -102,7 +86,7 @@ pub fn request_bodies() -> Map<String, Value> {
         ),
         (
             "CurrentPassword",
-            object("Your password, as a confirmation", 1, [current_password()]),
+            object("Your password, as a confirmation", 1, confirmation),
         ),
         (
             "PasswordChange",
@@ -113,52 +97,44 @@ pub fn request_bodies() -> Map<String, Value> {
             "MovieChanges",
             object("The fields of a movie to change", 0, movie()),
         ),
-    ];
-    bodies
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .into_iter()
-        .collect()
+    ])
 }
 
 /// An object of whose fields the first `required` ones are required.
 fn object<const FIELDS: usize>(
     description: &str,
     required: usize,
-    fields: [(&'static str, Value); FIELDS],
+    fields: [(&str, Value); FIELDS],
 ) -> Value {
-    let names: Vec<&str> = fields
-        .iter()
-        .take(required)
-        .map(|(name, _)| *name)
-        .collect();
-    let properties: Map<String, Value> = fields
-        .map(|(name, schema)| (name.to_owned(), schema))
-        .into_iter()
-        .collect();
-    let mut schema =
-        json!({"type": "object", "description": description, "properties": properties});
-    if let (Some(schema), false) = (schema.as_object_mut(), names.is_empty()) {
+    let names = fields.iter().take(required).map(|(name, _)| *name);
+    let names: Vec<&str> = names.collect();
+    let mut schema = members([
+        ("type", "object".into()),
+        ("description", description.into()),
+        ("properties", members(fields).into()),
+    ]);
+    if !names.is_empty() {
         schema.insert("required".to_owned(), names.into());
     }
-    schema
+    schema.into()
 }
 
-/// A field of text, which also accepts a number. `overrides` adds keywords or replaces them.
-fn text(field: &CharField, overrides: Value) -> Value {
-    let mut schema = Map::from_iter([("type".to_owned(), json!(["string", "number"]))]);
+/// A field of text, which also accepts a number, and its schema. `overrides` adds keywords or replaces them.
+fn text(field: &CharField, overrides: Value) -> (&'static str, Value) {
+    let mut schema = members([("type", json!(["string", "number"]))]);
     if field.allow_blank {
         schema.insert("pattern".to_owned(), NO_NULL_CHARACTERS.into());
     } else {
         schema.insert("minLength".to_owned(), 1.into());
         schema.insert("pattern".to_owned(), NOT_BLANK.into());
     }
-    if let Some(length) = field.max_length() {
+    if let Some(length) = field.max_length {
         schema.insert("maxLength".to_owned(), length.into());
     }
     if let Value::Object(overrides) = overrides {
         schema.extend(overrides);
     }
-    schema.into()
+    (field.name, schema.into())
 }
 
 fn integer() -> Value {

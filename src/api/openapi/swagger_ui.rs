@@ -8,9 +8,8 @@ use flate2::read::GzDecoder;
 use rouille::{Request, Response, ResponseBody};
 use utoipa_swagger_ui::Config;
 
-use crate::api::RequestContext;
 use crate::api::error::ApiError;
-use crate::api::headers;
+use crate::api::{HandlerResult, RequestContext, headers};
 
 /// The path of the page.
 pub const PAGE_PATH: &str = "/api/v1/docs/";
@@ -63,7 +62,7 @@ impl FromStr for SwaggerFile {
 ///
 /// # Errors
 /// 404 for such a client.
-pub fn redirect_browser(request: &Request) -> Result<Response, ApiError> {
+pub fn redirect_browser(request: &Request) -> HandlerResult {
     let accepted = headers::joined(request, "Accept").unwrap_or_default();
     let mut ranges = accepted.split([',', ';']).map(str::trim);
     if !ranges.any(|range| range.eq_ignore_ascii_case("text/html")) {
@@ -73,30 +72,17 @@ pub fn redirect_browser(request: &Request) -> Result<Response, ApiError> {
 }
 
 /// `GET docs/`: the page.
-///
-/// # Errors
-/// 500 if a file cannot be read from the program, which should not happen.
-pub fn show_docs(request: &Request, _: &RequestContext) -> Result<Response, ApiError> {
+pub fn show_docs(request: &Request, _: &RequestContext) -> HandlerResult {
     file_response(request, "index.html", "no-cache")
 }
 
 /// `GET docs/{file}`: a file that the page loads.
-///
-/// # Errors
-/// As [`show_docs`].
-pub fn show_docs_file(
-    request: &Request,
-    SwaggerFile(name): SwaggerFile,
-) -> Result<Response, ApiError> {
+pub fn show_docs_file(request: &Request, SwaggerFile(name): SwaggerFile) -> HandlerResult {
     file_response(request, name, "max-age=3600")
 }
 
 /// A file, usually as it is in the program, compressed; decompressed for clients that do not accept gzip.
-fn file_response(
-    request: &Request,
-    name: &str,
-    caching: &'static str,
-) -> Result<Response, ApiError> {
+fn file_response(request: &Request, name: &str, caching: &'static str) -> HandlerResult {
     let file = utoipa_swagger_ui::serve(name, Arc::clone(&CONFIG))
         .map_err(|error| ApiError::Internal(error.to_string()))?
         .ok_or(ApiError::NotFound)?;

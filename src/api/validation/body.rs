@@ -81,7 +81,7 @@ fn parse_json(bytes: &[u8]) -> Result<BodyData, ApiError> {
                 .map(|(name, value)| Ok((name.into_owned(), parse_value(value)?)))
                 .collect();
         }
-        BodyValue::Null => return Err(ApiError::NonField("No data provided".into())),
+        BodyValue::Null => return Err(ApiError::of_field("non_field_errors", "No data provided")),
         BodyValue::Composite => "list",
         BodyValue::Text(_) => "str",
         BodyValue::Boolean => "bool",
@@ -89,7 +89,7 @@ fn parse_json(bytes: &[u8]) -> Result<BodyData, ApiError> {
         BodyValue::Number(_) => "int",
     };
     let message = format!("Invalid data. Expected a dictionary, but got {python_type}.");
-    Err(ApiError::NonField(message.into()))
+    Err(ApiError::of_field("non_field_errors", message))
 }
 
 fn parse_value(raw: &RawValue) -> Result<BodyValue, ApiError> {
@@ -145,7 +145,7 @@ mod tests {
     fn describe_outcome(content_type: &str, body: &str) -> String {
         match send(Some(content_type), body) {
             Ok(fields) => format!("{fields:?}"),
-            Err(error) => format!("{} {error}", error.status()),
+            Err(error) => format!("{} {error}", error.status_and_code().0),
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         }
         assert_eq!(
             describe_outcome("application/json", "null"),
-            "400 invalid body: No data provided"
+            "400 non_field_errors: No data provided"
         );
     }
 

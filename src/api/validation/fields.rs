@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use super::body::{BodyData, BodyValue};
-use crate::api::error::{FieldErrors, Message};
+use crate::api::error::{ApiError, FieldErrors, Message};
 use crate::python_text;
 
-/// A field of text, as the framework's CharField.
+/// A field of text without NUL, which PostgreSQL cannot store, as the framework's CharField.
 pub struct CharField {
     /// In bodies and in error responses.
     pub name: &'static str,
@@ -16,46 +16,29 @@ pub struct CharField {
     pub allow_blank: bool,
     /// The message for a value that is neither text nor a number.
     pub invalid: &'static str,
-    /// All of them run, in this order.
-    pub validators: &'static [Validator],
+    /// The largest number of code points, if there is a limit.
+    pub max_length: Option<usize>,
+    /// Validates the text further. Its messages precede those of the length and of NUL.
+    pub validate_first: Validator,
+    /// Validates the text further. Its messages follow all others.
+    pub validate_last: Validator,
 }
 
-/// A field of a 32-bit integer, as the framework's IntegerField. It is always required.
-pub struct IntegerField {
-    /// In bodies and in error responses.
-    pub name: &'static str,
-}
-
-/// What a text must satisfy.
-pub enum Validator {
-    /// At most this number of code points.
-    MaxLength(usize),
-    /// No NUL, which PostgreSQL cannot store.
-    NoNullCharacters,
-    /// Returns the messages of all errors.
-    Function(fn(&str) -> Vec<Message>),
-}
+/// Returns the messages of all errors of a text.
+type Validator = fn(&str) -> Vec<&'static str>;
 
 impl CharField {
-    /// A required field of text without NUL and of any length.
+    /// A required field of text of any length.
     pub const fn new(name: &'static str) -> CharField {
         CharField {
             name,
             required: true,
             allow_blank: false,
             invalid: "Not a valid string.",
-            validators: &[Validator::NoNullCharacters],
+            max_length: None,
+            validate_first: |_| Vec::new(),
+            validate_last: |_| Vec::new(),
         }
-    }
-
-    /// The largest number of code points, if there is a limit.
-    pub fn max_length(&self) -> Option<usize> {
-        self.validators
-            .iter()
-            .find_map(|validator| match validator {
-                Validator::MaxLength(length) => Some(*length),
-                Validator::NoNullCharacters | Validator::Function(_) => None,
-            })
     }
 }
 
@@ -72,7 +55,6 @@ pub struct Serializer<'a> {
 }
 
 impl<'a> Serializer<'a> {
-    /// A serializer of which no field is validated yet.
     pub fn new(data: &'a BodyData, partial: bool) -> Serializer<'a> {
         Serializer {
             data,
@@ -83,89 +65,89 @@ impl<'a> Serializer<'a> {
 
     /// The text of a field, trimmed; `None` if it is missing or invalid.
     pub fn text(&mut self, field: &CharField) -> Option<String> {
-        let value = self
-            .value(field.name, field.required)
-            .and_then(|value| value.map(|value| validate_text(value, field)).transpose());
-        self.collect_errors(field.name, value)
+        self.validate(field.name, field.required, |value| {
+            validate_text(value, field)
+        })
     }
 
-    /// The value of an integer field; `None` if it is missing or invalid.
-    pub fn integer(&mut self, field: &IntegerField) -> Option<i32> {
-        let value = self
-            .value(field.name, true)
-            .and_then(|value| value.map(validate_integer).transpose());
-        self.collect_errors(field.name, value)
+    /// The value of a field of a 32-bit integer, as the framework's IntegerField, which is required; `None` if it is missing
+    /// or invalid.
+    pub fn integer(&mut self, name: &'static str) -> Option<i32> {
+        self.validate(name, true, validate_integer)
     }
 
-    fn value(&self, name: &str, required: bool) -> Result<Option<&'a BodyValue>, Vec<Message>> {
-        match self.data.get(name) {
-            None if self.partial || !required => Ok(None),
-            None => Err(vec!["This field is required.".into()]),
-            Some(BodyValue::Null) => Err(vec!["This field may not be null.".into()]),
-            Some(value) => Ok(Some(value)),
-        }
-    }
-
-    fn collect_errors<T>(
+    fn validate<T>(
         &mut self,
         name: &'static str,
-        value: Result<Option<T>, Vec<Message>>,
+        required: bool,
+        validate: impl FnOnce(&BodyValue) -> Result<T, Vec<Message>>,
     ) -> Option<T> {
-        value.unwrap_or_else(|messages| {
-            self.errors.add(name, messages);
-            None
-        })
+        let value = match self.data.get(name) {
+            None if self.partial || !required => return None,
+            None => Err(vec!["This field is required.".into()]),
+            Some(BodyValue::Null) => Err(vec!["This field may not be null.".into()]),
+            Some(value) => validate(value),
+        };
+        value
+            .map_err(|messages| self.errors.add(name, messages))
+            .ok()
+    }
+}
+
+/// The text of a required field, for a body that has no other.
+///
+/// # Errors
+/// [`ApiError::Fields`] with the messages of the field.
+pub fn parse_text(data: &BodyData, field: &CharField) -> Result<String, ApiError> {
+    let mut serializer = Serializer::new(data, false);
+    let text = serializer.text(field);
+    serializer.errors.into_result()?;
+    Ok(text.unwrap_or_default())
+}
+
+/// Text as it was sent, and a number as Python prints it; `None` for other values and for a number past those of floats.
+fn to_text(value: &BodyValue) -> Option<Cow<'_, str>> {
+    match value {
+        BodyValue::Text(text) => Some(text.into()),
+        BodyValue::Number(literal) => python_text::format_number(literal).map(Cow::from),
+        BodyValue::Null | BodyValue::Boolean | BodyValue::Composite => None,
     }
 }
 
 fn validate_text(value: &BodyValue, field: &CharField) -> Result<String, Vec<Message>> {
-    let invalid = || vec![Cow::from(field.invalid)];
-    let text = match value {
-        BodyValue::Text(text) => python_text::strip(text).to_owned(),
-        BodyValue::Number(literal) => python_text::format_number(literal).ok_or_else(invalid)?,
-        BodyValue::Null | BodyValue::Boolean | BodyValue::Composite => return Err(invalid()),
-    };
+    let text = to_text(value).ok_or_else(|| vec![field.invalid.into()])?;
+    let text = python_text::strip(&text);
     if text.is_empty() {
         return match field.allow_blank {
-            true => Ok(text),
+            true => Ok(String::new()),
             false => Err(vec!["This field may not be blank.".into()]),
         };
     }
-    let validators = field.validators.iter();
-    let messages: Vec<_> = validators
-        .flat_map(|validator| run_validator(validator, &text))
-        .collect();
+    let run = |validate: Validator| validate(text).into_iter().map(Message::from);
+    let mut messages: Vec<Message> = run(field.validate_first).collect();
+    if let Some(length) = field.max_length
+        && text.chars().count() > length
+    {
+        messages.push(format!("Ensure this field has no more than {length} characters.").into());
+    }
+    if text.contains('\0') {
+        messages.push("Null characters are not allowed.".into());
+    }
+    messages.extend(run(field.validate_last));
     if messages.is_empty() {
-        Ok(text)
+        Ok(text.to_owned())
     } else {
         Err(messages)
     }
 }
 
-fn run_validator(validator: &Validator, text: &str) -> Vec<Message> {
-    match validator {
-        Validator::MaxLength(length) if text.chars().count() > *length => {
-            vec![format!("Ensure this field has no more than {length} characters.").into()]
-        }
-        Validator::NoNullCharacters if text.contains('\0') => {
-            vec!["Null characters are not allowed.".into()]
-        }
-        Validator::MaxLength(_) | Validator::NoNullCharacters => Vec::new(),
-        Validator::Function(validate) => validate(text),
-    }
-}
-
 /// The integer that Python's `int` reads from the value's text, after zeros at the end of a decimal fraction are removed.
 fn validate_integer(value: &BodyValue) -> Result<i32, Vec<Message>> {
-    let invalid = || vec![Cow::from("A valid integer is required.")];
-    let text = match value {
-        BodyValue::Text(text) if text.chars().count() > MAX_INTEGER_LENGTH => {
-            return Err(vec!["String value too large.".into()]);
-        }
-        BodyValue::Text(text) => text.clone(),
-        BodyValue::Number(literal) => python_text::format_number(literal).ok_or_else(invalid)?,
-        BodyValue::Null | BodyValue::Boolean | BodyValue::Composite => return Err(invalid()),
-    };
+    if matches!(value, BodyValue::Text(text) if text.chars().count() > MAX_INTEGER_LENGTH) {
+        return Err(vec!["String value too large.".into()]);
+    }
+    let invalid = || vec![Message::from("A valid integer is required.")];
+    let text = to_text(value).ok_or_else(invalid)?;
     let without_zeros = text
         .trim_end_matches(python_text::is_space)
         .trim_end_matches('0');
@@ -188,11 +170,11 @@ mod tests {
     const NOT_A_STRING: &str = "Not a valid string.";
 
     const TITLE: CharField = CharField {
-        validators: &[Validator::MaxLength(5), Validator::NoNullCharacters],
+        max_length: Some(5),
         ..CharField::new("title")
     };
 
-    const YEAR: IntegerField = IntegerField { name: "year" };
+    const YEAR: &str = "year";
 
     fn text(value: &str) -> BodyValue {
         BodyValue::Text(value.to_owned())
@@ -285,7 +267,7 @@ mod tests {
         let data = BodyData::from([("year".to_owned(), BodyValue::Null)]);
         let mut serializer = Serializer::new(&data, false);
         assert_eq!(serializer.text(&TITLE), None);
-        assert_eq!(serializer.integer(&YEAR), None);
+        assert_eq!(serializer.integer(YEAR), None);
         let mut expected = FieldErrors::default();
         expected.add("title", vec!["This field is required.".into()]);
         expected.add("year", vec!["This field may not be null.".into()]);
@@ -305,7 +287,7 @@ mod tests {
         let mut serializer = Serializer::new(&data, true);
         assert_eq!(serializer.text(&TITLE), None);
         assert!(serializer.errors.is_empty());
-        assert_eq!(serializer.integer(&YEAR), None);
+        assert_eq!(serializer.integer(YEAR), None);
         assert!(!serializer.errors.is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! The encoding `application/x-www-form-urlencoded`, as Python's urllib.parse reads and writes it.
-use rouille::percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use rouille::percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rouille::url::form_urlencoded;
 
 use crate::api::error::ApiError;
 
@@ -29,25 +30,7 @@ pub fn check_field_count(encoded: &[u8]) -> Result<(), ApiError> {
 /// The names and values in their order. Only `&` separates fields, a plus is a space, an incomplete percent-encoding stays as
 /// it is, invalid UTF-8 becomes U+FFFD, and a name without `=` has an empty value.
 pub fn parse_pairs(encoded: &[u8]) -> Vec<(String, String)> {
-    encoded
-        .split(|byte| *byte == b'&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            let mut decode = || decode(halves.next().unwrap_or_default());
-            (decode(), decode())
-        })
-        .collect()
-}
-
-fn decode(encoded: &[u8]) -> String {
-    let with_spaces: Vec<u8> = encoded
-        .iter()
-        .map(|byte| if *byte == b'+' { b' ' } else { *byte })
-        .collect();
-    percent_decode(&with_spaces)
-        .decode_utf8_lossy()
-        .into_owned()
+    form_urlencoded::parse(encoded).into_owned().collect()
 }
 
 /// Encodes a name or a value.
