@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rouille::Request;
 
 use super::limits::{Class, ClassLimits, Limits};
@@ -13,9 +13,7 @@ use super::stats::{Stats, set_gauge};
 
 /// A complete request that waits for a permit or has one. It owns the connection on which the response is sent.
 pub struct PendingRequest<C> {
-    /// The connection.
     pub connection: C,
-    /// The request.
     pub request: Request,
     /// When the request was complete.
     pub received: Instant,
@@ -25,12 +23,11 @@ pub struct PendingRequest<C> {
     pub is_pipelined: bool,
 }
 
-/// The right to run one handler. Must be given back by [`AdmissionQueue::release`] or
-/// [`AdmissionQueue::release_and_enqueue`].
+/// The right to run one handler. Must be given back by [`AdmissionQueue::release`].
 pub struct Permit {
     class: Class,
-    /// Of all classes but [`Class::Write`].
-    start: Option<Start>,
+    /// The slice of time in which the handler started. Of all classes but [`Class::Write`].
+    start_slice: Option<u64>,
 }
 
 /// A request whose handler the caller must run now.
@@ -67,9 +64,32 @@ pub struct AdmissionQueue<C> {
     state: Mutex<State<C>>,
 }
 
+/// The number of handlers in flight and the waiting requests, by class. Of the classes that may start a handler, the one
+/// whose first request has waited longest is next, so a full class does not delay others.
+///
+/// Pipelined requests wait in lines of their own, and start at most every other time while others wait: a client that
+/// pipelines always has a request in line, and with two hundred such clients each request of another client would wait for
+/// two hundred of theirs.
 struct State<C> {
-    lines: Lines<C>,
     window: StartWindow,
+    max_in_flight: usize,
+    /// The limit of `Write` and `SignIn` together. It leaves an eighth of the permits, and one if there are several, to
+    /// reads.
+    max_writes_and_sign_ins: usize,
+    in_flight: usize,
+    /// Whether the last request to start was pipelined.
+    last_was_pipelined: bool,
+    /// Of `Ordinary`, `Heavy`, `Write` and `SignIn`.
+    lines: [Line<C>; 4],
+}
+
+/// One class. Both queues are in the order of arrival.
+struct Line<C> {
+    class: Class,
+    limits: ClassLimits,
+    in_flight: usize,
+    waiting: VecDeque<PendingRequest<C>>,
+    pipelined: VecDeque<PendingRequest<C>>,
 }
 
 impl<C> AdmissionQueue<C> {
@@ -80,10 +100,7 @@ impl<C> AdmissionQueue<C> {
             queue_timeout: limits.queue_timeout.min(limits.request_timeout),
             stats,
             awaits_time: AtomicBool::new(false),
-            state: Mutex::new(State {
-                lines: Lines::new(limits),
-                window: StartWindow::new(Instant::now()),
-            }),
+            state: Mutex::new(State::new(limits)),
         }
     }
 
@@ -91,11 +108,14 @@ impl<C> AdmissionQueue<C> {
     pub fn admit(&self, pending: PendingRequest<C>) -> Admission<C> {
         let mut state = self.state.lock();
         let now = pending.received;
-        if state.lines.must_shed(&pending) {
+        let line = state.line(pending.class);
+        let shed_after = line.limits.shed_after;
+        let queue = line.queue(pending.is_pipelined);
+        if has_waited(queue, shed_after, now) {
             return Admission::Shed(pending);
         }
-        state.lines.push(pending);
-        match self.start_next(state, now) {
+        queue.push_back(pending);
+        match self.start_next(&mut state, now) {
             Some(admitted) => Admission::Run(admitted),
             None => Admission::Queued,
         }
@@ -103,27 +123,28 @@ impl<C> AdmissionQueue<C> {
 
     /// Starts the next request, if one may start.
     pub fn try_start(&self, now: Instant) -> Option<Admitted<C>> {
-        self.start_next(self.state.lock(), now)
+        self.start_next(&mut self.state.lock(), now)
     }
 
-    /// Takes back a permit, and starts the next request, if one may start.
-    pub fn release(&self, permit: Permit, now: Instant) -> Option<Admitted<C>> {
-        let mut state = self.state.lock();
-        state.release(&permit);
-        self.start_next(state, now)
-    }
-
-    /// Takes back a permit, enqueues the next request of the same connection, and starts the request that is next.
-    pub fn release_and_enqueue(
+    /// Takes back a permit, enqueues the following request of the same connection, if there is one, and starts the request
+    /// that is next, if one may start.
+    pub fn release(
         &self,
         permit: Permit,
-        pending: PendingRequest<C>,
+        following: Option<PendingRequest<C>>,
+        now: Instant,
     ) -> Option<Admitted<C>> {
         let mut state = self.state.lock();
-        state.release(&permit);
-        let now = pending.received;
-        state.lines.push(pending);
-        self.start_next(state, now)
+        state.in_flight -= 1;
+        state.line(permit.class).in_flight -= 1;
+        if let Some(slice) = permit.start_slice {
+            state.window.remove(slice);
+        }
+        if let Some(pending) = following {
+            let line = state.line(pending.class);
+            line.queue(pending.is_pipelined).push_back(pending);
+        }
+        self.start_next(&mut state, now)
     }
 
     /// Whether a request waits only for time to pass, so that a thread has to call [`AdmissionQueue::try_start`] within
@@ -135,7 +156,18 @@ impl<C> AdmissionQueue<C> {
     /// Removes the requests that have waited too long. The caller answers them 503.
     pub fn shed(&self, now: Instant) -> Vec<PendingRequest<C>> {
         let mut state = self.state.lock();
-        let shed = state.lines.shed(self.queue_timeout, now);
+        let mut shed = Vec::new();
+        for line in &mut state.lines {
+            for queue in [&mut line.waiting, &mut line.pipelined] {
+                while has_waited(queue, self.queue_timeout, now) {
+                    shed.extend(queue.pop_front());
+                }
+                if has_waited(queue, line.limits.shed_after, now) {
+                    let kept = queue.len().div_ceil(2);
+                    shed.extend(queue.drain(kept..));
+                }
+            }
+        }
         self.publish(&state);
         shed
     }
@@ -143,116 +175,67 @@ impl<C> AdmissionQueue<C> {
     /// Whether no handler runs and no request waits.
     pub fn is_empty(&self) -> bool {
         let state = self.state.lock();
-        state.lines.in_flight == 0 && state.lines.waiting() == 0
+        state.in_flight == 0 && state.waiting() == 0
     }
 
-    fn start_next(&self, mut state: MutexGuard<State<C>>, now: Instant) -> Option<Admitted<C>> {
+    fn start_next(&self, state: &mut State<C>, now: Instant) -> Option<Admitted<C>> {
         let only_writes = state.window.recent_starts(now) >= self.max_recent_starts;
-        let started = state.lines.start(only_writes).map(|pending| {
-            let class = pending.class;
-            let start = (class != Class::Write).then(|| state.window.add());
-            (pending, Permit { class, start })
-        });
-        self.publish(&state);
+        let started = state.start(only_writes);
+        self.publish(state);
         started
     }
 
     fn publish(&self, state: &State<C>) {
-        let awaits_time = state.lines.has_startable();
+        let has_startable = |is_pipelined| state.next_class(is_pipelined, false).is_some();
+        let awaits_time = has_startable(false) || has_startable(true);
         if self.awaits_time.load(Ordering::Relaxed) != awaits_time {
             self.awaits_time.store(awaits_time, Ordering::SeqCst);
         }
-        set_gauge(&self.stats.in_flight, state.lines.in_flight);
-        set_gauge(&self.stats.queued, state.lines.waiting());
+        set_gauge(&self.stats.in_flight, state.in_flight);
+        set_gauge(&self.stats.queued, state.waiting());
     }
 }
 
 impl<C> State<C> {
-    fn release(&mut self, permit: &Permit) {
-        self.lines.finish(permit.class);
-        if let Some(start) = &permit.start {
-            self.window.remove(start);
-        }
-    }
-}
-
-/// The number of handlers in flight and the waiting requests, by class. Of the classes that may start a handler, the one
-/// whose first request has waited longest is next, so a full class does not delay others.
-///
-/// Pipelined requests wait in lines of their own, and start at most every other time while others wait: a client that
-/// pipelines always has a request in line, and with two hundred such clients each request of another client would wait for
-/// two hundred of theirs.
-struct Lines<C> {
-    max_in_flight: usize,
-    /// The limit of `Write` and `SignIn` together. It leaves an eighth of the permits, and one if there are several, to
-    /// reads.
-    max_writes_and_sign_ins: usize,
-    in_flight: usize,
-    /// Whether the last request to start was pipelined.
-    last_was_pipelined: bool,
-    ordinary: Line<C>,
-    heavy: Line<C>,
-    write: Line<C>,
-    sign_in: Line<C>,
-}
-
-/// One class. Both queues are in the order of arrival.
-struct Line<C> {
-    limits: ClassLimits,
-    in_flight: usize,
-    waiting: VecDeque<PendingRequest<C>>,
-    pipelined: VecDeque<PendingRequest<C>>,
-}
-
-impl<C> Lines<C> {
     fn new(limits: &Limits) -> Self {
         let max_in_flight = limits.workers.max(1);
-        Lines {
+        let classes = [
+            (Class::Ordinary, limits.ordinary),
+            (Class::Heavy, limits.heavy),
+            (Class::Write, limits.write),
+            (Class::SignIn, limits.sign_in),
+        ];
+        State {
+            window: StartWindow::new(Instant::now()),
             max_in_flight,
             max_writes_and_sign_ins: (max_in_flight - (max_in_flight / 8).max(1)).max(1),
             in_flight: 0,
             last_was_pipelined: false,
-            ordinary: Line::new(limits.ordinary),
-            heavy: Line::new(limits.heavy),
-            write: Line::new(limits.write),
-            sign_in: Line::new(limits.sign_in),
+            lines: classes.map(|(class, limits)| Line {
+                class,
+                limits,
+                in_flight: 0,
+                waiting: VecDeque::new(),
+                pipelined: VecDeque::new(),
+            }),
         }
     }
 
-    /// Whether a new request must be answered 503, because the first request of its line has waited too long.
-    fn must_shed(&mut self, new: &PendingRequest<C>) -> bool {
-        let line = self.line(new.class);
-        let shed_after = line.limits.shed_after;
-        has_waited(line.queue(new.is_pipelined), shed_after, new.received)
-    }
-
-    fn push(&mut self, pending: PendingRequest<C>) {
-        let line = self.line(pending.class);
-        line.queue(pending.is_pipelined).push_back(pending);
-    }
-
-    /// Whether a request waits whose class may start a handler.
-    fn has_startable(&self) -> bool {
-        self.next_class(false, false).is_some() || self.next_class(true, false).is_some()
-    }
-
-    /// Takes the next request, if one may start; only a write if `only_writes`.
-    fn start(&mut self, only_writes: bool) -> Option<PendingRequest<C>> {
+    /// Starts the next request, if one may start; only a write if `only_writes`.
+    fn start(&mut self, only_writes: bool) -> Option<Admitted<C>> {
         let next = |is_pipelined| {
             let class = self.next_class(is_pipelined, only_writes)?;
             Some((class, is_pipelined))
         };
-        let (other, pipelined) = (next(false), next(true));
-        let (class, is_pipelined) = match self.last_was_pipelined {
-            true => other.or(pipelined)?,
-            false => pipelined.or(other)?,
-        };
+        let preferred = !self.last_was_pipelined;
+        let (class, is_pipelined) = next(preferred).or_else(|| next(!preferred))?;
         let line = self.line(class);
         let pending = line.queue(is_pipelined).pop_front()?;
         line.in_flight += 1;
         self.in_flight += 1;
         self.last_was_pipelined = is_pipelined;
-        Some(pending)
+        let start_slice = (class != Class::Write).then(|| self.window.add());
+        Some((pending, Permit { class, start_slice }))
     }
 
     /// Returns the class that may start a handler and whose first request has waited longest.
@@ -260,88 +243,47 @@ impl<C> Lines<C> {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
-        let writes_and_sign_ins = self.write.in_flight + self.sign_in.in_flight;
-        let may_change = writes_and_sign_ins < self.max_writes_and_sign_ins;
-        let lines = [
-            (Class::Ordinary, &self.ordinary, !only_writes),
-            (Class::Heavy, &self.heavy, !only_writes),
-            (Class::Write, &self.write, may_change),
-            (Class::SignIn, &self.sign_in, may_change && !only_writes),
-        ];
-        let startable = lines.into_iter().filter(|(.., may_start)| *may_start);
-        startable
-            .filter_map(|(class, line, _)| Some((class, line.startable_since(is_pipelined)?)))
-            .min_by_key(|(_, since)| *since)
-            .map(|(class, _)| class)
-    }
-
-    fn finish(&mut self, class: Class) {
-        self.in_flight -= 1;
-        self.line(class).in_flight -= 1;
-    }
-
-    /// Removes each request that has waited longer than `queue_timeout`, and the newer half of each line whose first
-    /// request has waited longer than `shed_after`.
-    fn shed(&mut self, queue_timeout: Duration, now: Instant) -> Vec<PendingRequest<C>> {
-        let mut shed = Vec::new();
-        for class in [Class::Ordinary, Class::Heavy, Class::Write, Class::SignIn] {
-            let line = self.line(class);
-            let shed_after = line.limits.shed_after;
-            for queue in [&mut line.waiting, &mut line.pipelined] {
-                while has_waited(queue, queue_timeout, now) {
-                    shed.extend(queue.pop_front());
-                }
-                if has_waited(queue, shed_after, now) {
-                    let kept = queue.len().div_ceil(2);
-                    shed.extend(queue.drain(kept..));
-                }
-            }
-        }
-        shed
+        let [_, _, write, sign_in] = &self.lines;
+        let may_change = write.in_flight + sign_in.in_flight < self.max_writes_and_sign_ins;
+        let may_start = |line: &&Line<C>| {
+            line.in_flight < line.limits.max_in_flight.max(1)
+                && (line.class == Class::Write || !only_writes)
+                && (may_change || !matches!(line.class, Class::Write | Class::SignIn))
+        };
+        let startable = self.lines.iter().filter(may_start);
+        let with_arrival = startable.filter_map(|line| {
+            let queue = match is_pipelined {
+                true => &line.pipelined,
+                false => &line.waiting,
+            };
+            Some((line.class, queue.front()?.received))
+        });
+        let first = with_arrival.min_by_key(|(_, received)| *received);
+        first.map(|(class, _)| class)
     }
 
     fn waiting(&self) -> usize {
-        let lines = [&self.ordinary, &self.heavy, &self.write, &self.sign_in];
-        let waiting = |line: &&Line<C>| line.waiting.len() + line.pipelined.len();
-        lines.iter().map(waiting).sum()
+        let waiting = |line: &Line<C>| line.waiting.len() + line.pipelined.len();
+        self.lines.iter().map(waiting).sum()
     }
 
     fn line(&mut self, class: Class) -> &mut Line<C> {
+        let [ordinary, heavy, write, sign_in] = &mut self.lines;
         match class {
-            Class::Immediate | Class::Ordinary => &mut self.ordinary,
-            Class::Heavy => &mut self.heavy,
-            Class::Write => &mut self.write,
-            Class::SignIn => &mut self.sign_in,
+            Class::Immediate | Class::Ordinary => ordinary,
+            Class::Heavy => heavy,
+            Class::Write => write,
+            Class::SignIn => sign_in,
         }
     }
 }
 
 impl<C> Line<C> {
-    fn new(limits: ClassLimits) -> Self {
-        Line {
-            limits,
-            in_flight: 0,
-            waiting: VecDeque::new(),
-            pipelined: VecDeque::new(),
-        }
-    }
-
     fn queue(&mut self, is_pipelined: bool) -> &mut VecDeque<PendingRequest<C>> {
         match is_pipelined {
             true => &mut self.pipelined,
             false => &mut self.waiting,
         }
-    }
-
-    /// Returns when the first request was received, if one waits and the class may start a handler.
-    fn startable_since(&self, is_pipelined: bool) -> Option<Instant> {
-        let queue = match is_pipelined {
-            true => &self.pipelined,
-            false => &self.waiting,
-        };
-        let is_full = self.in_flight >= self.limits.max_in_flight.max(1);
-        let first = queue.front().filter(|_| !is_full);
-        first.map(|first| first.received)
     }
 }
 
@@ -361,9 +303,6 @@ struct StartWindow {
     slice: u64,
     slice_start: Instant,
 }
-
-/// The slice in which a handler started.
-struct Start(u64);
 
 impl StartWindow {
     fn new(now: Instant) -> StartWindow {
@@ -386,13 +325,14 @@ impl StartWindow {
         self.running.iter().sum()
     }
 
-    fn add(&mut self) -> Start {
+    /// Returns the slice in which the handler starts.
+    fn add(&mut self) -> u64 {
         self.running[0] += 1;
-        Start(self.slice)
+        self.slice
     }
 
-    fn remove(&mut self, start: &Start) {
-        match self.slice - start.0 {
+    fn remove(&mut self, start_slice: u64) {
+        match self.slice - start_slice {
             0 => self.running[0] -= 1,
             1 => self.running[1] -= 1,
             _ => {}
@@ -473,7 +413,7 @@ mod tests {
         assert!(admit(&queue, 3, began).is_none());
         assert!(queue.awaits_time());
         assert!(number(queue.try_start(began)).is_none());
-        assert_eq!(number(queue.release(permit, began)), Some(3));
+        assert_eq!(number(queue.release(permit, None, began)), Some(3));
         assert!(!queue.awaits_time());
     }
 
@@ -507,9 +447,9 @@ mod tests {
         let later = began + 3 * SLICE;
         let (_, recent) = admit(&queue, 2, later).unwrap();
         assert!(admit(&queue, 3, later).is_none());
-        assert!(number(queue.release(slow, later)).is_none());
+        assert!(number(queue.release(slow, None, later)).is_none());
         assert!(queue.awaits_time());
-        assert_eq!(number(queue.release(recent, later)), Some(3));
+        assert_eq!(number(queue.release(recent, None, later)), Some(3));
     }
 
     #[test]
@@ -518,7 +458,7 @@ mod tests {
         let (_, permit) = admit(&queue, 1, began).unwrap();
         assert!(admit(&queue, 2, began).is_none());
         let ahead = pending(1, began, Class::Ordinary);
-        assert_eq!(number(queue.release_and_enqueue(permit, ahead)), Some(2));
+        assert_eq!(number(queue.release(permit, Some(ahead), began)), Some(2));
     }
 
     #[test]
@@ -533,7 +473,7 @@ mod tests {
             assert!(admit(&queue, number, began).is_none());
         }
         let mut begun = Vec::new();
-        while let Some((pending, next)) = queue.release(permit, began) {
+        while let Some((pending, next)) = queue.release(permit, None, began) {
             begun.push(pending.connection);
             permit = next;
         }
@@ -558,10 +498,10 @@ mod tests {
             assert!(!queue.awaits_time(), "{class:?}");
             let (passing, permit) = admit(&queue, 12, later).unwrap();
             assert_eq!(passing, 12, "{class:?}");
-            assert!(number(queue.release(permit, later)).is_none());
+            assert!(number(queue.release(permit, None, later)).is_none());
             let ends = permits
                 .into_iter()
-                .map(|permit| queue.release(permit, later));
+                .map(|permit| queue.release(permit, None, later));
             let begun: Vec<_> = ends.filter_map(number).collect();
             assert_eq!(begun, [10, 11], "{class:?}");
         }
@@ -598,7 +538,7 @@ mod tests {
         let mut permit = Some(permit);
         let mut begun = Vec::new();
         while let Some(ended) = permit.take() {
-            if let Some((pending, next)) = queue.release(ended, moment(5)) {
+            if let Some((pending, next)) = queue.release(ended, None, moment(5)) {
                 begun.push(pending.connection);
                 permit = Some(next);
             }

@@ -241,19 +241,15 @@ impl Shared {
         let mut next = Some(admitted);
         while let Some((pending, permit)) = next {
             let connection = self.handle(pending, worker);
-            let pending =
-                connection.and_then(|connection| self.advance(connection, &mut worker.buffers));
-            next = match pending {
-                Some(pending) => {
-                    let awaited_time = self.admission.awaits_time();
-                    let admitted = self.admission.release_and_enqueue(permit, pending);
-                    if admitted.is_some() && !awaited_time {
-                        self.ensure_queue_is_watched();
-                    }
-                    admitted
-                }
-                None => self.admission.release(permit, Instant::now()),
-            };
+            let buffers = &mut worker.buffers;
+            let following = connection.and_then(|connection| self.advance(connection, buffers));
+            let awaited_time = self.admission.awaits_time();
+            let received = following.as_ref().map(|pending| pending.received);
+            let now = received.unwrap_or_else(Instant::now);
+            next = self.admission.release(permit, following, now);
+            if next.is_some() && !awaited_time {
+                self.ensure_queue_is_watched();
+            }
         }
     }
 
