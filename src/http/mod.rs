@@ -90,11 +90,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rouille::{Request, Response};
 
 use self::admission::AdmissionQueue;
@@ -126,27 +127,19 @@ const DRAIN_SILENCE: Duration = Duration::from_millis(500);
 pub struct Server {
     shared: Arc<Shared>,
     shutdown_handle: ShutdownHandle,
+    shutdown: Receiver<()>,
     address: SocketAddr,
 }
 
 /// Shuts a server down, from any thread.
-#[derive(Clone, Default)]
-pub struct ShutdownHandle(Arc<(Mutex<bool>, Condvar)>);
+#[derive(Clone)]
+pub struct ShutdownHandle(SyncSender<()>);
 
 impl ShutdownHandle {
     /// Begins the shutdown, unless it has begun. Does not wait for it.
     pub fn shut_down(&self) {
-        let (is_shut_down, changed) = &*self.0;
-        *is_shut_down.lock() = true;
-        changed.notify_all();
-    }
-
-    /// Waits for the shutdown to begin. Returns whether it has begun.
-    fn wait(&self, timeout: Duration) -> bool {
-        let (is_shut_down, changed) = &*self.0;
-        let mut is_shut_down = is_shut_down.lock();
-        changed.wait_while_for(&mut is_shut_down, |is_shut_down| !*is_shut_down, timeout);
-        *is_shut_down
+        // An error means that it has begun.
+        _ = self.0.try_send(());
     }
 }
 
@@ -186,9 +179,11 @@ impl Server {
             pipelining_deadline: OnceLock::new(),
             stats,
         };
+        let (shutdown_sender, shutdown) = sync_channel(1);
         Ok(Server {
             shared: Arc::new(shared),
-            shutdown_handle: ShutdownHandle::default(),
+            shutdown_handle: ShutdownHandle(shutdown_sender),
+            shutdown,
             address,
         })
     }
@@ -240,12 +235,18 @@ impl Server {
             }
         }
         let mut buffers = self.shared.make_buffers();
-        while !self.shutdown_handle.wait(TICK) {
+        while self.shutdown.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             self.shared.sweep(&mut buffers);
         }
         self.shared.drain(&mut buffers);
         self.shared.end_workers();
-        self.shared.join(workers);
+        if self.shared.admission.is_empty() {
+            for worker in workers {
+                if worker.join().is_err() {
+                    log::error!("a worker panicked");
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -307,16 +308,5 @@ impl Shared {
     fn end_workers(&self) {
         self.poller.shut_down();
         self.slots.shut_down();
-    }
-
-    /// Waits for the workers to end, unless handlers still run after the drain timeout.
-    fn join(&self, workers: Vec<JoinHandle<()>>) {
-        if self.admission.is_empty() {
-            for worker in workers {
-                if worker.join().is_err() {
-                    log::error!("a worker panicked");
-                }
-            }
-        }
     }
 }
