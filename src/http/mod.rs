@@ -99,7 +99,7 @@ use parking_lot::Mutex;
 use rouille::{Request, Response};
 
 use self::admission::AdmissionQueue;
-use self::connection::{MemoryBudget, WorkerBuffers};
+use self::connection::{Connection, MemoryBudget, WorkerBuffers};
 pub use self::limits::{Class, ClassLimits, Limits, raise_open_file_limit, required_open_files};
 use self::listener::Listener;
 use self::poller::{Poller, PollerSlots};
@@ -157,10 +157,9 @@ impl Server {
         classify: impl Fn(&Request) -> Class + Send + Sync + 'static,
         handler: impl Fn(&Request, Instant) -> Response + Send + Sync + 'static,
     ) -> io::Result<Server> {
-        let listener = Listener::bind(address)?;
-        let address = listener.local_address()?;
         let poller = Poller::new()?;
-        listener.register(&poller)?;
+        let listener = Listener::bind(address, &poller)?;
+        let address = listener.socket.local_addr()?;
         let stats = Arc::new(Stats::default());
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let max_recent_starts = cores * RECENT_STARTS_PER_CORE;
@@ -256,7 +255,8 @@ impl Shared {
     /// Acts on every deadline that has passed.
     fn sweep(&self, buffers: &mut WorkerBuffers) {
         let now = Instant::now();
-        for mut connection in self.connections.check_out_expired(now) {
+        let is_expired = |_: &Connection, deadline| deadline <= now;
+        for mut connection in self.connections.check_out_where(is_expired) {
             let expired = connection.expire(buffers);
             self.resume_expired(connection, expired, buffers);
         }
@@ -287,7 +287,7 @@ impl Shared {
             thread::sleep(DRAIN_TICK);
             let silent = self.limits.idle_timeout.saturating_sub(DRAIN_SILENCE);
             let latest_deadline = Instant::now() + silent;
-            let is_silent = |connection: &connection::Connection, deadline| {
+            let is_silent = |connection: &Connection, deadline| {
                 deadline <= latest_deadline && connection.is_between_requests()
             };
             for mut connection in self.connections.check_out_where(is_silent) {

@@ -1,4 +1,5 @@
 //! The workers: each waits for an event, advances its connection, and runs the handlers of the requests that are admitted.
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use rouille::{Request, Response};
-use rustix::event::epoll::Event;
+use rustix::event::epoll::{Event, EventFlags};
 
 use super::admission::{self, Admission, AdmissionQueue, Admitted, SLICE};
 use super::connection::{
@@ -14,9 +15,9 @@ use super::connection::{
 };
 use super::limits::{Class, Limits};
 use super::listener::{self, Listener};
-use super::poller::{LISTENER_TOKEN, Poller, PollerSlots, Waited};
+use super::poller::{LISTENER_TOKEN, Poller, PollerSlots, READABLE, REQUEUED, WRITABLE, Waited};
 use super::response::{ErrorRenderer, HttpError};
-use super::slab::{ConnectionSlab, Token};
+use super::slab::ConnectionSlab;
 use super::stats::{Stats, increment};
 
 /// Connections beyond the limit that are given time to read their 503. Further ones are closed right after it.
@@ -91,7 +92,7 @@ impl Shared {
             let connection = match token {
                 LISTENER_TOKEN => self.accept(&mut worker.buffers),
                 token => {
-                    let mut connection = self.connections.check_out(Token::from(token), event);
+                    let mut connection = self.connections.check_out(token, event);
                     if let Some(connection) = &mut connection {
                         connection.note_event(event);
                     }
@@ -126,10 +127,8 @@ impl Shared {
             &self.limits,
             Reservation::new(Arc::clone(&self.memory)),
         ));
-        if let Err(error) = self.poller.register(&connection.socket, token.into()) {
-            log::error!("closed a connection that cannot be watched: {error}");
-            self.close(connection);
-            return None;
+        if let Err(error) = self.poller.register(&connection.socket, token, READABLE) {
+            return self.close_unwatched(connection, &error);
         }
         if is_beyond_limit && !connection.reject(HttpError::TooManyConnections, buffers) {
             self.close(connection);
@@ -207,7 +206,7 @@ impl Shared {
         worker.is_leader
     }
 
-    fn wait(&self, events: &mut Vec<Event>) -> std::io::Result<Waited> {
+    fn wait(&self, events: &mut Vec<Event>) -> io::Result<Waited> {
         if !self.admission.awaits_time() {
             return self.poller.wait(events, None);
         }
@@ -355,42 +354,44 @@ impl Shared {
     /// it is idle or closed.
     fn check_in(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_writing = connection.is_writing();
-        if connection.watches_writable != is_writing {
-            connection.watches_writable = is_writing;
-            let (socket, token) = (&connection.socket, connection.token.into());
-            let watched = match is_writing {
-                true => self.poller.watch_writable(socket, token),
-                false => self.poller.watch_readable(socket, token),
-            };
-            if let Err(error) = watched {
-                log::error!("closed a connection that cannot be watched: {error}");
-                self.close(connection);
-                return None;
-            }
-        }
-        self.check_in_watched(connection)
+        let is_changed = connection.watches_writable != is_writing;
+        connection.watches_writable = is_writing;
+        let interest = if is_writing { WRITABLE } else { READABLE };
+        self.check_in_as(connection, is_changed.then_some(interest))
     }
 
     /// As [`Shared::check_in`], with an event for the connection at once, behind those of other connections.
     fn requeue(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.watches_writable = false;
-        let (socket, token) = (&connection.socket, connection.token.into());
-        if let Err(error) = self.poller.requeue(socket, token) {
-            log::error!("closed a connection that cannot be watched: {error}");
-            self.close(connection);
-            return None;
-        }
-        self.check_in_watched(connection)
+        self.check_in_as(connection, Some(REQUEUED))
     }
 
-    fn check_in_watched(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+    fn check_in_as(
+        &self,
+        connection: Box<Connection>,
+        changed_interest: Option<EventFlags>,
+    ) -> Option<Box<Connection>> {
         let (token, deadline) = (connection.token, connection.deadline);
-        let (mut connection, event) = self
-            .connections
-            .check_in(token, connection, deadline)
-            .err()?;
+        if let Some(interest) = changed_interest
+            && let Err(error) = self.poller.modify(&connection.socket, token, interest)
+        {
+            return self.close_unwatched(connection, &error);
+        }
+        let checked_in = self.connections.check_in(token, connection, deadline);
+        let (mut connection, event) = checked_in.err()?;
         connection.note_earlier_event(event);
         Some(connection)
+    }
+
+    /// Returns `None`.
+    fn close_unwatched(
+        &self,
+        connection: Box<Connection>,
+        error: &io::Error,
+    ) -> Option<Box<Connection>> {
+        log::error!("closed a connection that cannot be watched: {error}");
+        self.close(connection);
+        None
     }
 }
 
@@ -401,7 +402,7 @@ impl Shared {
 pub fn use_batch_scheduling() {
     let priority = libc::sched_param { sched_priority: 0 };
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) } != 0 {
-        let error = std::io::Error::last_os_error();
+        let error = io::Error::last_os_error();
         log::debug!("the workers keep the default scheduling policy: {error}");
     }
 }
