@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 
 use super::poller::{LISTENER_TOKEN, ONE_ACCEPT, Poller};
-use super::response::{Clock, ErrorRenderer, HttpError, write_error};
+use super::response::{ErrorRenderer, HttpError, ResponseWriter};
 use super::stats::{Stats, increment};
 
 /// Connections that may wait to be accepted (the system's own limit is net.core.somaxconn).
@@ -121,15 +121,13 @@ impl Listener {
 
 /// Answers a connection 503 and closes it, without waiting for the client.
 pub fn reject(mut stream: TcpStream, errors: &ErrorRenderer) {
-    let mut response = Vec::new();
-    let error = HttpError::TooManyConnections;
-    let clock = &mut Clock::default();
-    write_error(&mut response, errors, error, &|_| None, false, clock);
+    let mut writer = ResponseWriter::new(errors.clone());
+    writer.write_error(HttpError::TooManyConnections, &|_| None, false);
     // What the client sent is read: closing with unread bytes resets the connection, and the client might lose the
     // response. Errors mean that the client is gone already.
     _ = stream.set_nonblocking(true);
     _ = stream.read(&mut [0; 4096]);
-    _ = stream.write(&response);
+    _ = stream.write(&writer.output);
     _ = stream.shutdown(Shutdown::Both);
 }
 

@@ -35,13 +35,6 @@
 //! its deadline delays its own connection (and, like any handler, occupies its worker). Handlers must therefore bound every
 //! wait by the deadline that they are given.
 //!
-//! ```text
-//!                         check_in                       event, deadline, shutdown
-//! slab entry   insert -> CheckedOut ---------> Idle ------------------------------> CheckedOut -> remove
-//! ```
-//!
-//! An event of a connection that is checked out makes its next `check_in` fail, so that no event is lost.
-//!
 //! # States of a connection
 //!
 //! ```text
@@ -65,14 +58,6 @@
 //! request is queued, [`Limits::queue_timeout`] and [`Limits::request_timeout`] (503); in `Writing`,
 //! [`Limits::write_timeout`] (closed); in `Lingering`, those beside `Lingering` in `connection`. The thread of
 //! [`Server::run`] enforces all of them.
-//!
-//! # Files
-//!
-//! [`head`] and [`body`] turn bytes into requests and [`response`](HttpError) turns responses into bytes, without sockets.
-//! `connection` is the state machine above, `slab` holds idle connections, `poller` wraps epoll, `admission` decides which
-//! request runs when and which is shed, `worker` ties them together.
-//!
-//! Locks are all leaf-level: none is taken while another is held, and no code of the application runs under one.
 pub mod body;
 pub mod head;
 
@@ -80,6 +65,7 @@ mod admission;
 mod connection;
 mod limits;
 mod listener;
+mod memory;
 mod poller;
 mod response;
 mod slab;
@@ -99,9 +85,10 @@ use parking_lot::Mutex;
 use rouille::{Request, Response};
 
 use self::admission::AdmissionQueue;
-use self::connection::{Connection, MemoryBudget, WorkerBuffers};
+use self::connection::{Connection, WorkerBuffers};
 pub use self::limits::{Class, ClassLimits, Limits, raise_open_file_limit, required_open_files};
 use self::listener::Listener;
+use self::memory::MemoryBudget;
 use self::poller::{Poller, PollerSlots};
 use self::response::ErrorRenderer;
 pub use self::response::{HeaderLookup, HttpError};
@@ -188,10 +175,8 @@ impl Server {
     }
 
     /// Sets the function that renders the server's own error responses, which are plain text by default. Must be called
-    /// before [`Server::run`], and once.
-    ///
-    /// It is given the error and the headers of the request (none if they were not received or are malformed). The server
-    /// sets the status, Retry-After, Connection and Content-Length itself.
+    /// before [`Server::run`], and once. The function is given the error and the headers of the request (none if they were
+    /// not received or are malformed). The server sets the status, Retry-After, Connection and Content-Length itself.
     pub fn set_error_renderer(
         &self,
         render: impl Fn(HttpError, &HeaderLookup) -> Response + Send + Sync + 'static,
@@ -257,13 +242,17 @@ impl Shared {
         let now = Instant::now();
         let is_expired = |_: &Connection, deadline| deadline <= now;
         for mut connection in self.connections.check_out_where(is_expired) {
-            let expired = connection.expire(buffers);
-            self.resume_expired(connection, expired, buffers);
+            if connection.expire(buffers) {
+                self.hand_over(connection);
+            } else {
+                self.close(connection);
+            }
         }
         for pending in self.admission.shed(now) {
             self.shed(pending, buffers);
         }
-        if let Some(listener) = self.listener() {
+        let listener = self.listener.lock().clone();
+        if let Some(listener) = listener {
             listener.resume(&self.poller);
         }
     }
@@ -291,8 +280,8 @@ impl Shared {
                 deadline <= latest_deadline && connection.is_between_requests()
             };
             for mut connection in self.connections.check_out_where(is_silent) {
-                let expired = connection.end_idle();
-                self.resume_expired(connection, expired, buffers);
+                connection.end_idle();
+                self.hand_over(connection);
             }
             self.sweep(buffers);
             if self.connections.len() == 0 && self.admission.is_empty() {

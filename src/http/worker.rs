@@ -10,11 +10,10 @@ use rouille::{Request, Response};
 use rustix::event::epoll::{Event, EventFlags};
 
 use super::admission::{self, Admission, AdmissionQueue, Admitted, SLICE};
-use super::connection::{
-    Connection, Expired, MemoryBudget, Progress, Reservation, Socket, WorkerBuffers,
-};
+use super::connection::{Connection, Progress, WorkerBuffers};
 use super::limits::{Class, Limits};
 use super::listener::{self, Listener};
+use super::memory::MemoryBudget;
 use super::poller::{LISTENER_TOKEN, Poller, PollerSlots, READABLE, REQUEUED, WRITABLE, Waited};
 use super::response::{ErrorRenderer, HttpError};
 use super::slab::ConnectionSlab;
@@ -99,15 +98,22 @@ impl Shared {
                     connection
                 }
             };
-            if let Some(connection) = connection {
-                self.serve(connection, &mut worker);
+            let buffers = &mut worker.buffers;
+            let Some(pending) = connection.and_then(|connection| self.advance(connection, buffers))
+            else {
+                continue;
+            };
+            match self.admission.admit(pending) {
+                Admission::Run(admitted) => self.run(admitted, &mut worker),
+                Admission::Queued => {}
+                Admission::Shed(pending) => self.shed(pending, buffers),
             }
         }
     }
 
     /// Accepts the next connection, if there is one and the limit allows it.
     pub fn accept(&self, buffers: &mut WorkerBuffers) -> Option<Box<Connection>> {
-        let listener = self.listener();
+        let listener = self.listener.lock().clone();
         let (stream, peer) = listener?.accept(&self.poller, &self.stats, &self.errors)?;
         let open = self.connections.len();
         let is_beyond_limit = open >= self.limits.max_connections;
@@ -120,14 +126,10 @@ impl Shared {
         }
         increment(&self.stats.connections);
         let token = self.connections.insert();
-        let mut connection = Box::new(Connection::new(
-            token,
-            Socket::new(stream),
-            peer,
-            &self.limits,
-            Reservation::new(Arc::clone(&self.memory)),
-        ));
-        if let Err(error) = self.poller.register(&connection.socket, token, READABLE) {
+        let budget = Arc::clone(&self.memory);
+        let connection = Connection::new(token, stream, peer, &self.limits, budget);
+        let mut connection = Box::new(connection);
+        if let Err(error) = self.poller.register(&connection.socket.0, token, READABLE) {
             return self.close_unwatched(connection, &error);
         }
         if is_beyond_limit && !connection.reject(HttpError::TooManyConnections, buffers) {
@@ -135,20 +137,6 @@ impl Shared {
             return None;
         }
         Some(connection)
-    }
-
-    /// Continues with a connection after its deadline.
-    pub fn resume_expired(
-        &self,
-        connection: Box<Connection>,
-        expired: Expired,
-        buffers: &mut WorkerBuffers,
-    ) {
-        match expired {
-            Expired::Open => self.advance_without_handler(connection, buffers),
-            Expired::Readable => self.hand_over(connection),
-            Expired::Closed => self.close(connection),
-        }
     }
 
     /// Makes the poller deliver a connection to a worker.
@@ -164,7 +152,8 @@ impl Shared {
         increment(&self.stats.shed);
         let mut connection = pending.connection;
         if connection.reject_request(HttpError::Overloaded, &pending.request, buffers) {
-            self.advance_without_handler(connection, buffers);
+            // A connection that lingers has no further request.
+            self.advance(connection, buffers);
         } else {
             self.close(connection);
         }
@@ -185,17 +174,6 @@ impl Shared {
         WorkerBuffers::new(self.limits, stats, self.errors.clone())
     }
 
-    pub fn listener(&self) -> Option<Arc<Listener>> {
-        self.listener.lock().clone()
-    }
-
-    /// Advances a connection that lingers, or whose requests are not to be handled by the calling thread.
-    fn advance_without_handler(&self, connection: Box<Connection>, buffers: &mut WorkerBuffers) {
-        if let Some(pending) = self.advance(connection, buffers) {
-            self.shed(pending, buffers);
-        }
-    }
-
     /// Makes the worker a leader, waiting for a slot if needed. Returns false once the server ends.
     fn ensure_leader(&self, worker: &mut Worker) -> bool {
         worker.is_leader = worker.is_leader || self.slots.try_acquire();
@@ -214,18 +192,6 @@ impl Shared {
         let waited = self.poller.wait(events, Some(SLICE));
         self.queue_watchers.fetch_sub(1, Ordering::SeqCst);
         waited
-    }
-
-    /// Advances a connection, and runs the handler of the request that it yields.
-    fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
-        let Some(pending) = self.advance(connection, &mut worker.buffers) else {
-            return;
-        };
-        match self.admission.admit(pending) {
-            Admission::Run(admitted) => self.run(admitted, worker),
-            Admission::Queued => {}
-            Admission::Shed(pending) => self.shed(pending, &mut worker.buffers),
-        }
     }
 
     /// Runs a handler, and then those that are admitted next.
@@ -277,13 +243,12 @@ impl Shared {
                             self.call_handler(&request, received + self.limits.request_timeout)
                         }
                         Ok(class) => {
-                            let is_pipelined = connection.is_pipelining();
                             return Some(PendingRequest {
+                                is_pipelined: connection.is_pipelining,
                                 connection,
                                 request,
                                 received,
                                 class,
-                                is_pipelined,
                             });
                         }
                         Err(response) => response,
@@ -373,7 +338,7 @@ impl Shared {
     ) -> Option<Box<Connection>> {
         let (token, deadline) = (connection.token, connection.deadline);
         if let Some(interest) = changed_interest
-            && let Err(error) = self.poller.modify(&connection.socket, token, interest)
+            && let Err(error) = self.poller.modify(&connection.socket.0, token, interest)
         {
             return self.close_unwatched(connection, &error);
         }
