@@ -12,9 +12,7 @@ use super::stats::{Stats, set_gauge};
 
 /// A complete request that waits for a permit or has one. It owns the connection on which the response is sent.
 pub struct PendingRequest<C> {
-    /// The connection.
     pub connection: C,
-    /// The request.
     pub request: Request,
     /// When the request was complete.
     pub received: Instant,
@@ -24,8 +22,7 @@ pub struct PendingRequest<C> {
     pub is_pipelined: bool,
 }
 
-/// The right to run one handler. Must be given back by [`AdmissionQueue::release`] or
-/// [`AdmissionQueue::release_and_enqueue`].
+/// The right to run one handler. Must be given back by [`AdmissionQueue::release`].
 pub struct Permit {
     class: Class,
 }
@@ -47,90 +44,12 @@ pub enum Admission<C> {
 ///
 /// A worker that finishes a handler continues with the next request at once. Starting that one on another thread instead
 /// would cost two switches between threads. So each request waits for the end of a handler, and is started by the worker
-/// that ran it. Only [`AdmissionQueue::release_and_enqueue`] may leave another request that could start.
+/// that ran it. Only a release with a following request may leave another request that could start.
 pub struct AdmissionQueue<C> {
     queue_timeout: Duration,
     stats: Arc<Stats>,
     /// No other lock is taken under this one.
-    lines: Mutex<Lines<C>>,
-}
-
-impl<C> AdmissionQueue<C> {
-    /// Creates an empty queue.
-    pub fn new(limits: &Limits, stats: Arc<Stats>) -> Self {
-        AdmissionQueue {
-            queue_timeout: limits.queue_timeout.min(limits.request_timeout),
-            stats,
-            lines: Mutex::new(Lines::new(limits)),
-        }
-    }
-
-    /// Enqueues a request, and starts the one that is next.
-    pub fn admit(&self, pending: PendingRequest<C>) -> Admission<C> {
-        let mut lines = self.lines.lock();
-        if lines.must_shed(&pending) {
-            return Admission::Shed(pending);
-        }
-        lines.push(pending);
-        match self.start_next(&mut lines) {
-            Some(admitted) => Admission::Run(admitted),
-            None => Admission::Queued,
-        }
-    }
-
-    /// Takes back a permit, and starts the next request, if one may start.
-    pub fn release(&self, permit: &Permit) -> Option<Admitted<C>> {
-        let mut lines = self.lines.lock();
-        lines.finish(permit.class);
-        self.start_next(&mut lines)
-    }
-
-    /// Takes back a permit, enqueues the next request of the same connection, and starts the request that is next. If the
-    /// result's second part is true, one more may start: another thread has to call [`AdmissionQueue::try_start`].
-    pub fn release_and_enqueue(
-        &self,
-        permit: &Permit,
-        pending: PendingRequest<C>,
-    ) -> (Option<Admitted<C>>, bool) {
-        let mut lines = self.lines.lock();
-        lines.finish(permit.class);
-        lines.push(pending);
-        (self.start_next(&mut lines), lines.has_startable())
-    }
-
-    /// Starts the next request, if one may start. The result is that of [`AdmissionQueue::release_and_enqueue`].
-    pub fn try_start(&self) -> (Option<Admitted<C>>, bool) {
-        let mut lines = self.lines.lock();
-        (self.start_next(&mut lines), lines.has_startable())
-    }
-
-    /// Removes the requests that have waited too long. The caller answers them 503.
-    pub fn shed(&self, now: Instant) -> Vec<PendingRequest<C>> {
-        let mut lines = self.lines.lock();
-        let shed = lines.shed(self.queue_timeout, now);
-        self.publish(&lines);
-        shed
-    }
-
-    /// Whether no handler runs and no request waits.
-    pub fn is_empty(&self) -> bool {
-        let lines = self.lines.lock();
-        lines.in_flight == 0 && lines.waiting() == 0
-    }
-
-    fn start_next(&self, lines: &mut Lines<C>) -> Option<Admitted<C>> {
-        let started = lines.start().map(|pending| {
-            let class = pending.class;
-            (pending, Permit { class })
-        });
-        self.publish(lines);
-        started
-    }
-
-    fn publish(&self, lines: &Lines<C>) {
-        set_gauge(&self.stats.in_flight, lines.in_flight);
-        set_gauge(&self.stats.queued, lines.waiting());
-    }
+    state: Mutex<State<C>>,
 }
 
 /// The number of handlers in flight and the waiting requests, by class. Of the classes that may start a handler, the one
@@ -139,7 +58,7 @@ impl<C> AdmissionQueue<C> {
 /// Pipelined requests wait in lines of their own, and start at most every other time while others wait: a client that
 /// pipelines always has a request in line, and with two hundred such clients each request of another client would wait for
 /// two hundred of theirs.
-struct Lines<C> {
+struct State<C> {
     max_in_flight: usize,
     /// The limit of `Write` and `SignIn` together. It leaves an eighth of the permits, and one if there are several, to
     /// reads.
@@ -147,45 +66,131 @@ struct Lines<C> {
     in_flight: usize,
     /// Whether the last request to start was pipelined.
     last_was_pipelined: bool,
-    ordinary: Line<C>,
-    heavy: Line<C>,
-    write: Line<C>,
-    sign_in: Line<C>,
+    /// Of `Ordinary`, `Heavy`, `Write` and `SignIn`.
+    lines: [Line<C>; 4],
 }
 
 /// One class. Both queues are in the order of arrival.
 struct Line<C> {
+    class: Class,
     limits: ClassLimits,
     in_flight: usize,
     waiting: VecDeque<PendingRequest<C>>,
     pipelined: VecDeque<PendingRequest<C>>,
 }
 
-impl<C> Lines<C> {
+impl<C> AdmissionQueue<C> {
+    /// Creates an empty queue.
+    pub fn new(limits: &Limits, stats: Arc<Stats>) -> Self {
+        AdmissionQueue {
+            queue_timeout: limits.queue_timeout.min(limits.request_timeout),
+            stats,
+            state: Mutex::new(State::new(limits)),
+        }
+    }
+
+    /// Enqueues a request, and starts the one that is next.
+    pub fn admit(&self, pending: PendingRequest<C>) -> Admission<C> {
+        let mut state = self.state.lock();
+        let now = pending.received;
+        let line = state.line(pending.class);
+        let shed_after = line.limits.shed_after;
+        let queue = line.queue(pending.is_pipelined);
+        if has_waited(queue, shed_after, now) {
+            return Admission::Shed(pending);
+        }
+        queue.push_back(pending);
+        match self.start_next(&mut state) {
+            Some(admitted) => Admission::Run(admitted),
+            None => Admission::Queued,
+        }
+    }
+
+    /// Takes back a permit, enqueues the following request of the same connection, if there is one, and starts the request
+    /// that is next, if one may start. If the result's second part is true, one more may start: another thread has to call
+    /// [`AdmissionQueue::try_start`].
+    pub fn release(
+        &self,
+        permit: &Permit,
+        following: Option<PendingRequest<C>>,
+    ) -> (Option<Admitted<C>>, bool) {
+        let mut state = self.state.lock();
+        state.in_flight -= 1;
+        state.line(permit.class).in_flight -= 1;
+        let is_followed = following.is_some();
+        if let Some(pending) = following {
+            let line = state.line(pending.class);
+            line.queue(pending.is_pipelined).push_back(pending);
+        }
+        let started = self.start_next(&mut state);
+        (started, is_followed && state.has_startable())
+    }
+
+    /// Starts the next request, if one may start. The result is that of [`AdmissionQueue::release`].
+    pub fn try_start(&self) -> (Option<Admitted<C>>, bool) {
+        let mut state = self.state.lock();
+        (self.start_next(&mut state), state.has_startable())
+    }
+
+    /// Removes the requests that have waited too long. The caller answers them 503.
+    pub fn shed(&self, now: Instant) -> Vec<PendingRequest<C>> {
+        let mut state = self.state.lock();
+        let mut shed = Vec::new();
+        for line in &mut state.lines {
+            for queue in [&mut line.waiting, &mut line.pipelined] {
+                while has_waited(queue, self.queue_timeout, now) {
+                    shed.extend(queue.pop_front());
+                }
+                if has_waited(queue, line.limits.shed_after, now) {
+                    let kept = queue.len().div_ceil(2);
+                    shed.extend(queue.drain(kept..));
+                }
+            }
+        }
+        self.publish(&state);
+        shed
+    }
+
+    /// Whether no handler runs and no request waits.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.in_flight == 0 && state.waiting() == 0
+    }
+
+    fn start_next(&self, state: &mut State<C>) -> Option<Admitted<C>> {
+        let started = state.start();
+        self.publish(state);
+        started
+    }
+
+    fn publish(&self, state: &State<C>) {
+        set_gauge(&self.stats.in_flight, state.in_flight);
+        set_gauge(&self.stats.queued, state.waiting());
+    }
+}
+
+impl<C> State<C> {
     fn new(limits: &Limits) -> Self {
         let max_in_flight = limits.workers.max(1);
-        Lines {
+        let classes = [
+            (Class::Ordinary, limits.ordinary),
+            (Class::Heavy, limits.heavy),
+            (Class::Write, limits.write),
+            (Class::SignIn, limits.sign_in),
+        ];
+        State {
             max_in_flight,
             max_writes_and_sign_ins: (max_in_flight - (max_in_flight / 8).max(1)).max(1),
             in_flight: 0,
             last_was_pipelined: false,
-            ordinary: Line::new(limits.ordinary),
-            heavy: Line::new(limits.heavy),
-            write: Line::new(limits.write),
-            sign_in: Line::new(limits.sign_in),
+            lines: classes.map(|(class, limits)| Line {
+                class,
+                limits,
+                in_flight: 0,
+                waiting: VecDeque::new(),
+                pipelined: VecDeque::new(),
+            }),
         }
-    }
-
-    /// Whether a new request must be answered 503, because the first request of its line has waited too long.
-    fn must_shed(&mut self, new: &PendingRequest<C>) -> bool {
-        let line = self.line(new.class);
-        let shed_after = line.limits.shed_after;
-        has_waited(line.queue(new.is_pipelined), shed_after, new.received)
-    }
-
-    fn push(&mut self, pending: PendingRequest<C>) {
-        let line = self.line(pending.class);
-        line.queue(pending.is_pipelined).push_back(pending);
     }
 
     /// Whether a request waits whose class may start a handler.
@@ -193,23 +198,17 @@ impl<C> Lines<C> {
         self.next_class(false).is_some() || self.next_class(true).is_some()
     }
 
-    /// Takes the next request, if one may start.
-    fn start(&mut self) -> Option<PendingRequest<C>> {
-        let next = |is_pipelined| {
-            let class = self.next_class(is_pipelined)?;
-            Some((class, is_pipelined))
-        };
-        let (other, pipelined) = (next(false), next(true));
-        let (class, is_pipelined) = match self.last_was_pipelined {
-            true => other.or(pipelined)?,
-            false => pipelined.or(other)?,
-        };
+    /// Starts the next request, if one may start.
+    fn start(&mut self) -> Option<Admitted<C>> {
+        let next = |is_pipelined| Some((self.next_class(is_pipelined)?, is_pipelined));
+        let preferred = !self.last_was_pipelined;
+        let (class, is_pipelined) = next(preferred).or_else(|| next(!preferred))?;
         let line = self.line(class);
         let pending = line.queue(is_pipelined).pop_front()?;
         line.in_flight += 1;
         self.in_flight += 1;
         self.last_was_pipelined = is_pipelined;
-        Some(pending)
+        Some((pending, Permit { class }))
     }
 
     /// Returns the class that may start a handler and whose first request has waited longest.
@@ -217,88 +216,46 @@ impl<C> Lines<C> {
         if self.in_flight >= self.max_in_flight {
             return None;
         }
-        let writes_and_sign_ins = self.write.in_flight + self.sign_in.in_flight;
-        let may_change = writes_and_sign_ins < self.max_writes_and_sign_ins;
-        let lines = [
-            (Class::Ordinary, &self.ordinary, true),
-            (Class::Heavy, &self.heavy, true),
-            (Class::Write, &self.write, may_change),
-            (Class::SignIn, &self.sign_in, may_change),
-        ];
-        let startable = lines.into_iter().filter(|(.., may_start)| *may_start);
-        startable
-            .filter_map(|(class, line, _)| Some((class, line.startable_since(is_pipelined)?)))
-            .min_by_key(|(_, since)| *since)
-            .map(|(class, _)| class)
-    }
-
-    fn finish(&mut self, class: Class) {
-        self.in_flight -= 1;
-        self.line(class).in_flight -= 1;
-    }
-
-    /// Removes each request that has waited longer than `queue_timeout`, and the newer half of each line whose first
-    /// request has waited longer than `shed_after`.
-    fn shed(&mut self, queue_timeout: Duration, now: Instant) -> Vec<PendingRequest<C>> {
-        let mut shed = Vec::new();
-        for class in [Class::Ordinary, Class::Heavy, Class::Write, Class::SignIn] {
-            let line = self.line(class);
-            let shed_after = line.limits.shed_after;
-            for queue in [&mut line.waiting, &mut line.pipelined] {
-                while has_waited(queue, queue_timeout, now) {
-                    shed.extend(queue.pop_front());
-                }
-                if has_waited(queue, shed_after, now) {
-                    let kept = queue.len().div_ceil(2);
-                    shed.extend(queue.drain(kept..));
-                }
-            }
-        }
-        shed
+        let [_, _, write, sign_in] = &self.lines;
+        let may_change = write.in_flight + sign_in.in_flight < self.max_writes_and_sign_ins;
+        let may_start = |line: &&Line<C>| {
+            line.in_flight < line.limits.max_in_flight.max(1)
+                && (may_change || !matches!(line.class, Class::Write | Class::SignIn))
+        };
+        let startable = self.lines.iter().filter(may_start);
+        let with_arrival = startable.filter_map(|line| {
+            let queue = match is_pipelined {
+                true => &line.pipelined,
+                false => &line.waiting,
+            };
+            Some((line.class, queue.front()?.received))
+        });
+        let first = with_arrival.min_by_key(|(_, received)| *received);
+        first.map(|(class, _)| class)
     }
 
     fn waiting(&self) -> usize {
-        let lines = [&self.ordinary, &self.heavy, &self.write, &self.sign_in];
-        let waiting = |line: &&Line<C>| line.waiting.len() + line.pipelined.len();
-        lines.iter().map(waiting).sum()
+        let waiting = |line: &Line<C>| line.waiting.len() + line.pipelined.len();
+        self.lines.iter().map(waiting).sum()
     }
 
     fn line(&mut self, class: Class) -> &mut Line<C> {
+        let [ordinary, heavy, write, sign_in] = &mut self.lines;
         match class {
-            Class::Immediate | Class::Ordinary => &mut self.ordinary,
-            Class::Heavy => &mut self.heavy,
-            Class::Write => &mut self.write,
-            Class::SignIn => &mut self.sign_in,
+            Class::Immediate | Class::Ordinary => ordinary,
+            Class::Heavy => heavy,
+            Class::Write => write,
+            Class::SignIn => sign_in,
         }
     }
 }
 
 impl<C> Line<C> {
-    fn new(limits: ClassLimits) -> Self {
-        Line {
-            limits,
-            in_flight: 0,
-            waiting: VecDeque::new(),
-            pipelined: VecDeque::new(),
-        }
-    }
-
     fn queue(&mut self, is_pipelined: bool) -> &mut VecDeque<PendingRequest<C>> {
         match is_pipelined {
             true => &mut self.pipelined,
             false => &mut self.waiting,
         }
-    }
-
-    /// Returns when the first request was received, if one waits and the class may start a handler.
-    fn startable_since(&self, is_pipelined: bool) -> Option<Instant> {
-        let queue = match is_pipelined {
-            true => &self.pipelined,
-            false => &self.waiting,
-        };
-        let is_full = self.in_flight >= self.limits.max_in_flight.max(1);
-        let first = queue.front().filter(|_| !is_full);
-        first.map(|first| first.received)
     }
 }
 
@@ -376,7 +333,7 @@ mod tests {
         let (_, permit) = admit(&queue, 1, began).unwrap();
         assert!(admit(&queue, 2, began).is_none());
         let ahead = pending(1, began, Class::Ordinary);
-        let (started, may_start_more) = queue.release_and_enqueue(&permit, ahead);
+        let (started, may_start_more) = queue.release(&permit, Some(ahead));
         assert_eq!(number(started), Some(2));
         assert!(!may_start_more);
     }
@@ -387,7 +344,7 @@ mod tests {
         let (_, permit) = admit_as(Class::Heavy, &queue, 1, began).unwrap();
         assert!(admit_as(Class::Heavy, &queue, 2, began).is_none());
         let ahead = pending(1, began + Duration::from_millis(1), Class::Ordinary);
-        let (started, may_start_more) = queue.release_and_enqueue(&permit, ahead);
+        let (started, may_start_more) = queue.release(&permit, Some(ahead));
         assert_eq!(number(started), Some(2));
         assert!(may_start_more);
         let (started, may_start_more) = queue.try_start();
@@ -407,7 +364,7 @@ mod tests {
             assert!(admit(&queue, number, began).is_none());
         }
         let mut begun = Vec::new();
-        while let Some((pending, next)) = queue.release(&permit) {
+        while let Some((pending, next)) = queue.release(&permit, None).0 {
             begun.push(pending.connection);
             permit = next;
         }
@@ -431,8 +388,10 @@ mod tests {
             assert!(admit_as(class, &queue, 11, later).is_none());
             let (passing, permit) = admit(&queue, 12, later).unwrap();
             assert_eq!(passing, 12, "{class:?}");
-            assert!(number(queue.release(&permit)).is_none());
-            let ends = permits.into_iter().map(|permit| queue.release(&permit));
+            assert!(number(queue.release(&permit, None).0).is_none());
+            let ends = permits
+                .into_iter()
+                .map(|permit| queue.release(&permit, None).0);
             let begun: Vec<_> = ends.filter_map(number).collect();
             assert_eq!(begun, [10, 11], "{class:?}");
         }
@@ -469,7 +428,7 @@ mod tests {
         let mut permit = Some(permit);
         let mut begun = Vec::new();
         while let Some(ended) = permit.take() {
-            if let Some((pending, next)) = queue.release(&ended) {
+            if let Some((pending, next)) = queue.release(&ended, None).0 {
                 begun.push(pending.connection);
                 permit = Some(next);
             }

@@ -14,11 +14,17 @@ const MAX_EXTENSION_BYTES: usize = 16 * 1024;
 /// Bytes of the trailer section.
 const MAX_TRAILER_BYTES: usize = 16 * 1024;
 
+const BAD_SIZE: HttpError = HttpError::BadRequest("A chunk's size is malformed.");
+
 /// Decodes a body that arrives in pieces of any size. Allocates memory for bytes that arrived, not for an announced length.
 #[derive(Debug)]
 pub struct BodyDecoder {
     bytes: Vec<u8>,
     max_bytes: usize,
+    /// Bytes that are missing of the body or chunk; while its size is read, the size so far.
+    remaining: usize,
+    /// Bytes of the chunk's size line so far.
+    line_bytes: usize,
     extension_bytes: usize,
     trailer_bytes: usize,
     state: State,
@@ -27,20 +33,16 @@ pub struct BodyDecoder {
 /// What the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// One of this number of bytes, the rest of a body of known length.
-    Fixed(usize),
-    /// Part of a chunk's size, of which `line_bytes` digits with this value were read.
-    Size { line_bytes: usize, value: usize },
+    /// Part of a body of known length.
+    Fixed,
+    /// Part of a chunk's size.
+    Size,
     /// Part of the extensions after a chunk's size.
-    Extensions {
-        line_bytes: usize,
-        value: usize,
-        part: ExtensionPart,
-    },
+    Extensions(ExtensionPart),
     /// The line feed after a size line.
-    SizeEnd { value: usize },
-    /// One of this number of bytes, the rest of a chunk.
-    Data(usize),
+    SizeEnd,
+    /// Part of a chunk.
+    Data,
     /// The carriage return after a chunk's data.
     DataCr,
     /// The line feed after a chunk's data.
@@ -112,58 +114,47 @@ impl ExtensionPart {
 
 impl BodyDecoder {
     /// Creates a decoder for a body of at most `max_bytes` bytes.
-    ///
-    /// # Errors
-    /// [`HttpError::BodyTooLarge`] if the announced length exceeds the limit (RFC 9110 15.5.14).
-    pub fn new(framing: Framing, max_bytes: usize) -> Result<BodyDecoder, HttpError> {
-        let state = match framing {
-            Framing::Length(0) => State::Complete,
-            Framing::Length(length) => match usize::try_from(length) {
-                Ok(length) if length <= max_bytes => State::Fixed(length),
-                _ => return Err(HttpError::BodyTooLarge),
-            },
-            Framing::Chunked => State::Size {
-                line_bytes: 0,
-                value: 0,
-            },
+    pub fn new(framing: Framing, max_bytes: usize) -> BodyDecoder {
+        let (state, remaining) = match framing {
+            Framing::Length(0) => (State::Complete, 0),
+            // A length that does not fit into a usize exceeds any limit.
+            Framing::Length(length) => (State::Fixed, length.try_into().unwrap_or(usize::MAX)),
+            Framing::Chunked => (State::Size, 0),
         };
-        Ok(BodyDecoder {
+        BodyDecoder {
             bytes: Vec::new(),
             max_bytes,
+            remaining,
+            line_bytes: 0,
             extension_bytes: 0,
             trailer_bytes: 0,
             state,
-        })
+        }
     }
 
     /// Decodes the bytes that belong to the body, and returns how many they are; further bytes follow the body.
     ///
     /// # Errors
-    /// 400 for malformed chunks, 413 beyond the limit, 431 for a large trailer section.
+    /// 400 for malformed chunks, 413 if the announced length (RFC 9110 15.5.14) or a chunk exceeds the limit, 431 for a large
+    /// trailer section.
     pub fn decode(&mut self, bytes: &[u8]) -> Result<usize, HttpError> {
         let mut rest = bytes;
         while self.state != State::Complete {
-            let (State::Fixed(remaining) | State::Data(remaining)) = self.state else {
-                let Some((byte, after)) = rest.split_first() else {
-                    break;
-                };
+            let is_data = matches!(self.state, State::Fixed | State::Data);
+            if is_data && self.remaining > self.max_bytes - self.bytes.len() {
+                return Err(HttpError::BodyTooLarge);
+            }
+            let Some((byte, after)) = rest.split_first() else {
+                break;
+            };
+            if is_data {
+                let (data, after) = rest.split_at(self.remaining.min(rest.len()));
+                self.append(data);
+                rest = after;
+            } else {
                 self.state = self.step(*byte)?;
                 rest = after;
-                continue;
-            };
-            let (data, after) = rest.split_at(remaining.min(rest.len()));
-            if data.is_empty() {
-                break;
             }
-            self.reserve(data.len(), remaining);
-            self.bytes.extend_from_slice(data);
-            rest = after;
-            self.state = match (self.state, remaining - data.len()) {
-                (State::Fixed(_), 0) => State::Complete,
-                (State::Fixed(_), remaining) => State::Fixed(remaining),
-                (_, 0) => State::DataCr,
-                (_, remaining) => State::Data(remaining),
-            };
         }
         Ok(bytes.len() - rest.len())
     }
@@ -178,68 +169,57 @@ impl BodyDecoder {
         self.bytes.capacity()
     }
 
-    /// Returns the bytes of the body that arrived, without framing.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// Takes the bytes of the body that arrived, without framing.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 
-    /// Reserves memory for bytes that arrived. Doubles the capacity as a vector does, but not beyond the announced length.
-    fn reserve(&mut self, new_bytes: usize, remaining_bytes: usize) {
-        if self.bytes.capacity() - self.bytes.len() < new_bytes {
-            let doubled = self.bytes.len().max(new_bytes);
-            self.bytes.reserve_exact(doubled.min(remaining_bytes));
+    /// Appends a part of what remains. Doubles the capacity as a vector does, but not beyond the announced length.
+    fn append(&mut self, data: &[u8]) {
+        if self.bytes.capacity() - self.bytes.len() < data.len() {
+            let doubled = self.bytes.len().max(data.len());
+            self.bytes.reserve_exact(doubled.min(self.remaining));
+        }
+        self.bytes.extend_from_slice(data);
+        self.remaining -= data.len();
+        if self.remaining == 0 {
+            self.state = match self.state {
+                State::Fixed => State::Complete,
+                _ => State::DataCr,
+            };
         }
     }
 
     /// Returns the state after one byte of the framing of chunks (RFC 9112 7.1).
     fn step(&mut self, byte: u8) -> Result<State, HttpError> {
         Ok(match (self.state, byte) {
-            (State::Size { line_bytes, value }, b'\r') if line_bytes > 0 => {
-                State::SizeEnd { value }
+            (State::Size, b'\r') if self.line_bytes > 0 => State::SizeEnd,
+            (State::Size, b';' | b' ' | b'\t') if self.line_bytes > 0 => {
+                self.step_extensions(ExtensionPart::BeforeSemicolon, byte)?
             }
-            (State::Size { line_bytes, value }, b';' | b' ' | b'\t') if line_bytes > 0 => {
-                self.step_extensions(line_bytes, value, ExtensionPart::BeforeSemicolon, byte)?
+            (State::Size, _) if self.line_bytes < MAX_SIZE_DIGITS => {
+                let digit = char::from(byte).to_digit(16).ok_or(BAD_SIZE)?;
+                self.line_bytes += 1;
+                // Where sixteen digits do not fit into a usize, the size exceeds any limit.
+                let sixteenfold = self.remaining.saturating_mul(16);
+                self.remaining = sixteenfold.saturating_add(usize::try_from(digit).unwrap_or(0));
+                State::Size
             }
-            (State::Size { line_bytes, value }, _) if line_bytes < MAX_SIZE_DIGITS => {
-                let digit = char::from(byte)
-                    .to_digit(16)
-                    .and_then(|digit| usize::try_from(digit).ok())
-                    .ok_or(BAD_SIZE)?;
-                State::Size {
-                    line_bytes: line_bytes + 1,
-                    // Where sixteen digits do not fit into a usize, the size exceeds any limit.
-                    value: value.saturating_mul(16).saturating_add(digit),
-                }
-            }
-            (State::Size { .. }, _) => return Err(BAD_SIZE),
-            (State::Extensions { value, part, .. }, b'\r') if part.may_end() => {
-                State::SizeEnd { value }
-            }
-            (
-                State::Extensions {
-                    line_bytes,
-                    value,
-                    part,
-                },
-                _,
-            ) => self.step_extensions(line_bytes, value, part, byte)?,
-            (State::SizeEnd { value: 0 }, b'\n') => State::TrailerStart,
-            (State::SizeEnd { value }, b'\n') => {
-                if value > self.max_bytes - self.bytes.len() {
-                    return Err(HttpError::BodyTooLarge);
-                }
-                State::Data(value)
-            }
+            (State::Size, _) => return Err(BAD_SIZE),
+            (State::Extensions(part), b'\r') if part.may_end() => State::SizeEnd,
+            (State::Extensions(part), _) => self.step_extensions(part, byte)?,
+            (State::SizeEnd, b'\n') if self.remaining == 0 => State::TrailerStart,
+            (State::SizeEnd, b'\n') => State::Data,
             (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size {
-                line_bytes: 0,
-                value: 0,
-            },
+            (State::DataLf, b'\n') => {
+                self.line_bytes = 0;
+                State::Size
+            }
             (State::DataCr | State::DataLf, _) => {
                 return Err(HttpError::BadRequest("A chunk is longer than its size."));
             }
             (State::EmptyLineLf, b'\n') => State::Complete,
-            (State::SizeEnd { .. } | State::EmptyLineLf, _) => {
+            (State::SizeEnd | State::EmptyLineLf, _) => {
                 return Err(HttpError::BadRequest(
                     "A line between chunks does not end in CR LF.",
                 ));
@@ -249,22 +229,14 @@ impl BodyDecoder {
     }
 
     /// Validates chunk extensions, which are ignored (RFC 9112 7.1.1).
-    fn step_extensions(
-        &mut self,
-        line_bytes: usize,
-        value: usize,
-        part: ExtensionPart,
-        byte: u8,
-    ) -> Result<State, HttpError> {
+    fn step_extensions(&mut self, part: ExtensionPart, byte: u8) -> Result<State, HttpError> {
         self.extension_bytes += 1;
-        if line_bytes >= MAX_SIZE_LINE_BYTES || self.extension_bytes > MAX_EXTENSION_BYTES {
+        if self.line_bytes >= MAX_SIZE_LINE_BYTES || self.extension_bytes > MAX_EXTENSION_BYTES {
             return Err(HttpError::BadRequest("The chunk extensions are too long."));
         }
-        Ok(State::Extensions {
-            line_bytes: line_bytes + 1,
-            value,
-            part: part.step(byte).ok_or(BAD_EXTENSION)?,
-        })
+        self.line_bytes += 1;
+        let malformed = HttpError::BadRequest("A chunk's extension is malformed.");
+        part.step(byte).map(State::Extensions).ok_or(malformed)
     }
 
     /// Validates trailers, which are dropped (RFC 9110 6.5.1).
@@ -286,6 +258,3 @@ impl BodyDecoder {
         })
     }
 }
-
-const BAD_SIZE: HttpError = HttpError::BadRequest("A chunk's size is malformed.");
-const BAD_EXTENSION: HttpError = HttpError::BadRequest("A chunk's extension is malformed.");

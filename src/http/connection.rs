@@ -1,22 +1,20 @@
-//! One connection: its socket, its state machine (drawn in the module comment of `http`), and the memory it has reserved.
-//! Nothing here waits: if the socket has no bytes or takes none, the connection says so, and its owner checks it into the
-//! slab.
-use std::io::{self, ErrorKind, Read, Write};
+//! One connection: its socket and its state machine (drawn in the module comment of `http`). Nothing here waits: if the
+//! socket has no bytes or takes none, the connection says so, and its owner checks it into the slab.
+use std::io::{self, ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rouille::{Request, Response};
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::body::BodyDecoder;
 use super::head::{self, Head, parse_head};
 use super::limits::Limits;
+use super::memory::{MemoryBudget, Reservation};
 use super::poller::SocketEvent;
-use super::response::{
-    Clock, ErrorRenderer, HeaderLookup, HttpError, ResponseContext, write_error, write_response,
-};
+use super::response::{ErrorRenderer, HeaderLookup, HttpError, ResponseContext, ResponseWriter};
 use super::slab::Token;
 use super::stats::{Stats, increment};
 
@@ -28,14 +26,11 @@ const READ_AHEAD_BYTES: usize = 4 * 1024;
 
 /// The buffers of one thread, lent to one connection at a time: an idle connection has none of its own.
 pub struct WorkerBuffers {
-    pub limits: Limits,
-    pub stats: Arc<Stats>,
-    pub errors: ErrorRenderer,
-    /// Bytes read from the socket. Its length is fixed, for a head of maximum size and some more.
+    limits: Limits,
+    stats: Arc<Stats>,
+    /// Bytes read from the socket. Its capacity is fixed, for a head of maximum size and some more.
     input: Vec<u8>,
-    /// The response to be written.
-    output: Vec<u8>,
-    clock: Clock,
+    writer: ResponseWriter,
 }
 
 impl WorkerBuffers {
@@ -43,10 +38,8 @@ impl WorkerBuffers {
         WorkerBuffers {
             limits,
             stats,
-            errors,
-            input: vec![0; limits.max_head_bytes + READ_AHEAD_BYTES],
-            output: Vec::new(),
-            clock: Clock::default(),
+            input: Vec::with_capacity(limits.max_head_bytes + READ_AHEAD_BYTES),
+            writer: ResponseWriter::new(errors),
         }
     }
 }
@@ -72,8 +65,9 @@ pub struct Connection {
     is_drained: bool,
     /// The client sends nothing more. What it sent before is still answered.
     is_hung_up: bool,
-    /// Bytes of the next request came before the last response was sent, or before the connection was idle after it.
-    is_pipelining: bool,
+    /// Bytes of the request that was read last came before the last response was sent, or before the connection was idle
+    /// after it (RFC 9112 9.3.2).
+    pub is_pipelining: bool,
     /// Cleared by each response.
     has_read_since_response: bool,
 }
@@ -83,7 +77,10 @@ enum State {
     ReadingHead {
         has_begun: bool,
     },
-    ReadingBody(Box<(Head, BodyDecoder)>),
+    ReadingBody {
+        head: Head,
+        body: BodyDecoder,
+    },
     /// The request waits for its handler, or the handler runs.
     InHandler(ResponseContext),
     /// The socket does not take the rest of a response for now.
@@ -117,50 +114,30 @@ pub enum Progress {
     Close,
 }
 
-/// What becomes of a connection at its deadline.
-pub enum Expired {
-    /// It stays open, and needs no handler.
-    Open,
-    /// It was idle, but bytes have just come, which a worker has to read.
-    Readable,
-    Closed,
-}
-
-/// An error in the bytes of a request, with the request's head if that was parsed by then.
-struct Rejection {
-    error: HttpError,
-    head: Option<Head>,
-}
-
 impl Connection {
-    /// Creates the state of a connection that was just accepted.
+    /// Creates the state of a connection that was just accepted, with a non-blocking socket.
     pub fn new(
         token: Token,
-        socket: Socket,
+        socket: TcpStream,
         peer: SocketAddr,
         limits: &Limits,
-        memory: Reservation,
+        budget: Arc<MemoryBudget>,
     ) -> Connection {
         Connection {
             token,
             deadline: Instant::now() + limits.idle_timeout,
-            socket,
+            socket: Socket(socket),
             watches_writable: false,
             peer,
             state: State::ReadingHead { has_begun: false },
             input: Vec::new(),
             parsed_bytes: 0,
-            memory,
+            memory: Reservation::new(budget),
             is_drained: false,
             is_hung_up: false,
             is_pipelining: false,
             has_read_since_response: true,
         }
-    }
-
-    /// Whether the request that was read last was pipelined.
-    pub fn is_pipelining(&self) -> bool {
-        self.is_pipelining
     }
 
     /// Must be called for each event of the socket, before [`Connection::advance`].
@@ -189,7 +166,7 @@ impl Connection {
     pub fn advance(&mut self, buffers: &mut WorkerBuffers) -> Progress {
         loop {
             match &mut self.state {
-                State::ReadingHead { .. } | State::ReadingBody(_) => {
+                State::ReadingHead { .. } | State::ReadingBody { .. } => {
                     if let Some(progress) = self.receive(buffers) {
                         return progress;
                     }
@@ -200,27 +177,26 @@ impl Connection {
                     written,
                     next,
                 } => {
+                    let unwritten = rest.get(*written..).unwrap_or_default();
+                    let Ok(more) = self.socket.write(unwritten) else {
+                        return Progress::Close;
+                    };
+                    if more < unwritten.len() {
+                        *written += more;
+                        return Progress::WaitForSocket;
+                    }
                     let next = *next;
-                    match self.socket.write(rest, written) {
-                        Ok(true) if next == Next::Close => return Progress::Close,
-                        Ok(true) => {
-                            self.memory.release();
-                            // The poller did not report what came in the meantime.
-                            self.is_drained = false;
-                            self.begin_next(next, &buffers.limits);
-                        }
-                        Ok(false) => return Progress::WaitForSocket,
-                        Err(_) => return Progress::Close,
+                    self.memory.release();
+                    // The poller did not report what came in the meantime.
+                    self.is_drained = false;
+                    if !self.begin_next(next, &buffers.limits) {
+                        return Progress::Close;
                     }
                 }
                 State::Lingering(lingering) => {
-                    let discarded = lingering.discard_input(&self.socket, &mut buffers.input);
+                    let progress = lingering.discard_input(&self.socket, &mut buffers.input);
                     self.deadline = lingering.deadline();
-                    return match discarded {
-                        Discarded::All => Progress::WaitForSocket,
-                        Discarded::Some => Progress::Yield,
-                        Discarded::Enough => Progress::Close,
-                    };
+                    return progress;
                 }
             }
         }
@@ -249,16 +225,11 @@ impl Connection {
             true if context.keep_alive || has_input() => Next::Linger,
             true => Next::Close,
         };
-        let WorkerBuffers {
-            output,
-            clock,
-            errors,
-            ..
-        } = buffers;
-        if let Err(error) = write_response(output, response, context, closes, clock) {
-            log::error!("{error}");
-            let response = errors.render(HttpError::Internal, &|_| None);
-            if write_response(output, response, context, closes, clock).is_err() {
+        let writer = &mut buffers.writer;
+        if let Err(error) = writer.write(response, context, closes) {
+            log::error!("{error:#}");
+            let response = writer.errors.render(HttpError::Internal, &|_| None);
+            if writer.write(response, context, closes).is_err() {
                 return false;
             }
         }
@@ -279,210 +250,167 @@ impl Connection {
 
     /// As [`Connection::reject_request`], before a request is complete.
     pub fn reject(&mut self, error: HttpError, buffers: &mut WorkerBuffers) -> bool {
-        self.reject_head(Rejection { error, head: None }, buffers)
-    }
-
-    /// Acts on the deadline. The time that a connection spends in the admission queue or in a handler is limited there.
-    pub fn expire(&mut self, buffers: &mut WorkerBuffers) -> Expired {
-        let timeouts = match &self.state {
-            State::ReadingHead { has_begun: false } => return self.end_idle(),
-            State::InHandler(_) | State::Lingering(_) => return Expired::Closed,
-            State::Writing { .. } => {
-                increment(&buffers.stats.write_timeouts);
-                return Expired::Closed;
-            }
-            State::ReadingHead { has_begun: true } => &buffers.stats.head_timeouts,
-            State::ReadingBody(_) => &buffers.stats.body_timeouts,
-        };
-        increment(timeouts);
-        increment(&buffers.stats.rejected_requests);
-        match self.reject(HttpError::RequestTimeout, buffers) {
-            true => Expired::Open,
-            false => Expired::Closed,
-        }
-    }
-
-    /// Ends an idle connection, unless unread bytes have come. The FIN is sent before the socket is closed: the client
-    /// learns of the end, and a request that crosses the FIN does not cause a reset.
-    pub fn end_idle(&mut self) -> Expired {
-        if self.socket.has_input() {
-            self.is_drained = false;
-            self.deadline = Instant::now() + LAST_READ_TIMEOUT;
-            return Expired::Readable;
-        }
-        self.linger(Lingering::after_silence());
-        Expired::Open
-    }
-
-    /// Reads and parses until a request is complete or the socket has no more bytes. Returns `None` after it sent an error
-    /// response.
-    fn receive(&mut self, buffers: &mut WorkerBuffers) -> Option<Progress> {
-        let mut filled = self.input.len();
-        let mut parsed = std::mem::take(&mut self.parsed_bytes);
-        if let Some(input) = buffers.input.get_mut(..filled) {
-            input.copy_from_slice(&self.input);
-        }
-        self.input = Vec::new();
-        loop {
-            let bytes = buffers.input.get(..filled).unwrap_or_default();
-            match self.parse(bytes, parsed, &buffers.limits) {
-                Ok((taken, Some(request))) => {
-                    increment(&buffers.stats.requests);
-                    self.input = bytes.get(taken..).unwrap_or_default().to_vec();
-                    return Some(Progress::Request(request));
-                }
-                Ok((taken, None)) => {
-                    buffers.input.copy_within(taken..filled, 0);
-                    filled -= taken;
-                    parsed = filled;
-                }
-                Err(rejection) => {
-                    increment(match rejection.error {
-                        HttpError::Overloaded => &buffers.stats.shed,
-                        _ => &buffers.stats.rejected_requests,
-                    });
-                    self.input = bytes.to_vec();
-                    let is_open = self.reject_head(*rejection, buffers);
-                    return (!is_open).then_some(Progress::Close);
-                }
-            }
-            if self.is_drained {
-                self.input = buffers.input.get(..filled).unwrap_or_default().to_vec();
-                self.parsed_bytes = filled;
-                return Some(Progress::WaitForSocket);
-            }
-            let free = buffers.input.get_mut(filled..).unwrap_or_default();
-            self.has_read_since_response = true;
-            match self.socket.read(free) {
-                ReadResult::Bytes(read) => {
-                    // Fewer bytes than fit are all that was there. The end of the stream needs a read of its own.
-                    self.is_drained = read < free.len() && !self.is_hung_up;
-                    filled += read;
-                }
-                ReadResult::Nothing => {
-                    self.is_drained = true;
-                    if let State::ReadingHead { has_begun: false } = self.state {
-                        self.is_pipelining = false;
-                    }
-                }
-                ReadResult::End => return Some(Progress::Close),
-            }
-        }
-    }
-
-    /// Returns how many bytes were taken, and the request that they complete. `parsed` bytes were parsed before.
-    fn parse(
-        &mut self,
-        bytes: &[u8],
-        parsed: usize,
-        limits: &Limits,
-    ) -> Result<(usize, Option<Request>), Box<Rejection>> {
-        let without_head = |error| Box::new(Rejection { error, head: None });
-        match &mut self.state {
-            State::ReadingHead { .. } => {
-                let found = match head::may_be_complete(bytes, parsed, limits) {
-                    true => parse_head(bytes, limits).map_err(without_head)?,
-                    false => None,
-                };
-                if let Some((head, head_bytes)) = found {
-                    return self.begin_body(head, head_bytes, bytes, limits);
-                }
-                self.note_beginning(bytes, limits);
-                Ok((0, None))
-            }
-            State::ReadingBody(body) => {
-                let taken = body.1.decode(bytes).map_err(without_head)?;
-                let reserved = self.memory.grow_to(body.1.held_bytes());
-                reserved.map_err(without_head)?;
-                if !body.1.is_complete() {
-                    return Ok((taken, None));
-                }
-                let state = State::ReadingHead { has_begun: false };
-                match std::mem::replace(&mut self.state, state) {
-                    State::ReadingBody(body) => Ok((taken, Some(self.finish(body.0, body.1)))),
-                    _ => Ok((taken, None)),
-                }
-            }
-            _ => Ok((0, None)),
-        }
-    }
-
-    /// Continues after a head, which is the first `head_bytes` of `bytes`.
-    fn begin_body(
-        &mut self,
-        head: Head,
-        head_bytes: usize,
-        bytes: &[u8],
-        limits: &Limits,
-    ) -> Result<(usize, Option<Request>), Box<Rejection>> {
-        let rest = bytes.get(head_bytes..).unwrap_or_default();
-        match self.decode_first_bytes(&head, rest, limits) {
-            Ok((body_bytes, decoder)) => {
-                let taken = head_bytes + body_bytes;
-                if decoder.is_complete() {
-                    return Ok((taken, Some(self.finish(head, decoder))));
-                }
-                self.state = State::ReadingBody(Box::new((head, decoder)));
-                self.deadline = Instant::now() + limits.body_timeout;
-                Ok((taken, None))
-            }
-            Err(error) => {
-                let head = Some(head);
-                Err(Box::new(Rejection { error, head }))
-            }
-        }
-    }
-
-    fn decode_first_bytes(
-        &mut self,
-        head: &Head,
-        bytes: &[u8],
-        limits: &Limits,
-    ) -> Result<(usize, BodyDecoder), HttpError> {
-        let mut decoder = BodyDecoder::new(head.framing, limits.max_body_bytes)?;
-        let taken = decoder.decode(bytes)?;
-        if !decoder.is_complete() {
-            if head.awaits_continue && bytes.is_empty() {
-                self.send_continue();
-            }
-            self.memory.grow_to(decoder.held_bytes())?;
-        }
-        Ok((taken, decoder))
-    }
-
-    /// Starts the timeout of a head at its first byte, which empty lines before it are not.
-    fn note_beginning(&mut self, bytes: &[u8], limits: &Limits) {
-        let has_begun = matches!(self.state, State::ReadingHead { has_begun: true });
-        if !has_begun && bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
-            self.state = State::ReadingHead { has_begun: true };
-            self.deadline = Instant::now() + limits.head_timeout;
-        }
-    }
-
-    fn finish(&mut self, head: Head, decoder: BodyDecoder) -> Request {
-        self.state = State::InHandler(ResponseContext::new(&head));
-        let body = decoder.into_bytes();
-        Request::fake_http_from(self.peer, head.method, head.target, head.headers, body)
-    }
-
-    /// Sends 100 Continue. No other output is pending, so the socket takes these few bytes. If it does not, the client
-    /// sends the body after a while without them (RFC 9110 10.1.1).
-    fn send_continue(&self) {
-        _ = self.socket.write(b"HTTP/1.1 100 Continue\r\n\r\n", &mut 0);
-    }
-
-    fn reject_head(&mut self, rejection: Rejection, buffers: &mut WorkerBuffers) -> bool {
-        let Rejection { error, mut head } = rejection;
         let state = State::ReadingHead { has_begun: false };
-        if let State::ReadingBody(body) = std::mem::replace(&mut self.state, state) {
-            head = Some(body.0);
-        }
+        let head = match std::mem::replace(&mut self.state, state) {
+            State::ReadingBody { head, .. } => Some(head),
+            _ => None,
+        };
         let is_head = match &head {
             Some(head) => head.method == "HEAD",
             None => head::begins_with_head_method(&self.input),
         };
         let lookup = |name: &str| head.as_ref().and_then(|head| head.header(name));
         self.send_error(error, &lookup, is_head, buffers)
+    }
+
+    /// Acts on the deadline. The time that a connection spends in the admission queue or in a handler is limited there.
+    /// Returns false if the connection must be closed.
+    pub fn expire(&mut self, buffers: &mut WorkerBuffers) -> bool {
+        let timeouts = match &self.state {
+            State::ReadingHead { has_begun: false } => {
+                self.end_idle();
+                return true;
+            }
+            State::InHandler(_) | State::Lingering(_) => return false,
+            State::Writing { .. } => {
+                increment(&buffers.stats.write_timeouts);
+                return false;
+            }
+            State::ReadingHead { has_begun: true } => &buffers.stats.head_timeouts,
+            State::ReadingBody { .. } => &buffers.stats.body_timeouts,
+        };
+        increment(timeouts);
+        increment(&buffers.stats.rejected_requests);
+        self.reject(HttpError::RequestTimeout, buffers)
+    }
+
+    /// Ends an idle connection, unless unread bytes have come, which a worker has to read. The FIN is sent before the
+    /// socket is closed: the client learns of the end, and a request that crosses the FIN does not cause a reset.
+    pub fn end_idle(&mut self) {
+        if self.socket.has_input() {
+            self.is_drained = false;
+            self.deadline = Instant::now() + LAST_READ_TIMEOUT;
+        } else {
+            self.linger(LINGER_AFTER_IDLE_TIMEOUT);
+        }
+    }
+
+    /// Reads and parses until a request is complete or the socket has no more bytes. Returns `None` after it sent an error
+    /// response.
+    fn receive(&mut self, buffers: &mut WorkerBuffers) -> Option<Progress> {
+        let mut parsed_bytes = std::mem::take(&mut self.parsed_bytes);
+        buffers.input.clear();
+        buffers.input.extend(std::mem::take(&mut self.input));
+        loop {
+            match self.parse(&buffers.input, parsed_bytes, &buffers.limits) {
+                Ok((taken, Some(request))) => {
+                    increment(&buffers.stats.requests);
+                    self.input = buffers.input.split_off(taken);
+                    return Some(Progress::Request(request));
+                }
+                Ok((taken, None)) => {
+                    buffers.input.drain(..taken);
+                    parsed_bytes = buffers.input.len();
+                }
+                Err(error) => {
+                    increment(match error {
+                        HttpError::Overloaded => &buffers.stats.shed,
+                        _ => &buffers.stats.rejected_requests,
+                    });
+                    self.input.clone_from(&buffers.input);
+                    let is_open = self.reject(error, buffers);
+                    return (!is_open).then_some(Progress::Close);
+                }
+            }
+            if self.is_drained {
+                self.input.clone_from(&buffers.input);
+                self.parsed_bytes = parsed_bytes;
+                return Some(Progress::WaitForSocket);
+            }
+            let free_bytes = buffers.input.capacity() - buffers.input.len();
+            self.has_read_since_response = true;
+            match self.socket.read(&mut buffers.input) {
+                Some(0) => return Some(Progress::Close),
+                // Fewer bytes than fit are all that was there. The end of the stream needs a read of its own.
+                Some(read) => self.is_drained = read < free_bytes && !self.is_hung_up,
+                None => {
+                    self.is_drained = true;
+                    if let State::ReadingHead { has_begun: false } = self.state {
+                        self.is_pipelining = false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns how many bytes were taken, and the request that they complete. `parsed_bytes` were parsed before.
+    fn parse(
+        &mut self,
+        bytes: &[u8],
+        parsed_bytes: usize,
+        limits: &Limits,
+    ) -> Result<(usize, Option<Request>), HttpError> {
+        let mut head_bytes = 0;
+        if let State::ReadingHead { has_begun } = &mut self.state {
+            let parsed = match head::may_be_complete(bytes, parsed_bytes, limits) {
+                true => parse_head(bytes, limits)?,
+                false => None,
+            };
+            let Some((head, size)) = parsed else {
+                // The timeout of a head starts at its first byte, which empty lines before it are not.
+                if !*has_begun && bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
+                    *has_begun = true;
+                    self.deadline = Instant::now() + limits.head_timeout;
+                }
+                return Ok((0, None));
+            };
+            let body = BodyDecoder::new(head.framing, limits.max_body_bytes);
+            self.state = State::ReadingBody { head, body };
+            head_bytes = size;
+        }
+        let bytes = bytes.get(head_bytes..).unwrap_or_default();
+        let (body_bytes, request) = self.parse_body(bytes, head_bytes > 0, limits)?;
+        Ok((head_bytes + body_bytes, request))
+    }
+
+    /// As [`Connection::parse`], after the head, which has just been parsed if `is_new`.
+    fn parse_body(
+        &mut self,
+        bytes: &[u8],
+        is_new: bool,
+        limits: &Limits,
+    ) -> Result<(usize, Option<Request>), HttpError> {
+        let State::ReadingBody { head, body } = &mut self.state else {
+            return Ok((0, None));
+        };
+        let taken = body.decode(bytes)?;
+        if is_new && !body.is_complete() {
+            self.deadline = Instant::now() + limits.body_timeout;
+            if head.awaits_continue && bytes.is_empty() {
+                // No other output is pending, so the socket takes these few bytes. If it does not, the client sends the
+                // body after a while without them (RFC 9110 10.1.1).
+                _ = self.socket.write(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+        }
+        // A body that came with its head does not count as being received.
+        if !is_new || !body.is_complete() {
+            self.memory.grow_to(body.held_bytes())?;
+        }
+        if !body.is_complete() {
+            return Ok((taken, None));
+        }
+        let context = ResponseContext {
+            is_head: head.method == "HEAD",
+            is_http_10: head.is_http_10,
+            keep_alive: head.keep_alive,
+        };
+        let method = std::mem::take(&mut head.method);
+        let target = std::mem::take(&mut head.target);
+        let headers = std::mem::take(&mut head.headers);
+        let body = body.take_bytes();
+        self.state = State::InHandler(context);
+        let request = Request::fake_http_from(self.peer, method, target, headers, body);
+        Ok((taken, Some(request)))
     }
 
     fn send_error(
@@ -496,52 +424,54 @@ impl Connection {
         log::debug!("{} is answered {status}: {detail}", self.peer);
         self.input = Vec::new();
         self.memory.release();
-        let WorkerBuffers {
-            output,
-            clock,
-            errors,
-            ..
-        } = buffers;
-        write_error(output, errors, error, lookup, is_head, clock);
+        buffers.writer.write_error(error, lookup, is_head);
         self.send(Next::Linger, buffers)
     }
 
     /// Writes the output. What the socket does not take is kept until it does, if there is memory for it. Returns false if
     /// the connection must be closed.
     fn send(&mut self, next: Next, buffers: &WorkerBuffers) -> bool {
-        let mut written = 0;
-        match self.socket.write(&buffers.output, &mut written) {
-            Ok(true) if next == Next::Close => return false,
-            Ok(true) => self.begin_next(next, &buffers.limits),
-            Ok(false) => {
-                let rest = buffers.output.get(written..).unwrap_or_default().to_vec();
-                if self.memory.grow_to(rest.len()).is_err() {
-                    increment(&buffers.stats.write_timeouts);
-                    return false;
-                }
-                self.state = State::Writing {
-                    rest,
-                    written: 0,
-                    next,
-                };
-                self.deadline = Instant::now() + buffers.limits.write_timeout;
-            }
-            Err(_) => return false,
+        let output = &buffers.writer.output;
+        let Ok(written) = self.socket.write(output) else {
+            return false;
+        };
+        let rest = output.get(written..).unwrap_or_default();
+        if rest.is_empty() {
+            return self.begin_next(next, &buffers.limits);
         }
+        if self.memory.grow_to(rest.len()).is_err() {
+            increment(&buffers.stats.write_timeouts);
+            return false;
+        }
+        self.state = State::Writing {
+            rest: rest.to_vec(),
+            written: 0,
+            next,
+        };
+        self.deadline = Instant::now() + buffers.limits.write_timeout;
         true
     }
 
-    fn begin_next(&mut self, next: Next, limits: &Limits) {
-        if next == Next::Linger {
-            self.linger(Lingering::after_response());
-        } else {
-            self.state = State::ReadingHead { has_begun: false };
-            self.deadline = Instant::now() + limits.idle_timeout;
+    /// Returns false if the connection must be closed.
+    fn begin_next(&mut self, next: Next, limits: &Limits) -> bool {
+        match next {
+            Next::ReadRequest => {
+                self.state = State::ReadingHead { has_begun: false };
+                self.deadline = Instant::now() + limits.idle_timeout;
+            }
+            Next::Linger => self.linger(LINGER_TIMEOUT),
+            Next::Close => {}
         }
+        next != Next::Close
     }
 
-    fn linger(&mut self, lingering: Lingering) {
-        self.socket.shut_down_writing();
+    fn linger(&mut self, timeout: Duration) {
+        // An error means that the client is gone, which the next read reports too.
+        _ = self.socket.0.shutdown(Shutdown::Write);
+        let lingering = Lingering {
+            remaining_bytes: MAX_LINGER_BYTES,
+            end: Instant::now() + timeout,
+        };
         self.deadline = lingering.deadline();
         self.state = State::Lingering(lingering);
     }
@@ -568,100 +498,52 @@ struct Lingering {
     end: Instant,
 }
 
-enum Discarded {
-    /// Everything that had arrived.
-    All,
-    /// As much as is read at once.
-    Some,
-    /// Everything that the client sends, or that it may send.
-    Enough,
-}
-
 impl Lingering {
-    fn after_response() -> Lingering {
-        Lingering {
-            remaining_bytes: MAX_LINGER_BYTES,
-            end: Instant::now() + LINGER_TIMEOUT,
-        }
-    }
-
-    fn after_silence() -> Lingering {
-        Lingering {
-            remaining_bytes: MAX_LINGER_BYTES,
-            end: Instant::now() + LINGER_AFTER_IDLE_TIMEOUT,
-        }
-    }
-
     fn deadline(&self) -> Instant {
         self.end.min(Instant::now() + LINGER_SILENCE_TIMEOUT)
     }
 
-    fn discard_input(&mut self, socket: &Socket, buffer: &mut [u8]) -> Discarded {
+    fn discard_input(&mut self, socket: &Socket, buffer: &mut Vec<u8>) -> Progress {
         for _ in 0..MAX_LINGER_READS {
-            match socket.read(buffer) {
-                ReadResult::Bytes(read) => {
-                    self.remaining_bytes = self.remaining_bytes.saturating_sub(read);
-                }
-                ReadResult::Nothing => return Discarded::All,
-                ReadResult::End => return Discarded::Enough,
-            }
-            if self.remaining_bytes == 0 || Instant::now() >= self.end {
-                return Discarded::Enough;
+            buffer.clear();
+            let Some(read) = socket.read(buffer) else {
+                return Progress::WaitForSocket;
+            };
+            self.remaining_bytes = self.remaining_bytes.saturating_sub(read);
+            if read == 0 || self.remaining_bytes == 0 || Instant::now() >= self.end {
+                return Progress::Close;
             }
         }
-        Discarded::Some
+        Progress::Yield
     }
 }
 
 /// A non-blocking socket.
-pub struct Socket(TcpStream);
-
-enum ReadResult {
-    Bytes(usize),
-    /// No bytes are there for now.
-    Nothing,
-    /// The client closed its side, or the connection failed.
-    End,
-}
+pub struct Socket(pub TcpStream);
 
 impl Socket {
-    /// Takes a stream that is already non-blocking.
-    pub fn new(stream: TcpStream) -> Socket {
-        Socket(stream)
-    }
-
-    fn read(&self, buffer: &mut [u8]) -> ReadResult {
-        loop {
-            return match (&self.0).read(buffer) {
-                Ok(0) => ReadResult::End,
-                Ok(read) => ReadResult::Bytes(read),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ReadResult::Nothing,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => ReadResult::End,
-            };
+    /// Appends bytes to `buffer`, within its capacity. Returns how many, or `None` if none are there for now; 0 if the client
+    /// closed its side, or the connection failed.
+    fn read(&self, buffer: &mut Vec<u8>) -> Option<usize> {
+        match retry_on_intr(|| rustix::io::read(&self.0, spare_capacity(buffer))) {
+            Err(Errno::WOULDBLOCK) => None,
+            read => Some(read.unwrap_or(0)),
         }
     }
 
-    /// Writes the bytes from `written` on. Returns true if all are written, false if the socket takes no more for now.
-    fn write(&self, bytes: &[u8], written: &mut usize) -> io::Result<bool> {
-        loop {
-            let rest = bytes.get(*written..).unwrap_or_default();
-            if rest.is_empty() {
-                return Ok(true);
-            }
+    /// Writes until the socket takes no more for now. Returns how many bytes were written.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             match (&self.0).write(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => *written += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn shut_down_writing(&self) {
-        // An error means that the client is gone, which the next read reports too.
-        _ = self.0.shutdown(Shutdown::Write);
+        Ok(bytes.len() - rest.len())
     }
 
     fn has_input(&self) -> bool {
@@ -676,85 +558,4 @@ impl Drop for Socket {
         // An error means that the client is gone.
         _ = self.0.shutdown(Shutdown::Both);
     }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A reservation up to this size succeeds whatever other connections hold, so that small requests are served while others
-/// fill the budget slowly.
-const ALWAYS_GRANTED_BYTES: usize = 16 * 1024;
-
-/// The memory for request bodies and for rests of responses that all connections share:
-/// [`Limits::max_buffered_bytes`].
-pub struct MemoryBudget {
-    limit_bytes: u64,
-    reserved_bytes: AtomicU64,
-    stats: Arc<Stats>,
-}
-
-impl MemoryBudget {
-    pub fn new(limits: &Limits, stats: Arc<Stats>) -> MemoryBudget {
-        MemoryBudget {
-            limit_bytes: to_u64(limits.max_buffered_bytes),
-            reserved_bytes: AtomicU64::new(0),
-            stats,
-        }
-    }
-}
-
-/// One connection's part of the budget, which is returned to it on drop.
-pub struct Reservation {
-    budget: Arc<MemoryBudget>,
-    bytes: u64,
-}
-
-impl Reservation {
-    /// Creates a reservation of no bytes.
-    pub fn new(budget: Arc<MemoryBudget>) -> Reservation {
-        Reservation { budget, bytes: 0 }
-    }
-
-    /// Grows the reservation to `bytes`, if it is smaller.
-    ///
-    /// # Errors
-    /// [`HttpError::Overloaded`] if the budget is exceeded and the reservation is larger than is always granted.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), HttpError> {
-        let more = to_u64(bytes).saturating_sub(self.bytes);
-        if more == 0 {
-            return Ok(());
-        }
-        self.bytes += more;
-        let budget = &self.budget;
-        let before = budget.reserved_bytes.fetch_add(more, Ordering::Relaxed);
-        let gauge = &budget.stats.buffered_bytes;
-        gauge.fetch_add(more, Ordering::Relaxed);
-        if bytes > ALWAYS_GRANTED_BYTES && before + more > budget.limit_bytes {
-            return Err(HttpError::Overloaded);
-        }
-        Ok(())
-    }
-
-    fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes > 0 {
-            let budget = &self.budget;
-            budget.reserved_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            let gauge = &budget.stats.buffered_bytes;
-            gauge.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-fn to_u64(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
 }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
+use percent_encoding::{AsciiSet, percent_encode};
+
 use super::limits::Limits;
 use super::response::HttpError;
 
@@ -54,26 +56,28 @@ pub enum Framing {
 /// # Errors
 /// If the head breaks a rule or a limit, as soon as the bytes show it.
 pub fn parse_head(bytes: &[u8], limits: &Limits) -> Result<Option<(Head, usize)>, HttpError> {
-    let empty_bytes = skip_empty_lines(bytes)?;
-    let bytes = bytes.get(empty_bytes..).unwrap_or_default();
-    let line = bytes
-        .split(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
+    let mut rest = bytes;
+    while let Some(behind) = rest.strip_prefix(b"\r\n") {
+        rest = behind;
+    }
+    let empty_bytes = bytes.len() - rest.len();
+    if empty_bytes > MAX_EMPTY_LINE_BYTES {
+        return Err(HttpError::BadRequest("There are too many empty lines."));
+    }
+    let bytes = rest;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let line = lines.next().unwrap_or_default();
     let target = line.splitn(3, |byte| *byte == b' ').nth(1);
     if target.is_some_and(|target| target.len() > limits.max_target_bytes) {
         return Err(HttpError::TargetTooLong);
     }
-    let Some(head_bytes) = measure_head(bytes)? else {
-        return if bytes.len() > limits.max_head_bytes {
-            Err(HttpError::HeadersTooLarge)
-        } else {
-            Ok(None)
-        };
-    };
-    if head_bytes > limits.max_head_bytes {
+    let measured = measure_head(bytes)?;
+    if measured.unwrap_or(bytes.len()) > limits.max_head_bytes {
         return Err(HttpError::HeadersTooLarge);
     }
+    let Some(head_bytes) = measured else {
+        return Ok(None);
+    };
     let head = bytes.get(..head_bytes).unwrap_or_default();
     let head = split_head(&normalize_request_line(head, line.len())?, limits)?;
     Ok(Some((head, empty_bytes + head_bytes)))
@@ -100,18 +104,6 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 /// Whether a byte is allowed in a header's value (RFC 9110 5.5).
 pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
-}
-
-fn skip_empty_lines(bytes: &[u8]) -> Result<usize, HttpError> {
-    let mut rest = bytes;
-    while let Some(behind) = rest.strip_prefix(b"\r\n") {
-        rest = behind;
-    }
-    let skipped_bytes = bytes.len() - rest.len();
-    if skipped_bytes > MAX_EMPTY_LINE_BYTES {
-        return Err(HttpError::BadRequest("There are too many empty lines."));
-    }
-    Ok(skipped_bytes)
 }
 
 /// Returns the size of the head in bytes, or `None` before its empty line has arrived. Rejects bare line feeds, which
@@ -143,9 +135,9 @@ fn normalize_request_line(head: &[u8], line_bytes: usize) -> Result<Cow<'_, [u8]
     let [b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor] = version else {
         return Err(HttpError::BadRequest("The request line is malformed."));
     };
-    let minor = match (major, minor) {
-        (b'1', b'0') => b'0',
-        (b'1', b'1'..=b'9') => b'1',
+    let version = match (major, minor) {
+        (b'1', b'0') => b" HTTP/1.0\r",
+        (b'1', b'1'..=b'9') => b" HTTP/1.1\r",
         (b'0'..=b'9', b'0'..=b'9') => return Err(HttpError::VersionNotSupported),
         _ => return Err(HttpError::BadRequest("The request line is malformed.")),
     };
@@ -156,19 +148,9 @@ fn normalize_request_line(head: &[u8], line_bytes: usize) -> Result<Cow<'_, [u8]
     if !path.is_ascii() || std::str::from_utf8(query).is_err() {
         return Err(HttpError::BadRequest("The request target is malformed."));
     }
-    let mut normalized = Vec::with_capacity(head.len());
-    normalized.extend_from_slice(method);
-    for byte in target {
-        if byte.is_ascii() {
-            normalized.push(*byte);
-        } else {
-            normalized.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        }
-    }
-    normalized.extend_from_slice(b" HTTP/1.");
-    normalized.extend_from_slice(&[minor, b'\r']);
-    normalized.extend_from_slice(rest);
-    Ok(Cow::Owned(normalized))
+    // The empty set: only bytes outside ASCII are encoded.
+    let target = percent_encode(target, &AsciiSet::EMPTY).to_string();
+    Ok([method, target.as_bytes(), version, rest].concat().into())
 }
 
 fn split_head(bytes: &[u8], limits: &Limits) -> Result<Head, HttpError> {
@@ -181,7 +163,7 @@ fn split_head(bytes: &[u8], limits: &Limits) -> Result<Head, HttpError> {
         Err(error) => return Err(translate_error(error)),
     }
     let method = parsed.method.unwrap_or_default();
-    let target = parse_target(method, parsed.path.unwrap_or_default())?;
+    let (target, authority) = parse_target(method, parsed.path.unwrap_or_default())?;
     let mut framing = FramingHeaders {
         is_http_10: parsed.version == Some(0),
         ..FramingHeaders::default()
@@ -194,13 +176,13 @@ fn split_head(bytes: &[u8], limits: &Limits) -> Result<Head, HttpError> {
     if !framing.has_host && !framing.is_http_10 {
         return Err(HttpError::BadRequest("The Host header is missing."));
     }
-    if let Some(authority) = target.authority {
+    if let Some(authority) = authority {
         headers.retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
         headers.push(("Host".to_owned(), authority.to_owned()));
     }
     Ok(Head {
         method: method.to_owned(),
-        target: target.path_and_query.into_owned(),
+        target: target.into_owned(),
         headers,
         framing: framing.framing()?,
         is_http_10: framing.is_http_10,
@@ -250,79 +232,49 @@ impl FramingHeaders {
     fn apply(&mut self, name: &str, value: &[u8]) -> Result<(), HttpError> {
         let is = |other| name.eq_ignore_ascii_case(other);
         if is("host") {
-            self.apply_host(value)
+            // Exactly one is allowed, with a valid host (RFC 9112 3.2).
+            if std::mem::replace(&mut self.has_host, true) {
+                return Err(HttpError::BadRequest("There is more than one Host header."));
+            }
+            if !std::str::from_utf8(value).is_ok_and(is_authority) {
+                return Err(HttpError::BadRequest("The Host header names no host."));
+            }
         } else if is("expect") {
-            self.apply_expect(value)
+            // A list of expectations (RFC 9110 10.1.1), which HTTP/1.0 does not have.
+            for expectation in list_members(value) {
+                if expectation.eq_ignore_ascii_case(b"100-continue") {
+                    self.awaits_continue = true;
+                } else if !self.is_http_10 {
+                    return Err(HttpError::ExpectationFailed);
+                }
+            }
         } else if is("connection") {
-            self.apply_connection(value);
-            Ok(())
+            // A list of options, two of which are known here (RFC 9110 7.6.1).
+            for option in list_members(value) {
+                self.closes |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
         } else if is("content-length") {
-            self.apply_content_length(value)
+            // Allowed once, and only digits: anything else is an attack or a mistake (RFC 9112 6.3).
+            let malformed = HttpError::BadRequest("The Content-Length header is malformed.");
+            let is_number = value.iter().all(u8::is_ascii_digit);
+            let length = std::str::from_utf8(value).unwrap_or_default().parse();
+            if !is_number || self.length.is_some() {
+                return Err(malformed);
+            }
+            self.length = Some(length.map_err(|_| malformed)?);
         } else if is("transfer-encoding") {
-            self.apply_transfer_encoding(value)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Exactly one Host header is allowed, with a valid host (RFC 9112 3.2).
-    fn apply_host(&mut self, value: &[u8]) -> Result<(), HttpError> {
-        if std::mem::replace(&mut self.has_host, true) {
-            return Err(HttpError::BadRequest("There is more than one Host header."));
-        }
-        if !is_authority(value) {
-            return Err(HttpError::BadRequest("The Host header names no host."));
-        }
-        Ok(())
-    }
-
-    /// A list of expectations (RFC 9110 10.1.1), which HTTP/1.0 does not have.
-    fn apply_expect(&mut self, value: &[u8]) -> Result<(), HttpError> {
-        for expectation in list_members(value) {
-            if expectation.eq_ignore_ascii_case(b"100-continue") {
-                self.awaits_continue = true;
-            } else if !self.is_http_10 {
-                return Err(HttpError::ExpectationFailed);
+            // Allowed once, and only `chunked`: no client sends another coding, but attacks do (RFC 9112 6.1). Empty
+            // members of the list are errors here, since a proxy that handles them differently would find another end
+            // of the body (RFC 9112 11.2).
+            let is_first = !std::mem::replace(&mut self.is_chunked, true);
+            if !is_first || self.is_http_10 || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HttpError::BadRequest(
+                    "The only supported Transfer-Encoding is chunked, once.",
+                ));
             }
         }
         Ok(())
-    }
-
-    /// A list of options, two of which are known here (RFC 9110 7.6.1).
-    fn apply_connection(&mut self, value: &[u8]) {
-        for option in list_members(value) {
-            self.closes |= option.eq_ignore_ascii_case(b"close");
-            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
-    }
-
-    /// Allowed once, and only digits: anything else is an attack or a mistake (RFC 9112 6.3).
-    fn apply_content_length(&mut self, value: &[u8]) -> Result<(), HttpError> {
-        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        let text = std::str::from_utf8(value).unwrap_or_default();
-        match text.parse() {
-            Ok(length) if is_number && self.length.is_none() => {
-                self.length = Some(length);
-                Ok(())
-            }
-            _ => Err(HttpError::BadRequest(
-                "The Content-Length header is malformed.",
-            )),
-        }
-    }
-
-    /// Allowed once, and only `chunked`: no client sends another coding, but attacks do (RFC 9112 6.1). Empty members of
-    /// the list are errors here, since a proxy that handles them differently would find another end of the body (RFC 9112
-    /// 11.2).
-    fn apply_transfer_encoding(&mut self, value: &[u8]) -> Result<(), HttpError> {
-        let is_first = !std::mem::replace(&mut self.is_chunked, true);
-        if is_first && !self.is_http_10 && value.eq_ignore_ascii_case(b"chunked") {
-            Ok(())
-        } else {
-            Err(HttpError::BadRequest(
-                "The only supported Transfer-Encoding is chunked, once.",
-            ))
-        }
     }
 
     fn framing(&self) -> Result<Framing, HttpError> {
@@ -336,33 +288,25 @@ impl FramingHeaders {
     }
 }
 
-/// A request target.
-#[derive(Debug, PartialEq, Eq)]
-struct Target<'a> {
-    /// In origin-form, or `*`.
-    path_and_query: Cow<'a, str>,
-    /// The host and port of a target in absolute-form.
-    authority: Option<&'a str>,
-}
-
-/// Parses a target of any form (RFC 9112 3.2) but that of CONNECT, which is for proxies. Fragments are not allowed.
-fn parse_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HttpError> {
+/// Parses a target of any form (RFC 9112 3.2) but that of CONNECT, which is for proxies. Fragments are not allowed. Returns
+/// it in origin-form or as `*`, and the host and port of a target in absolute-form.
+fn parse_target<'a>(
+    method: &str,
+    target: &'a str,
+) -> Result<(Cow<'a, str>, Option<&'a str>), HttpError> {
     let malformed = HttpError::BadRequest("The request target is malformed.");
     if method == "CONNECT" || target.contains('#') {
         return Err(malformed);
     }
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
-        return Ok(Target {
-            path_and_query: target.into(),
-            authority: None,
-        });
+        return Ok((target.into(), None));
     }
     let (scheme, rest) = target.split_once("://").ok_or(malformed)?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         return Err(malformed);
     }
     let (authority, path_and_query) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !is_authority(authority.as_bytes()) {
+    if !is_authority(authority) {
         return Err(malformed);
     }
     let path_and_query = match path_and_query {
@@ -371,48 +315,32 @@ fn parse_target<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HttpErr
         _ if path_and_query.starts_with('/') => path_and_query.into(),
         _ => format!("/{path_and_query}").into(),
     };
-    Ok(Target {
-        path_and_query,
-        authority: Some(authority),
-    })
+    Ok((path_and_query, Some(authority)))
 }
 
 /// Whether this is a host with or without a port: no user information, not empty (RFC 9110 4.2.1, 4.2.4).
-fn is_authority(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return false;
-    };
+fn is_authority(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (text, ""),
     };
-    let is_port = port.bytes().all(|byte| byte.is_ascii_digit())
-        && (port.is_empty() || port.parse::<u16>().is_ok());
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let literal = host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'));
-    is_port
-        && literal.map_or_else(
-            || is_registered_name(host),
-            |inner| inner.parse::<Ipv6Addr>().is_ok(),
-        )
+    let is_host = match literal {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_registered_name(host),
+    };
+    is_host && (port.is_empty() || is_number)
 }
 
 /// Whether this is a registered name or an IPv4 address (RFC 3986 3.2.2).
 fn is_registered_name(host: &str) -> bool {
-    let mut rest = host.as_bytes();
-    loop {
-        rest = match rest {
-            [] => return !host.is_empty(),
-            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                rest
-            }
-            [byte, rest @ ..]
-                if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) =>
-            {
-                rest
-            }
-            _ => return false,
-        };
-    }
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+    let is_encoded = |part: &str| {
+        let digits = part.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    !host.is_empty() && host.bytes().all(is_allowed) && host.split('%').skip(1).all(is_encoded)
 }

@@ -98,24 +98,18 @@ impl Limits {
     /// reads, even if all their handlers are stuck.
     #[must_use]
     pub fn for_workers(workers: usize) -> Limits {
-        let class = |max_in_flight: usize| ClassLimits {
+        let class = |max_in_flight: usize, shed_after_seconds| ClassLimits {
             max_in_flight: max_in_flight.max(1),
-            shed_after: Duration::from_secs(1),
+            shed_after: Duration::from_secs(shed_after_seconds),
         };
         Limits {
             workers,
-            ordinary: class(usize::MAX),
-            heavy: class(8),
-            write: ClassLimits {
-                // A batch that waits for one locked row takes two seconds, and its other inputs succeed.
-                shed_after: Duration::from_secs(4),
-                ..class(workers / 2)
-            },
-            sign_in: ClassLimits {
-                // Verifying a password takes long, so a long line does not mean that something is wrong.
-                shed_after: Duration::from_secs(4),
-                ..class(workers * 3 / 8)
-            },
+            ordinary: class(usize::MAX, 1),
+            heavy: class(8, 1),
+            // A batch that waits for one locked row takes two seconds, and its other inputs succeed.
+            write: class(workers / 2, 4),
+            // Verifying a password takes long, so a long line does not mean that something is wrong.
+            sign_in: class(workers * 3 / 8, 4),
             max_connections: 1024,
             max_head_bytes: 16 * 1024,
             max_headers: 100,
@@ -147,15 +141,11 @@ impl Default for Limits {
 pub fn raise_open_file_limit(outgoing: u64) -> io::Result<usize> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let raised = Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        };
-        setrlimit(Resource::Nofile, raised)?;
+        let current = limit.maximum;
+        setrlimit(Resource::Nofile, Rlimit { current, ..limit })?;
     }
     let files = limit.maximum.unwrap_or(u64::MAX);
-    let kept = RESERVED_FILES + outgoing * FILES_PER_OUTGOING_CONNECTION;
-    let connections = files.saturating_sub(kept);
+    let connections = files.saturating_sub(required_open_files(Some(0), outgoing));
     Ok(usize::try_from(connections.clamp(16, MAX_DEFAULT_CONNECTIONS)).unwrap_or(16))
 }
 

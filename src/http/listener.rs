@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use socket2::SockRef;
 
-use super::poller::Poller;
-use super::response::{Clock, ErrorRenderer, HttpError, write_error};
+use super::poller::{LISTENER_TOKEN, ONE_ACCEPT, Poller};
+use super::response::{ErrorRenderer, HttpError, ResponseWriter};
 use super::stats::{Stats, increment};
 
 /// Connections that may wait to be accepted (the system's own limit is net.core.somaxconn).
@@ -22,7 +22,7 @@ const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 
 /// The listening socket. Any worker may accept from it.
 pub struct Listener {
-    socket: TcpListener,
+    pub socket: TcpListener,
     /// A file descriptor to give up when none is left, so that a connection can be accepted and answered 503.
     spare: Mutex<Option<File>>,
     /// Accepting failed and is tried again by [`Listener::resume`].
@@ -30,38 +30,23 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds the address and listens.
+    /// Binds the address, listens, and registers for the first connection.
     ///
     /// # Errors
     /// If the address is in use or does not belong to this machine, or no file descriptors are left.
-    pub fn bind(address: SocketAddr) -> io::Result<Listener> {
+    pub fn bind(address: SocketAddr, poller: &Poller) -> io::Result<Listener> {
         let socket = TcpListener::bind(address)?;
         // A second time, since the standard library's backlog of 128 is short for a wave of clients.
         rustix::net::listen(&socket, BACKLOG)?;
         socket.set_nonblocking(true)?;
         // Accepted sockets inherit it.
         SockRef::from(&socket).set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
+        poller.register(&socket, LISTENER_TOKEN, ONE_ACCEPT)?;
         Ok(Listener {
             socket,
             spare: Mutex::new(Some(open_spare()?)),
             is_paused: AtomicBool::new(false),
         })
-    }
-
-    /// Returns the bound address, with the port that the system chose for port 0.
-    ///
-    /// # Errors
-    /// If getsockname(2) fails.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// Registers the socket.
-    ///
-    /// # Errors
-    /// If the system has no memory or watches left.
-    pub fn register(&self, poller: &Poller) -> io::Result<()> {
-        poller.register_listener(&self.socket)
     }
 
     /// Accepts the next connection, if there is one, as a non-blocking socket. Then registers for further ones.
@@ -77,17 +62,15 @@ impl Listener {
             socket.set_nodelay(true)?;
             Ok((socket, peer))
         });
-        match accepted {
-            Ok(_) => {}
-            Err(ref error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(ref error) => {
-                increment(&stats.accept_errors);
-                if !self.recover(error, errors) {
-                    // Tried again at the next tick, so that no worker spins.
-                    log::warn!("cannot accept a connection, trying again: {error}");
-                    self.is_paused.store(true, Ordering::Relaxed);
-                    return None;
-                }
+        if let Err(error) = &accepted
+            && error.kind() != ErrorKind::WouldBlock
+        {
+            increment(&stats.accept_errors);
+            if !self.recover(error, errors) {
+                // Tried again at the next tick, so that no worker spins.
+                log::warn!("cannot accept a connection, trying again: {error}");
+                self.is_paused.store(true, Ordering::Relaxed);
+                return None;
             }
         }
         self.rearm(poller);
@@ -102,7 +85,7 @@ impl Listener {
     }
 
     fn rearm(&self, poller: &Poller) {
-        if let Err(error) = poller.rearm_listener(&self.socket) {
+        if let Err(error) = poller.modify(&self.socket, LISTENER_TOKEN, ONE_ACCEPT) {
             log::error!("cannot watch the listening socket: {error}");
             self.is_paused.store(true, Ordering::Relaxed);
         }
@@ -138,15 +121,13 @@ impl Listener {
 
 /// Answers a connection 503 and closes it, without waiting for the client.
 pub fn reject(mut stream: TcpStream, errors: &ErrorRenderer) {
-    let mut response = Vec::new();
-    let error = HttpError::TooManyConnections;
-    let clock = &mut Clock::default();
-    write_error(&mut response, errors, error, &|_| None, false, clock);
+    let mut writer = ResponseWriter::new(errors.clone());
+    writer.write_error(HttpError::TooManyConnections, &|_| None, false);
     // What the client sent is read: closing with unread bytes resets the connection, and the client might lose the
     // response. Errors mean that the client is gone already.
     _ = stream.set_nonblocking(true);
     _ = stream.read(&mut [0; 4096]);
-    _ = stream.write(&response);
+    _ = stream.write(&writer.output);
     _ = stream.shutdown(Shutdown::Both);
 }
 

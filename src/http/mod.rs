@@ -35,13 +35,6 @@
 //! its deadline delays its own connection (and, like any handler, occupies its worker). Handlers must therefore bound every
 //! wait by the deadline that they are given.
 //!
-//! ```text
-//!                         check_in                       event, deadline, shutdown
-//! slab entry   insert -> CheckedOut ---------> Idle ------------------------------> CheckedOut -> remove
-//! ```
-//!
-//! An event of a connection that is checked out makes its next `check_in` fail, so that no event is lost.
-//!
 //! # States of a connection
 //!
 //! ```text
@@ -65,14 +58,6 @@
 //! request is queued, [`Limits::queue_timeout`] and [`Limits::request_timeout`] (503); in `Writing`,
 //! [`Limits::write_timeout`] (closed); in `Lingering`, those beside `Lingering` in `connection`. The thread of
 //! [`Server::run`] enforces all of them.
-//!
-//! # Files
-//!
-//! [`head`] and [`body`] turn bytes into requests and [`response`](HttpError) turns responses into bytes, without sockets.
-//! `connection` is the state machine above, `slab` holds idle connections, `poller` wraps epoll, `admission` decides which
-//! request runs when and which is shed, `worker` ties them together.
-//!
-//! Locks are all leaf-level: none is taken while another is held, and no code of the application runs under one.
 pub mod body;
 pub mod head;
 
@@ -80,6 +65,7 @@ mod admission;
 mod connection;
 mod limits;
 mod listener;
+mod memory;
 mod poller;
 mod response;
 mod slab;
@@ -89,17 +75,19 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rouille::{Request, Response};
 
 use self::admission::AdmissionQueue;
-use self::connection::{MemoryBudget, WorkerBuffers};
+use self::connection::{Connection, WorkerBuffers};
 pub use self::limits::{Class, ClassLimits, Limits, raise_open_file_limit, required_open_files};
 use self::listener::Listener;
+use self::memory::MemoryBudget;
 use self::poller::{Poller, PollerSlots};
 use self::response::ErrorRenderer;
 pub use self::response::{HeaderLookup, HttpError};
@@ -121,27 +109,19 @@ const DRAIN_SILENCE: Duration = Duration::from_millis(500);
 pub struct Server {
     shared: Arc<Shared>,
     shutdown_handle: ShutdownHandle,
+    shutdown: Receiver<()>,
     address: SocketAddr,
 }
 
 /// Shuts a server down, from any thread.
-#[derive(Clone, Default)]
-pub struct ShutdownHandle(Arc<(Mutex<bool>, Condvar)>);
+#[derive(Clone)]
+pub struct ShutdownHandle(SyncSender<()>);
 
 impl ShutdownHandle {
     /// Begins the shutdown, unless it has begun. Does not wait for it.
     pub fn shut_down(&self) {
-        let (is_shut_down, changed) = &*self.0;
-        *is_shut_down.lock() = true;
-        changed.notify_all();
-    }
-
-    /// Waits for the shutdown to begin. Returns whether it has begun.
-    fn wait(&self, timeout: Duration) -> bool {
-        let (is_shut_down, changed) = &*self.0;
-        let mut is_shut_down = is_shut_down.lock();
-        changed.wait_while_for(&mut is_shut_down, |is_shut_down| !*is_shut_down, timeout);
-        *is_shut_down
+        // An error means that it has begun.
+        _ = self.0.try_send(());
     }
 }
 
@@ -159,10 +139,9 @@ impl Server {
         classify: impl Fn(&Request) -> Class + Send + Sync + 'static,
         handler: impl Fn(&Request, Instant) -> Response + Send + Sync + 'static,
     ) -> io::Result<Server> {
-        let listener = Listener::bind(address)?;
-        let address = listener.local_address()?;
         let poller = Poller::new()?;
-        listener.register(&poller)?;
+        let listener = Listener::bind(address, &poller)?;
+        let address = listener.socket.local_addr()?;
         let stats = Arc::new(Stats::default());
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let shared = Shared {
@@ -179,18 +158,18 @@ impl Server {
             pipelining_deadline: OnceLock::new(),
             stats,
         };
+        let (shutdown_sender, shutdown) = sync_channel(1);
         Ok(Server {
             shared: Arc::new(shared),
-            shutdown_handle: ShutdownHandle::default(),
+            shutdown_handle: ShutdownHandle(shutdown_sender),
+            shutdown,
             address,
         })
     }
 
     /// Sets the function that renders the server's own error responses, which are plain text by default. Must be called
-    /// before [`Server::run`], and once.
-    ///
-    /// It is given the error and the headers of the request (none if they were not received or are malformed). The server
-    /// sets the status, Retry-After, Connection and Content-Length itself.
+    /// before [`Server::run`], and once. The function is given the error and the headers of the request (none if they were
+    /// not received or are malformed). The server sets the status, Retry-After, Connection and Content-Length itself.
     pub fn set_error_renderer(
         &self,
         render: impl Fn(HttpError, &HeaderLookup) -> Response + Send + Sync + 'static,
@@ -233,12 +212,18 @@ impl Server {
             }
         }
         let mut buffers = self.shared.make_buffers();
-        while !self.shutdown_handle.wait(TICK) {
+        while self.shutdown.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             self.shared.sweep(&mut buffers);
         }
         self.shared.drain(&mut buffers);
         self.shared.end_workers();
-        self.shared.join(workers);
+        if self.shared.admission.is_empty() {
+            for worker in workers {
+                if worker.join().is_err() {
+                    log::error!("a worker panicked");
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -248,14 +233,19 @@ impl Shared {
     /// Acts on every deadline that has passed.
     fn sweep(&self, buffers: &mut WorkerBuffers) {
         let now = Instant::now();
-        for mut connection in self.connections.check_out_expired(now) {
-            let expired = connection.expire(buffers);
-            self.resume_expired(connection, expired, buffers);
+        let is_expired = |_: &Connection, deadline| deadline <= now;
+        for mut connection in self.connections.check_out_where(is_expired) {
+            if connection.expire(buffers) {
+                self.hand_over(connection);
+            } else {
+                self.close(connection);
+            }
         }
         for pending in self.admission.shed(now) {
             self.shed(pending, buffers);
         }
-        if let Some(listener) = self.listener() {
+        let listener = self.listener.lock().clone();
+        if let Some(listener) = listener {
             listener.resume(&self.poller);
         }
     }
@@ -279,12 +269,12 @@ impl Shared {
             thread::sleep(DRAIN_TICK);
             let silent = self.limits.idle_timeout.saturating_sub(DRAIN_SILENCE);
             let latest_deadline = Instant::now() + silent;
-            let is_silent = |connection: &connection::Connection, deadline| {
+            let is_silent = |connection: &Connection, deadline| {
                 deadline <= latest_deadline && connection.is_between_requests()
             };
             for mut connection in self.connections.check_out_where(is_silent) {
-                let expired = connection.end_idle();
-                self.resume_expired(connection, expired, buffers);
+                connection.end_idle();
+                self.hand_over(connection);
             }
             self.sweep(buffers);
             if self.connections.len() == 0 && self.admission.is_empty() {
@@ -300,16 +290,5 @@ impl Shared {
     fn end_workers(&self) {
         self.poller.shut_down();
         self.slots.shut_down();
-    }
-
-    /// Waits for the workers to end, unless handlers still run after the drain timeout.
-    fn join(&self, workers: Vec<JoinHandle<()>>) {
-        if self.admission.is_empty() {
-            for worker in workers {
-                if worker.join().is_err() {
-                    log::error!("a worker panicked");
-                }
-            }
-        }
     }
 }

@@ -18,6 +18,22 @@ pub const LISTENER_TOKEN: u64 = u64::MAX - 1;
 /// The token of [`Poller::wake_one`].
 const WAKE_TOKEN: u64 = u64::MAX - 2;
 
+/// Interest of a connection in its next request: each arrival of bytes is an event, until the socket is closed.
+pub const READABLE: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+
+/// Interest of a connection with an unsent response: the socket becoming writable is an event, arriving bytes are not. A
+/// client that reads nothing may still send, and each modification reports at once everything that is ready.
+pub const WRITABLE: EventFlags = EventFlags::OUT.union(EventFlags::ET);
+
+/// One event at once, behind those that are ready already, if the socket is writable, as it is when all output was taken.
+/// Afterwards the same as [`READABLE`].
+pub const REQUEUED: EventFlags = READABLE.union(EventFlags::OUT);
+
+/// Interest of the listening socket: one event.
+pub const ONE_ACCEPT: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+
 /// An epoll instance that any number of threads wait on at once. The kernel delivers each event to one of them, so no
 /// mutex and no hand-over between threads is needed. A socket is registered once, edge-triggered, and its registration
 /// ends when it is closed, so a request costs no call for registration. (The crate `polling` lets one thread wait at a
@@ -51,98 +67,33 @@ impl Poller {
     /// # Errors
     /// If no file descriptors are left.
     pub fn new() -> io::Result<Poller> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let shutdown = eventfd(0, EventfdFlags::CLOEXEC)?;
-        let token = EventData::new_u64(SHUTDOWN_TOKEN);
-        epoll::add(&epoll, &shutdown, token, EventFlags::IN)?;
+        let poller = Poller {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            shutdown: eventfd(0, EventfdFlags::CLOEXEC)?,
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        };
+        poller.register(&poller.shutdown, SHUTDOWN_TOKEN, EventFlags::IN)?;
         // Edge-triggered: each write wakes one thread, without being read.
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, &wake, EventData::new_u64(WAKE_TOKEN), flags)?;
-        Ok(Poller {
-            epoll,
-            shutdown,
-            wake,
-        })
+        poller.register(&poller.wake, WAKE_TOKEN, EventFlags::IN | EventFlags::ET)?;
+        Ok(poller)
     }
 
-    /// Registers a socket: each arrival of bytes is an event, until the socket is closed.
+    /// Registers a socket, until it is closed.
     ///
     /// # Errors
     /// If the system has no memory or watches left.
-    pub fn register(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(
-            &self.epoll,
-            socket,
-            EventData::new_u64(token),
-            flags,
-        )?)
+    pub fn register(&self, socket: impl AsFd, token: u64, interest: EventFlags) -> io::Result<()> {
+        let token = EventData::new_u64(token);
+        Ok(epoll::add(&self.epoll, socket, token, interest)?)
     }
 
-    /// Changes a registration: the socket becoming writable is an event, arriving bytes are not. A client that reads
-    /// nothing may still send, and each modification reports at once everything that is ready.
+    /// Changes a registration. Bytes that arrived in the meantime are an event at once.
     ///
     /// # Errors
     /// If the socket is not registered.
-    pub fn watch_writable(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
-        self.modify(socket, token, EventFlags::OUT)
-    }
-
-    /// Undoes [`Poller::watch_writable`]. Bytes that arrived in the meantime are an event at once.
-    ///
-    /// # Errors
-    /// If the socket is not registered.
-    pub fn watch_readable(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
-        self.modify(socket, token, EventFlags::IN | EventFlags::RDHUP)
-    }
-
-    /// Makes one event at once, behind those that are ready already, if the socket is writable, as it is when all output
-    /// was taken. Afterwards the registration is as after [`Poller::register`].
-    ///
-    /// # Errors
-    /// If the socket is not registered.
-    pub fn requeue(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP;
-        self.modify(socket, token, flags)
-    }
-
-    fn modify(&self, socket: impl AsFd, token: u64, flags: EventFlags) -> io::Result<()> {
-        let flags = flags | EventFlags::ET;
-        Ok(epoll::modify(
-            &self.epoll,
-            socket,
-            EventData::new_u64(token),
-            flags,
-        )?)
-    }
-
-    /// Registers the listening socket for one event.
-    ///
-    /// # Errors
-    /// If the system has no memory or watches left.
-    pub fn register_listener(&self, socket: impl AsFd) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::ONESHOT;
-        Ok(epoll::add(
-            &self.epoll,
-            socket,
-            EventData::new_u64(LISTENER_TOKEN),
-            flags,
-        )?)
-    }
-
-    /// Registers the listening socket for one more event.
-    ///
-    /// # Errors
-    /// If the socket is not registered.
-    pub fn rearm_listener(&self, socket: impl AsFd) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::ONESHOT;
-        Ok(epoll::modify(
-            &self.epoll,
-            socket,
-            EventData::new_u64(LISTENER_TOKEN),
-            flags,
-        )?)
+    pub fn modify(&self, socket: impl AsFd, token: u64, interest: EventFlags) -> io::Result<()> {
+        let token = EventData::new_u64(token);
+        Ok(epoll::modify(&self.epoll, socket, token, interest)?)
     }
 
     /// Waits for the next event. `events` is a buffer with capacity for one event.
@@ -155,18 +106,16 @@ impl Poller {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let Some(event) = events.first() else {
-            return Ok(Waited::Woken);
-        };
-        let (token, flags) = (event.data.u64(), event.flags);
-        match token {
-            SHUTDOWN_TOKEN => return Ok(Waited::Shutdown),
-            WAKE_TOKEN => return Ok(Waited::Woken),
-            _ => {}
-        }
-        let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
-        let is_hung_up = flags.intersects(hang_up);
-        Ok(Waited::Ready(token, SocketEvent { is_hung_up }))
+        let event = events.first();
+        Ok(match event.map(|event| (event.data.u64(), event.flags)) {
+            None | Some((WAKE_TOKEN, _)) => Waited::Woken,
+            Some((SHUTDOWN_TOKEN, _)) => Waited::Shutdown,
+            Some((token, flags)) => {
+                let hang_up = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+                let is_hung_up = flags.intersects(hang_up);
+                Waited::Ready(token, SocketEvent { is_hung_up })
+            }
+        })
     }
 
     /// Ends the wait of one thread, or the next wait if no thread waits.

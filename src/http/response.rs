@@ -1,13 +1,14 @@
 //! Responses to bytes: those of handlers, and the server's own error responses. Does not depend on sockets.
 use std::borrow::Cow;
-use std::io::{self, Cursor, Read};
+use std::io::{Cursor, Read};
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::http::StatusCode;
-use rouille::{Response, ResponseBody};
+use anyhow::Context;
+use rouille::Response;
 
-use super::head::{Head, is_token_byte, is_value_byte};
+use super::head::{is_token_byte, is_value_byte};
 
 /// Why the server responds in place of a handler. After all of them but [`HttpError::Internal`] the connection is closed,
 /// since the following bytes may not be a request.
@@ -38,32 +39,30 @@ pub enum HttpError {
 impl HttpError {
     /// Returns the status code.
     pub fn status(self) -> u16 {
-        match self {
-            HttpError::BadRequest(_) => 400,
-            HttpError::RequestTimeout => 408,
-            HttpError::BodyTooLarge => 413,
-            HttpError::TargetTooLong => 414,
-            HttpError::ExpectationFailed => 417,
-            HttpError::HeadersTooLarge => 431,
-            HttpError::Internal => 500,
-            HttpError::TooManyConnections | HttpError::Overloaded => 503,
-            HttpError::VersionNotSupported => 505,
-        }
+        self.status_and_detail().0
     }
 
     /// Returns a sentence for people, in ASCII.
     pub fn detail(self) -> &'static str {
+        self.status_and_detail().1
+    }
+
+    fn status_and_detail(self) -> (u16, &'static str) {
         match self {
-            HttpError::BadRequest(rule) => rule,
-            HttpError::RequestTimeout => "The request took too long to arrive.",
-            HttpError::BodyTooLarge => "The body is too large.",
-            HttpError::TargetTooLong => "The request target is too long.",
-            HttpError::ExpectationFailed => "The only supported expectation is 100-continue.",
-            HttpError::HeadersTooLarge => "The request headers are too large.",
-            HttpError::Internal => "Internal server error.",
-            HttpError::TooManyConnections => "Too many connections, try again later.",
-            HttpError::Overloaded => "Service temporarily unavailable, try again later.",
-            HttpError::VersionNotSupported => "The supported versions are HTTP/1.0 and HTTP/1.1.",
+            HttpError::BadRequest(rule) => (400, rule),
+            HttpError::RequestTimeout => (408, "The request took too long to arrive."),
+            HttpError::BodyTooLarge => (413, "The body is too large."),
+            HttpError::TargetTooLong => (414, "The request target is too long."),
+            HttpError::ExpectationFailed => {
+                (417, "The only supported expectation is 100-continue.")
+            }
+            HttpError::HeadersTooLarge => (431, "The request headers are too large."),
+            HttpError::Internal => (500, "Internal server error."),
+            HttpError::TooManyConnections => (503, "Too many connections, try again later."),
+            HttpError::Overloaded => (503, "Service temporarily unavailable, try again later."),
+            HttpError::VersionNotSupported => {
+                (505, "The supported versions are HTTP/1.0 and HTTP/1.1.")
+            }
         }
     }
 }
@@ -71,8 +70,7 @@ impl HttpError {
 /// Returns the value of a request's header, given its name in any case.
 pub type HeaderLookup<'a> = dyn Fn(&str) -> Option<&'a str> + 'a;
 
-/// Renders an error response to a request with these headers; to one without headers if they were not received or are
-/// malformed. Must neither block nor panic.
+/// Renders an error response to a request with these headers. Must neither block nor panic.
 pub type RenderError = dyn Fn(HttpError, &HeaderLookup) -> Response + Send + Sync;
 
 /// The application's function for error responses, by default [`render_plain_text`]. Clones share it.
@@ -105,6 +103,8 @@ fn render_plain_text(error: HttpError) -> Response {
     Response::text(error.detail()).with_status_code(error.status())
 }
 
+const UNREADABLE_BODY: &str = "a response's body cannot be read";
+
 /// What the response depends on of its request.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseContext {
@@ -116,134 +116,118 @@ pub struct ResponseContext {
     pub keep_alive: bool,
 }
 
-impl ResponseContext {
-    /// Returns the context of a response to this request.
-    pub fn new(head: &Head) -> ResponseContext {
-        ResponseContext {
-            is_head: head.method == "HEAD",
-            is_http_10: head.is_http_10,
-            keep_alive: head.keep_alive,
+/// Turns responses into bytes, one at a time.
+pub struct ResponseWriter {
+    pub errors: ErrorRenderer,
+    /// The bytes of the last response.
+    pub output: Vec<u8>,
+    /// The value of the Date header, formatted once a second, and its second since 1970.
+    date: String,
+    date_second: u64,
+}
+
+impl ResponseWriter {
+    pub fn new(errors: ErrorRenderer) -> ResponseWriter {
+        ResponseWriter {
+            errors,
+            output: Vec::new(),
+            date: String::new(),
+            date_second: 0,
         }
     }
-}
 
-/// The value of the Date header, formatted once a second.
-#[derive(Default)]
-pub struct Clock {
-    second: u64,
-    text: String,
-}
+    /// Writes a response. `closes` says whether the connection is closed after it.
+    ///
+    /// # Errors
+    /// If the response cannot be sent; then `output` has no meaning.
+    pub fn write(
+        &mut self,
+        response: Response,
+        context: ResponseContext,
+        closes: bool,
+    ) -> anyhow::Result<()> {
+        // An interim response is not a response (RFC 9110 15.2), and other numbers are no status.
+        let status = StatusCode::from_u16(response.status_code).ok();
+        let status = status.filter(|status| !status.is_informational());
+        let status = status
+            .with_context(|| format!("a handler returned status {}", response.status_code))?;
+        let (mut body, size) = response.data.into_reader_and_size();
+        let size = match size {
+            Some(size) => size,
+            None => {
+                let mut bytes = Vec::new();
+                body.read_to_end(&mut bytes).context(UNREADABLE_BODY)?;
+                let size = bytes.len();
+                body = Box::new(Cursor::new(bytes));
+                size
+            }
+        };
+        self.update_date();
+        let output = &mut self.output;
+        output.clear();
+        // The reason is optional, and of no meaning to clients (RFC 9112 4).
+        let reason = status.canonical_reason().unwrap_or_default();
+        append(output, &["HTTP/1.1 ", status.as_str(), " ", reason]);
+        append(output, &["\r\nDate: ", &self.date, "\r\n"]);
+        for (name, value) in &response.headers {
+            write_header(output, name, value);
+        }
+        // What the version alone does not say (RFC 9112 9.3).
+        if closes {
+            append(output, &["Connection: close\r\n"]);
+        } else if context.is_http_10 {
+            append(output, &["Connection: keep-alive\r\n"]);
+        }
+        // These have no body, and a length would be that of another response (RFC 9110 8.6).
+        let has_body = status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+        if has_body {
+            let mut digits = itoa::Buffer::new();
+            append(output, &["Content-Length: ", digits.format(size), "\r\n"]);
+        }
+        append(output, &["\r\n"]);
+        if has_body && !context.is_head {
+            let max_bytes = u64::try_from(size).unwrap_or(u64::MAX);
+            let read = body
+                .take(max_bytes)
+                .read_to_end(output)
+                .context(UNREADABLE_BODY)?;
+            anyhow::ensure!(
+                read == size,
+                "a response's body ended before its {size} bytes"
+            );
+        }
+        Ok(())
+    }
 
-impl Clock {
-    fn date(&mut self) -> &str {
+    /// Writes an error response that closes the connection.
+    pub fn write_error(&mut self, error: HttpError, lookup: &HeaderLookup, is_head: bool) {
+        let context = ResponseContext {
+            is_head,
+            is_http_10: false,
+            keep_alive: false,
+        };
+        let response = self.errors.render(error, lookup);
+        if let Err(invalid) = self.write(response, context, true) {
+            log::error!("cannot render an error response: {invalid:#}");
+            // A body in memory is always complete.
+            _ = self.write(render_plain_text(error), context, true);
+        }
+    }
+
+    fn update_date(&mut self) {
         let now = SystemTime::now();
         let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if second != self.second || self.text.is_empty() {
-            self.second = second;
-            self.text = httpdate::fmt_http_date(now);
+        if second != self.date_second || self.date.is_empty() {
+            self.date_second = second;
+            self.date = httpdate::fmt_http_date(now);
         }
-        &self.text
     }
 }
 
-/// Why a handler's response cannot be sent.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidResponse {
-    /// An interim response is not a response (RFC 9110 15.2), and other numbers are no status.
-    #[error("a handler returned status {0}")]
-    Status(u16),
-    #[error("a response's body cannot be read: {0}")]
-    Unreadable(io::Error),
-    #[error("a response's body ended before its {0} bytes")]
-    Truncated(usize),
-}
-
-/// Replaces the contents of `buffer` by a response. `closes` says whether the connection is closed after it.
-///
-/// # Errors
-/// If the response cannot be sent; then `buffer` has no meaning.
-pub fn write_response(
-    buffer: &mut Vec<u8>,
-    response: Response,
-    context: ResponseContext,
-    closes: bool,
-    clock: &mut Clock,
-) -> Result<(), InvalidResponse> {
-    let status = response.status_code;
-    if !(200..1000).contains(&status) {
-        return Err(InvalidResponse::Status(status));
+fn append(output: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        output.extend_from_slice(part.as_bytes());
     }
-    let (body, size) = measure_body(response.data).map_err(InvalidResponse::Unreadable)?;
-    write_status_line_and_date(buffer, status, clock);
-    for (name, value) in &response.headers {
-        write_header(buffer, name, value);
-    }
-    write_connection(buffer, context, closes);
-    // These have no body, and a length would be that of another response (RFC 9110 8.6).
-    let has_body = status != 204 && status != 304;
-    if has_body {
-        buffer.extend_from_slice(b"Content-Length: ");
-        buffer.extend_from_slice(itoa::Buffer::new().format(size).as_bytes());
-        buffer.extend_from_slice(b"\r\n");
-    }
-    buffer.extend_from_slice(b"\r\n");
-    if !has_body || context.is_head {
-        return Ok(());
-    }
-    let max_bytes = u64::try_from(size).unwrap_or(u64::MAX);
-    match body.take(max_bytes).read_to_end(buffer) {
-        Ok(read) if read == size => Ok(()),
-        Ok(_) => Err(InvalidResponse::Truncated(size)),
-        Err(error) => Err(InvalidResponse::Unreadable(error)),
-    }
-}
-
-/// Replaces the contents of `buffer` by an error response that closes the connection.
-pub fn write_error(
-    buffer: &mut Vec<u8>,
-    errors: &ErrorRenderer,
-    error: HttpError,
-    lookup: &HeaderLookup,
-    is_head: bool,
-    clock: &mut Clock,
-) {
-    let context = ResponseContext {
-        is_head,
-        is_http_10: false,
-        keep_alive: false,
-    };
-    let response = errors.render(error, lookup);
-    if let Err(invalid) = write_response(buffer, response, context, true, clock) {
-        log::error!("cannot render an error response: {invalid}");
-        // A body in memory is always complete.
-        _ = write_response(buffer, render_plain_text(error), context, true, clock);
-    }
-}
-
-/// Returns a body and its size in bytes, which is found by reading the body if the handler did not set it.
-fn measure_body(body: ResponseBody) -> io::Result<(Box<dyn Read + Send>, usize)> {
-    let (mut reader, size) = body.into_reader_and_size();
-    if let Some(size) = size {
-        return Ok((reader, size));
-    }
-    let mut bytes = Vec::new();
-    let size = reader.read_to_end(&mut bytes)?;
-    Ok((Box::new(Cursor::new(bytes)), size))
-}
-
-fn write_status_line_and_date(buffer: &mut Vec<u8>, status: u16, clock: &mut Clock) {
-    // Optional, and of no meaning to clients (RFC 9112 4).
-    let reason = StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason());
-    buffer.clear();
-    buffer.extend_from_slice(b"HTTP/1.1 ");
-    buffer.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    buffer.push(b' ');
-    buffer.extend_from_slice(reason.unwrap_or_default().as_bytes());
-    buffer.extend_from_slice(b"\r\nDate: ");
-    buffer.extend_from_slice(clock.date().as_bytes());
-    buffer.extend_from_slice(b"\r\n");
 }
 
 /// Headers that only the server may set, since they frame the response or concern the connection.
@@ -256,28 +240,14 @@ const SERVER_HEADERS: [&str; 5] = [
 ];
 
 /// Writes a handler's header, unless it is the server's to set or would break the lines of the head.
-fn write_header(buffer: &mut Vec<u8>, name: &str, value: &str) {
-    if SERVER_HEADERS
-        .iter()
-        .any(|other| name.eq_ignore_ascii_case(other))
-    {
+fn write_header(output: &mut Vec<u8>, name: &str, value: &str) {
+    let mut server_headers = SERVER_HEADERS.iter();
+    if server_headers.any(|other| name.eq_ignore_ascii_case(other)) {
         return;
     }
     if name.is_empty() || !name.bytes().all(is_token_byte) || !value.bytes().all(is_value_byte) {
         log::error!("dropped a handler's header: {name:?} or its value is malformed");
         return;
     }
-    buffer.extend_from_slice(name.as_bytes());
-    buffer.extend_from_slice(b": ");
-    buffer.extend_from_slice(value.as_bytes());
-    buffer.extend_from_slice(b"\r\n");
-}
-
-/// Says whether the connection stays open, unless the version alone says it (RFC 9112 9.3).
-fn write_connection(buffer: &mut Vec<u8>, context: ResponseContext, closes: bool) {
-    if closes {
-        buffer.extend_from_slice(b"Connection: close\r\n");
-    } else if context.is_http_10 {
-        buffer.extend_from_slice(b"Connection: keep-alive\r\n");
-    }
+    append(output, &[name, ": ", value, "\r\n"]);
 }

@@ -4,7 +4,7 @@
 //!                   check_in                        check_out
 //! insert -> CheckedOut ----> Idle { connection } ------------> CheckedOut -> remove
 //!            |    ^
-//!            '----' an event sets `pending_event`, with which the next check_in fails
+//!            '----' an event is kept, and the next check_in fails with it
 //! ```
 //!
 //! A connection that is checked out belongs to the thread that checked it out, or to the admission queue.
@@ -18,30 +18,10 @@ use super::poller::SocketEvent;
 /// Entries that are looked at under one lock, so that workers do not wait for a scan of all of them.
 const ENTRIES_PER_SCAN: usize = 1024;
 
-/// The name of one connection. The index of an entry is used again, its token never is, so an event that arrives late
-/// finds no connection instead of a wrong one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Less than `u32::MAX - 2`, as is any number of open files: the poller has tokens of its own.
-    index: u32,
-    generation: u32,
-}
-
-impl From<Token> for u64 {
-    fn from(token: Token) -> u64 {
-        u64::from(token.generation) << 32 | u64::from(token.index)
-    }
-}
-
-impl From<u64> for Token {
-    fn from(number: u64) -> Token {
-        let [a, b, c, d, e, f, g, h] = number.to_be_bytes();
-        Token {
-            generation: u32::from_be_bytes([a, b, c, d]),
-            index: u32::from_be_bytes([e, f, g, h]),
-        }
-    }
-}
+/// The name of one connection, here and at the poller: the index of its entry in the lower half, which is less than
+/// `u32::MAX - 2`, as is any number of open files (the poller has tokens of its own), and a generation in the upper half. An
+/// index is used again, a token never is, so an event that arrives late finds no connection instead of a wrong one.
+pub type Token = u64;
 
 /// All open connections. The lock is held for one lookup, or for a scan of 1,024 entries; no other lock is taken under
 /// it.
@@ -53,7 +33,7 @@ struct Entries<T> {
 }
 
 struct Entry<T> {
-    generation: u32,
+    token: Token,
     state: State<T>,
 }
 
@@ -63,8 +43,8 @@ enum State<T> {
         connection: Box<T>,
         deadline: Instant,
     },
-    /// A thread or the admission queue owns the connection.
-    CheckedOut { pending_event: Option<SocketEvent> },
+    /// A thread or the admission queue owns the connection, for which this event has arrived in the meantime.
+    CheckedOut(Option<SocketEvent>),
 }
 
 impl<T> Default for ConnectionSlab<T> {
@@ -79,28 +59,24 @@ impl<T> Default for ConnectionSlab<T> {
 impl<T> ConnectionSlab<T> {
     /// Adds an entry for a new connection, which is checked out by the caller.
     pub fn insert(&self) -> Token {
-        let mut entries = self.0.lock();
-        entries.last_generation = entries.last_generation.wrapping_add(1);
-        let generation = entries.last_generation;
-        let index = entries.slab.insert(Entry {
-            generation,
-            state: State::CheckedOut {
-                pending_event: None,
-            },
-        });
-        Token {
-            index: u32::try_from(index).unwrap_or(u32::MAX),
-            generation,
-        }
+        let Entries {
+            slab,
+            last_generation,
+        } = &mut *self.0.lock();
+        *last_generation = last_generation.wrapping_add(1);
+        let vacant = slab.vacant_entry();
+        let index = u32::try_from(vacant.key()).unwrap_or(u32::MAX);
+        let token = u64::from(*last_generation) << 32 | u64::from(index);
+        let state = State::CheckedOut(None);
+        vacant.insert(Entry { token, state });
+        token
     }
 
     /// Removes the entry of a connection that its owner has closed.
     pub fn remove(&self, token: Token) {
         let mut entries = self.0.lock();
-        if entries.find(token).is_some()
-            && let Ok(index) = usize::try_from(token.index)
-        {
-            entries.slab.try_remove(index);
+        if entries.find(token).is_some() {
+            entries.slab.try_remove(index(token));
         }
     }
 
@@ -116,11 +92,10 @@ impl<T> ConnectionSlab<T> {
         let entry = entries.find(token)?;
         match &mut entry.state {
             State::Idle { .. } => entry.state.check_out(),
-            State::CheckedOut { pending_event } => {
-                let is_hung_up = pending_event.is_some_and(|pending| pending.is_hung_up);
-                *pending_event = Some(SocketEvent {
-                    is_hung_up: is_hung_up || event.is_hung_up,
-                });
+            State::CheckedOut(pending) => {
+                let was_hung_up = pending.is_some_and(|pending| pending.is_hung_up);
+                let is_hung_up = was_hung_up || event.is_hung_up;
+                *pending = Some(SocketEvent { is_hung_up });
                 None
             }
         }
@@ -140,8 +115,8 @@ impl<T> ConnectionSlab<T> {
         let Some(entry) = entries.find(token) else {
             return Ok(());
         };
-        if let State::CheckedOut { pending_event } = &mut entry.state
-            && let Some(event) = pending_event.take()
+        if let State::CheckedOut(pending) = &mut entry.state
+            && let Some(event) = pending.take()
         {
             return Err((connection, event));
         }
@@ -150,11 +125,6 @@ impl<T> ConnectionSlab<T> {
             deadline,
         };
         Ok(())
-    }
-
-    /// Takes the idle connections whose deadline has passed.
-    pub fn check_out_expired(&self, now: Instant) -> Vec<Box<T>> {
-        self.check_out_where(|_, deadline| deadline <= now)
     }
 
     /// Takes the idle connections for which `is_wanted` returns true, given each with its deadline. It is called under the
@@ -185,19 +155,20 @@ impl<T> ConnectionSlab<T> {
 
 impl<T> Entries<T> {
     fn find(&mut self, token: Token) -> Option<&mut Entry<T>> {
-        let entry = self.slab.get_mut(usize::try_from(token.index).ok()?)?;
-        (entry.generation == token.generation).then_some(entry)
+        let entry = self.slab.get_mut(index(token))?;
+        (entry.token == token).then_some(entry)
     }
+}
+
+fn index(token: Token) -> usize {
+    usize::try_from(token & u64::from(u32::MAX)).unwrap_or(usize::MAX)
 }
 
 impl<T> State<T> {
     fn check_out(&mut self) -> Option<Box<T>> {
-        let checked_out = State::CheckedOut {
-            pending_event: None,
-        };
-        match std::mem::replace(self, checked_out) {
+        match std::mem::replace(self, State::CheckedOut(None)) {
             State::Idle { connection, .. } => Some(connection),
-            State::CheckedOut { .. } => None,
+            State::CheckedOut(_) => None,
         }
     }
 }
@@ -222,8 +193,7 @@ mod tests {
         assert!(slab.check_out(old, EVENT).is_none());
         slab.remove(old);
         assert_eq!(slab.len(), 1);
-        let token = Token::from(u64::from(new));
-        assert_eq!(slab.check_out(token, EVENT), Some(Box::new(1)));
+        assert_eq!(slab.check_out(new, EVENT), Some(Box::new(1)));
     }
 
     #[test]
@@ -254,9 +224,10 @@ mod tests {
                 assert!(slab.check_in(token, Box::new(number), deadline).is_ok());
             }
         }
-        let expired = slab.check_out_expired(now);
+        let expired = slab.check_out_where(|_, deadline| deadline <= now);
         assert_eq!(expired.len(), ENTRIES_PER_SCAN / 2);
         assert!(expired.iter().all(|number| **number % 6 == 0));
-        assert!(slab.check_out_expired(now).is_empty());
+        let again = slab.check_out_where(|_, deadline| deadline <= now);
+        assert!(again.is_empty());
     }
 }

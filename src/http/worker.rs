@@ -1,4 +1,5 @@
 //! The workers: each waits for an event, advances its connection, and runs the handlers of the requests that are admitted.
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -6,17 +7,16 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use rouille::{Request, Response};
-use rustix::event::epoll::Event;
+use rustix::event::epoll::{Event, EventFlags};
 
 use super::admission::{self, Admission, AdmissionQueue, Admitted};
-use super::connection::{
-    Connection, Expired, MemoryBudget, Progress, Reservation, Socket, WorkerBuffers,
-};
+use super::connection::{Connection, Progress, WorkerBuffers};
 use super::limits::{Class, Limits};
 use super::listener::{self, Listener};
-use super::poller::{LISTENER_TOKEN, Poller, PollerSlots, Waited};
+use super::memory::MemoryBudget;
+use super::poller::{LISTENER_TOKEN, Poller, PollerSlots, READABLE, REQUEUED, WRITABLE, Waited};
 use super::response::{ErrorRenderer, HttpError};
-use super::slab::{ConnectionSlab, Token};
+use super::slab::ConnectionSlab;
 use super::stats::{Stats, increment};
 
 /// Connections beyond the limit that are given time to read their 503. Further ones are closed right after it.
@@ -88,22 +88,29 @@ impl Shared {
             let connection = match token {
                 LISTENER_TOKEN => self.accept(&mut worker.buffers),
                 token => {
-                    let mut connection = self.connections.check_out(Token::from(token), event);
+                    let mut connection = self.connections.check_out(token, event);
                     if let Some(connection) = &mut connection {
                         connection.note_event(event);
                     }
                     connection
                 }
             };
-            if let Some(connection) = connection {
-                self.serve(connection, &mut worker);
+            let buffers = &mut worker.buffers;
+            let Some(pending) = connection.and_then(|connection| self.advance(connection, buffers))
+            else {
+                continue;
+            };
+            match self.admission.admit(pending) {
+                Admission::Run(admitted) => self.run(admitted, &mut worker),
+                Admission::Queued => {}
+                Admission::Shed(pending) => self.shed(pending, buffers),
             }
         }
     }
 
     /// Accepts the next connection, if there is one and the limit allows it.
     pub fn accept(&self, buffers: &mut WorkerBuffers) -> Option<Box<Connection>> {
-        let listener = self.listener();
+        let listener = self.listener.lock().clone();
         let (stream, peer) = listener?.accept(&self.poller, &self.stats, &self.errors)?;
         let open = self.connections.len();
         let is_beyond_limit = open >= self.limits.max_connections;
@@ -116,37 +123,17 @@ impl Shared {
         }
         increment(&self.stats.connections);
         let token = self.connections.insert();
-        let mut connection = Box::new(Connection::new(
-            token,
-            Socket::new(stream),
-            peer,
-            &self.limits,
-            Reservation::new(Arc::clone(&self.memory)),
-        ));
-        if let Err(error) = self.poller.register(&connection.socket, token.into()) {
-            log::error!("closed a connection that cannot be watched: {error}");
-            self.close(connection);
-            return None;
+        let budget = Arc::clone(&self.memory);
+        let connection = Connection::new(token, stream, peer, &self.limits, budget);
+        let mut connection = Box::new(connection);
+        if let Err(error) = self.poller.register(&connection.socket.0, token, READABLE) {
+            return self.close_unwatched(connection, &error);
         }
         if is_beyond_limit && !connection.reject(HttpError::TooManyConnections, buffers) {
             self.close(connection);
             return None;
         }
         Some(connection)
-    }
-
-    /// Continues with a connection after its deadline.
-    pub fn resume_expired(
-        &self,
-        connection: Box<Connection>,
-        expired: Expired,
-        buffers: &mut WorkerBuffers,
-    ) {
-        match expired {
-            Expired::Open => self.advance_without_handler(connection, buffers),
-            Expired::Readable => self.hand_over(connection),
-            Expired::Closed => self.close(connection),
-        }
     }
 
     /// Makes the poller deliver a connection to a worker.
@@ -162,7 +149,8 @@ impl Shared {
         increment(&self.stats.shed);
         let mut connection = pending.connection;
         if connection.reject_request(HttpError::Overloaded, &pending.request, buffers) {
-            self.advance_without_handler(connection, buffers);
+            // A connection that lingers has no further request.
+            self.advance(connection, buffers);
         } else {
             self.close(connection);
         }
@@ -183,33 +171,10 @@ impl Shared {
         WorkerBuffers::new(self.limits, stats, self.errors.clone())
     }
 
-    pub fn listener(&self) -> Option<Arc<Listener>> {
-        self.listener.lock().clone()
-    }
-
-    /// Advances a connection that lingers, or whose requests are not to be handled by the calling thread.
-    fn advance_without_handler(&self, connection: Box<Connection>, buffers: &mut WorkerBuffers) {
-        if let Some(pending) = self.advance(connection, buffers) {
-            self.shed(pending, buffers);
-        }
-    }
-
     /// Makes the worker a leader, waiting for a slot if needed. Returns false once the server ends.
     fn ensure_leader(&self, worker: &mut Worker) -> bool {
         worker.is_leader = worker.is_leader || self.slots.acquire();
         worker.is_leader
-    }
-
-    /// Advances a connection, and runs the handler of the request that it yields.
-    fn serve(&self, connection: Box<Connection>, worker: &mut Worker) {
-        let Some(pending) = self.advance(connection, &mut worker.buffers) else {
-            return;
-        };
-        match self.admission.admit(pending) {
-            Admission::Run(admitted) => self.run(admitted, worker),
-            Admission::Queued => {}
-            Admission::Shed(pending) => self.shed(pending, &mut worker.buffers),
-        }
     }
 
     /// Runs a handler, and then those that are admitted next.
@@ -221,14 +186,9 @@ impl Shared {
         let mut next = Some(admitted);
         while let Some((pending, permit)) = next {
             let connection = self.handle(pending, worker);
-            let pending =
-                connection.and_then(|connection| self.advance(connection, &mut worker.buffers));
-            next = match pending {
-                Some(pending) => {
-                    self.wake_for_more(self.admission.release_and_enqueue(&permit, pending))
-                }
-                None => self.admission.release(&permit),
-            };
+            let buffers = &mut worker.buffers;
+            let following = connection.and_then(|connection| self.advance(connection, buffers));
+            next = self.wake_for_more(self.admission.release(&permit, following));
         }
     }
 
@@ -260,13 +220,12 @@ impl Shared {
                             self.call_handler(&request, received + self.limits.request_timeout)
                         }
                         Ok(class) => {
-                            let is_pipelined = connection.is_pipelining();
                             return Some(PendingRequest {
+                                is_pipelined: connection.is_pipelining,
                                 connection,
                                 request,
                                 received,
                                 class,
-                                is_pipelined,
                             });
                         }
                         Err(response) => response,
@@ -337,42 +296,44 @@ impl Shared {
     /// it is idle or closed.
     fn check_in(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         let is_writing = connection.is_writing();
-        if connection.watches_writable != is_writing {
-            connection.watches_writable = is_writing;
-            let (socket, token) = (&connection.socket, connection.token.into());
-            let watched = match is_writing {
-                true => self.poller.watch_writable(socket, token),
-                false => self.poller.watch_readable(socket, token),
-            };
-            if let Err(error) = watched {
-                log::error!("closed a connection that cannot be watched: {error}");
-                self.close(connection);
-                return None;
-            }
-        }
-        self.check_in_watched(connection)
+        let is_changed = connection.watches_writable != is_writing;
+        connection.watches_writable = is_writing;
+        let interest = if is_writing { WRITABLE } else { READABLE };
+        self.check_in_as(connection, is_changed.then_some(interest))
     }
 
     /// As [`Shared::check_in`], with an event for the connection at once, behind those of other connections.
     fn requeue(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.watches_writable = false;
-        let (socket, token) = (&connection.socket, connection.token.into());
-        if let Err(error) = self.poller.requeue(socket, token) {
-            log::error!("closed a connection that cannot be watched: {error}");
-            self.close(connection);
-            return None;
-        }
-        self.check_in_watched(connection)
+        self.check_in_as(connection, Some(REQUEUED))
     }
 
-    fn check_in_watched(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+    fn check_in_as(
+        &self,
+        connection: Box<Connection>,
+        changed_interest: Option<EventFlags>,
+    ) -> Option<Box<Connection>> {
         let (token, deadline) = (connection.token, connection.deadline);
-        let (mut connection, event) = self
-            .connections
-            .check_in(token, connection, deadline)
-            .err()?;
+        if let Some(interest) = changed_interest
+            && let Err(error) = self.poller.modify(&connection.socket.0, token, interest)
+        {
+            return self.close_unwatched(connection, &error);
+        }
+        let checked_in = self.connections.check_in(token, connection, deadline);
+        let (mut connection, event) = checked_in.err()?;
         connection.note_earlier_event(event);
         Some(connection)
+    }
+
+    /// Returns `None`.
+    fn close_unwatched(
+        &self,
+        connection: Box<Connection>,
+        error: &io::Error,
+    ) -> Option<Box<Connection>> {
+        log::error!("closed a connection that cannot be watched: {error}");
+        self.close(connection);
+        None
     }
 }
 
@@ -384,7 +345,7 @@ impl Shared {
 pub fn use_batch_scheduling() {
     let priority = libc::sched_param { sched_priority: 0 };
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority) } != 0 {
-        let error = std::io::Error::last_os_error();
+        let error = io::Error::last_os_error();
         log::debug!("the workers keep the default scheduling policy: {error}");
     }
 }

@@ -167,7 +167,7 @@ fn decode(
     bytes: &[u8],
     piece_bytes: usize,
 ) -> Result<(usize, Vec<u8>, bool), HttpError> {
-    let mut decoder = BodyDecoder::new(framing, LIMIT_BYTES)?;
+    let mut decoder = BodyDecoder::new(framing, LIMIT_BYTES);
     let mut taken = 0;
     for piece in bytes.chunks(piece_bytes) {
         let was_complete = decoder.is_complete();
@@ -180,5 +180,5 @@ fn decode(
         taken += more;
     }
     let is_complete = decoder.is_complete();
-    Ok((taken, decoder.into_bytes(), is_complete))
+    Ok((taken, decoder.take_bytes(), is_complete))
 }
