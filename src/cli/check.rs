@@ -64,8 +64,8 @@ fn describe(state: &SchemaState) -> Vec<String> {
         format!("extensions  {}", list(&names)),
         format!(
             "migrations  {} applied, {} pending",
-            state.applied.len(),
-            list(&state.pending)
+            state.history.applied.len(),
+            list(&state.history.pending)
         ),
     ]
 }

@@ -173,11 +173,6 @@ impl ConnectionConfig {
             connect_timeout: self.connect_timeout,
         }
     }
-
-    /// Connects a single client, see [`ConnectionConfig::connector`] and [`Connector::connect`].
-    pub fn connect(&self, settings: &str) -> Result<ConnectedClient, ConnectError> {
-        self.connector(settings).connect()
-    }
 }
 
 impl Connector {

@@ -223,6 +223,16 @@ enum Kind {
     Write,
 }
 
+impl Kind {
+    /// Returns the error for a statement that was sent and not answered, for this reason.
+    fn no_response(self, reason: String) -> Error {
+        match self {
+            Kind::Read => Error::Unavailable(reason),
+            Kind::Write => Error::Unconfirmed(reason),
+        }
+    }
+}
+
 /// A statement, compiled in from a file in sql/.
 #[derive(Clone, Copy)]
 struct Sql {
@@ -270,6 +280,14 @@ fn first_row<'a>(rows: &'a [Row], sql: &Sql) -> Result<&'a Row, Error> {
 fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, Error> {
     row.try_get(column).map_err(|error| sql.fault(error))
 }
+
+/// Decodes a row into a struct whose fields have the names of the columns. Returns from the function on an error.
+macro_rules! decode {
+    ($row:expr, $sql:expr => $type:ident { $($field:ident),* $(,)? }) => {
+        $type { $($field: $crate::db::get($row, stringify!($field), $sql)?),* }
+    };
+}
+use decode;
 
 /// The rows for one input of a batch. The caller that submitted the input decodes them, so that the leader is soon free.
 type Rows = Vec<Row>;
