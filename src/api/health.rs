@@ -176,12 +176,12 @@ fn register_waits(registry: &mut Registry, state: &AppState) {
     registry.register(
         "movies_database_writes_stalled",
         "Writes for whose result PostgreSQL has taken more than a second so far",
-        ConstGauge::new(to_u64(state.database.stalled_writes())),
+        ConstGauge::new(to_u64(pool.stalled_writes)),
     );
     registry.register(
         "movies_database_sessions_abandoned",
         "Database connections whose statement outlived its request",
-        ConstGauge::new(to_u64(state.database.abandoned_sessions())),
+        ConstGauge::new(to_u64(pool.abandoned)),
     );
     let (running, waiting) = state.hasher.queue_lengths();
     registry.register(

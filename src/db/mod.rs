@@ -60,16 +60,16 @@ use std::time::{Duration, Instant};
 use postgres::Row;
 use postgres::types::{FromSql, Type};
 
-use self::coalescer::{BatchLimits, RunError};
+use self::coalescer::{BatchLimits, Effect};
 pub use self::connect::ConnectionConfig;
 pub use self::error::Error;
 use self::executor::Executor;
+pub use self::executor::PoolState;
 pub use self::migrations::migrate;
 use self::movies::MovieCoalescers;
-pub use self::pool::PoolState;
 pub use self::readiness::Readiness;
 pub use self::schema::{SchemaState, check_schema, inspect};
-use self::session::{Effect, Parameters, StatementFailure};
+use self::session::Parameters;
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
@@ -173,16 +173,6 @@ impl Database {
     /// Returns the state of both pools together.
     pub fn pool_state(&self) -> PoolState {
         self.executor.pool_state()
-    }
-
-    /// Returns how many writes the server has not answered for more than a second.
-    pub fn stalled_writes(&self) -> usize {
-        self.executor.stalled_writes()
-    }
-
-    /// Returns how many sessions still wait for the server though their callers no longer do.
-    pub fn abandoned_sessions(&self) -> usize {
-        self.executor.abandoned_sessions()
     }
 }
 
@@ -299,12 +289,13 @@ fn run_batch(
     parameters: &Parameters,
     inputs: usize,
     deadline: Instant,
-) -> Result<Vec<Rows>, RunError<Error>> {
-    let rows = executor.run(sql, parameters, deadline)?;
+) -> Result<Vec<Rows>, (Error, Effect)> {
+    let rows = executor.run(sql, parameters, deadline);
+    let rows = rows.map_err(|failure| (failure.error, failure.effect))?;
     metrics::count_batch(sql.name, inputs);
     timings::record_batch_size(inputs);
     // The statement was applied: after a failure from here on it must not run again.
-    rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
+    rows_by_ordinal(rows, inputs, sql).map_err(|error| (error, Effect::MaybeApplied))
 }
 
 /// Distributes the rows to their inputs. The column `ordinal` is the input's position in the batch, from 1.
@@ -319,13 +310,4 @@ fn rows_by_ordinal(rows: Vec<Row>, inputs: usize, sql: Sql) -> Result<Vec<Rows>,
             .push(row);
     }
     Ok(outputs)
-}
-
-impl From<StatementFailure> for RunError<Error> {
-    fn from(failure: StatementFailure) -> RunError<Error> {
-        match failure.effect {
-            Effect::NotApplied => RunError::NotApplied(failure.error),
-            Effect::MaybeApplied => RunError::MaybeApplied(failure.error),
-        }
-    }
 }
