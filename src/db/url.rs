@@ -43,7 +43,8 @@ pub enum Verification {
 /// Parameters that are read here and not by the client library.
 const OWN_PARAMETERS: [&str; 4] = ["sslmode", "sslrootcert", "passfile", "tcp_user_timeout"];
 
-/// Parameters that are no settings of a single server's configuration.
+/// Parameters that are not part of each server's configuration: the addresses, of which each has its own; the options,
+/// which each pool extends; and `load_balance_hosts`, since servers are tried in their order.
 const PARAMETERS_OF_ALL_SERVERS: [&str; 5] =
     ["host", "hostaddr", "port", "options", "load_balance_hosts"];
 
