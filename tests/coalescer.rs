@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use movies_api::db::coalescer::{BatchFailure, BatchLimits, Coalescer, Input, RunError, TimedOut};
+use movies_api::db::coalescer::{BatchFailure, BatchLimits, Coalescer, Effect, Input, TimedOut};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Input for Number {
     }
 }
 
-type Outputs = Result<Vec<u64>, RunError<Failed>>;
+type Outputs = Result<Vec<u64>, (Failed, Effect)>;
 type Doubler = Coalescer<Number, u64, Failed>;
 /// The batches in the order in which they ran.
 type Batches = Arc<Mutex<Vec<Vec<u64>>>>;
@@ -223,7 +223,7 @@ fn input_that_may_not_join_waits_for_next_batch() {
 fn invalid_input_does_not_fail_the_other_inputs_of_its_batch() {
     let (results, batches) = run_queued(&[1, 13, 3], |inputs| {
         if inputs.contains(&Number(13)) {
-            return Err(RunError::NotApplied(Failed::Invalid));
+            return Err((Failed::Invalid, Effect::NotApplied));
         }
         double(inputs)
     });
@@ -235,7 +235,7 @@ fn invalid_input_does_not_fail_the_other_inputs_of_its_batch() {
 fn batch_that_may_have_been_applied_is_not_run_again() {
     let (results, batches) = run_queued(&[1, 13, 3], |inputs| {
         if inputs.contains(&Number(13)) {
-            return Err(RunError::MaybeApplied(Failed::Invalid));
+            return Err((Failed::Invalid, Effect::MaybeApplied));
         }
         double(inputs)
     });
@@ -252,7 +252,7 @@ fn batch_that_may_have_been_applied_is_not_run_again() {
 
 #[test]
 fn failure_of_the_whole_batch_is_not_retried() {
-    let fail = |_: &[Number]| Err(RunError::NotApplied(Failed::Unavailable));
+    let fail = |_: &[Number]| Err((Failed::Unavailable, Effect::NotApplied));
     let (results, batches) = run_queued(&[1, 2, 3, 4, 5], fail);
     assert_eq!(results, vec![Err(Failed::Unavailable); 5]);
     assert_eq!(batches.len(), 1);
@@ -262,7 +262,7 @@ fn failure_of_the_whole_batch_is_not_retried() {
 fn block(blocked: &'static [u64]) -> impl Fn(&[Number]) -> Outputs + Send + Sync {
     move |inputs| {
         if inputs.iter().any(|Number(number)| blocked.contains(number)) {
-            return Err(RunError::NotApplied(Failed::Blocked));
+            return Err((Failed::Blocked, Effect::NotApplied));
         }
         double(inputs)
     }
@@ -296,7 +296,7 @@ fn group_is_batched_again_once_its_lock_is_free() {
     let left = Arc::clone(&blocked);
     let (coalescer, _, has_started, release) = make(LIMITS, move |inputs| {
         if left.load(Ordering::SeqCst) > 0 {
-            return Err(RunError::NotApplied(Failed::Blocked));
+            return Err((Failed::Blocked, Effect::NotApplied));
         }
         double(inputs)
     });

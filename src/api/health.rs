@@ -163,12 +163,12 @@ fn register_waits(registry: &mut Registry, state: &AppState) {
     registry.register(
         "movies_database_writes_stalled",
         "Writes for whose result PostgreSQL has taken more than a second so far",
-        ConstGauge::new(state.database.stalled_writes()),
+        ConstGauge::new(pool.stalled_writes),
     );
     registry.register(
         "movies_database_sessions_abandoned",
         "Database connections whose statement outlived its request",
-        ConstGauge::new(state.database.abandoned_sessions()),
+        ConstGauge::new(pool.abandoned),
     );
     let (running, waiting) = state.hasher.queue_lengths();
     registry.register(

@@ -66,8 +66,8 @@ fn describe(state: &SchemaState) -> Vec<String> {
         format!("extensions  {}", or_none(names.join(", "))),
         format!(
             "migrations  {} applied, {} pending",
-            state.applied.len(),
-            or_none(state.pending.join(", "))
+            state.history.applied.len(),
+            or_none(state.history.pending.join(", "))
         ),
     ]
 }

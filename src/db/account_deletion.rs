@@ -22,11 +22,11 @@ use postgres::Row;
 
 use super::executor::Executor;
 use super::session::{Parameters, parameters};
-use super::{Database, Error, RequestDatabase, Sql, first_row, get, sql};
+use super::{Database, Error, RequestDatabase, Sql, decode, first_row, get, sql};
 
-const DELETE_ACCOUNT: Sql = sql!(write "users/delete_account", [INT8, INT8, INT8]);
-const DELETE_SOME_MOVIES: Sql = sql!(write "users/delete_some_movies", [INT8, INT8, INT8]);
-const DELETE_EMPTIED: Sql = sql!(write "users/delete_emptied", [INT8, INT8]);
+const DELETE_ACCOUNT: Sql = sql!(Write "users/delete_account", [INT8, INT8, INT8]);
+const DELETE_SOME_MOVIES: Sql = sql!(Write "users/delete_some_movies", [INT8, INT8, INT8]);
+const DELETE_EMPTIED: Sql = sql!(Write "users/delete_emptied", [INT8, INT8]);
 const FIND_DELETED: Sql = sql!("users/find_deleted", []);
 
 /// The most movies of an account that is deleted by one statement. With 1000 movies the statement takes 3 ms on an idle
@@ -78,15 +78,12 @@ pub fn delete(
     user_id: i64,
     token_generation: Option<i64>,
 ) -> Result<Option<Deletion>, Error> {
-    let parameters: Parameters = parameters![user_id, token_generation, MAX_WHOLE];
+    let parameters = parameters![user_id, token_generation, MAX_WHOLE];
     let rows = retry(|| database.run(DELETE_ACCOUNT, &parameters))?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let deletion = Deletion {
-        movie_count: get(row, "movie_count", &DELETE_ACCOUNT)?,
-        is_complete: get(row, "is_complete", &DELETE_ACCOUNT)?,
-    };
+    let deletion = decode!(row, &DELETE_ACCOUNT => Deletion { movie_count, is_complete });
     if !deletion.is_complete
         && let Some(waker) = database.database.deletion_waker.get()
     {
@@ -140,8 +137,7 @@ fn run_thread(executor: &Weak<Executor>, wakes: &Receiver<()>) {
 
 /// Deletes what remains of all deleted accounts.
 fn finish_deletions(executor: &Executor) -> Result<(), Error> {
-    let no_parameters: Parameters = parameters![];
-    for row in run(executor, FIND_DELETED, &no_parameters)? {
+    for row in run(executor, FIND_DELETED, &parameters![])? {
         let user_id = get(&row, "id", &FIND_DELETED)?;
         let start = Instant::now();
         let movie_count = delete_parts(executor, user_id)?;
@@ -158,8 +154,7 @@ fn delete_parts(executor: &Executor, user_id: i64) -> Result<i64, Error> {
     let mut failures = 0;
     loop {
         let start = Instant::now();
-        let outcome = delete_part(executor, user_id, last_id);
-        match outcome {
+        match delete_part(executor, user_id, last_id) {
             Ok(Part::Last(movie_count)) => return Ok(deleted + movie_count),
             Ok(Part::Movies {
                 movie_count,
@@ -202,7 +197,7 @@ enum Part {
 
 /// Deletes up to [`MAX_PART`] movies after `last_id`, or, if there are none, the account's row.
 fn delete_part(executor: &Executor, user_id: i64, last_id: i64) -> Result<Part, Error> {
-    let parameters: Parameters = parameters![user_id, last_id, MAX_PART];
+    let parameters = parameters![user_id, last_id, MAX_PART];
     let rows = run(executor, DELETE_SOME_MOVIES, &parameters)?;
     let row = first_row(&rows, &DELETE_SOME_MOVIES)?;
     if let Some(end_id) = get(row, "last_id", &DELETE_SOME_MOVIES)? {
@@ -212,12 +207,7 @@ fn delete_part(executor: &Executor, user_id: i64, last_id: i64) -> Result<Part, 
             end_id,
         });
     }
-    delete_row(executor, user_id)
-}
-
-fn delete_row(executor: &Executor, user_id: i64) -> Result<Part, Error> {
-    let parameters: Parameters = parameters![user_id, MAX_PART];
-    let rows = run(executor, DELETE_EMPTIED, &parameters)?;
+    let rows = run(executor, DELETE_EMPTIED, &parameters![user_id, MAX_PART])?;
     let row = first_row(&rows, &DELETE_EMPTIED)?;
     if get(row, "remains", &DELETE_EMPTIED)? {
         return Ok(Part::Locked);

@@ -77,25 +77,17 @@ pub trait BatchFailure: Clone + From<TimedOut> {
     fn is_blocked(&self) -> bool;
 }
 
-/// The error of a run, with whether the run may be repeated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunError<F> {
+/// What is known of the effect of a run that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
     /// No input was applied.
-    NotApplied(F),
+    NotApplied,
     /// All inputs may have been applied, or be applied later. Nothing is run again.
-    MaybeApplied(F),
-}
-
-impl<F> RunError<F> {
-    fn into_failure(self) -> F {
-        match self {
-            RunError::NotApplied(failure) | RunError::MaybeApplied(failure) => failure,
-        }
-    }
+    MaybeApplied,
 }
 
 /// Returns one output for each input, in their order, by the given deadline. It applies all inputs or none.
-type Run<I, O, F> = dyn Fn(&[I], Instant) -> Result<Vec<O>, RunError<F>> + Send + Sync;
+type Run<I, O, F> = dyn Fn(&[I], Instant) -> Result<Vec<O>, (F, Effect)> + Send + Sync;
 
 /// A queue of inputs in front of the function that runs them.
 pub struct Coalescer<I, O, F> {
@@ -168,7 +160,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
     /// Creates an empty queue in front of `run`.
     pub fn new(
         limits: BatchLimits,
-        run: impl Fn(&[I], Instant) -> Result<Vec<O>, RunError<F>> + Send + Sync + 'static,
+        run: impl Fn(&[I], Instant) -> Result<Vec<O>, (F, Effect)> + Send + Sync + 'static,
     ) -> Coalescer<I, O, F> {
         Coalescer {
             limits,
@@ -208,8 +200,15 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
             }
         }
         loop {
-            let state = slot.wait(deadline.min(Instant::now() + self.limits.stall_timeout));
+            let mut state = slot.wait(deadline.min(Instant::now() + self.limits.stall_timeout));
             let now = Instant::now();
+            let is_late = now >= deadline;
+            if is_late && matches!(state, SlotState::Pending) {
+                let is_other = |waiter: &Waiter<_, _>| !Arc::ptr_eq(&waiter.1, &slot);
+                self.queue.lock().waiting.retain(is_other);
+                // A result or a lead may have come at the last moment.
+                state = slot.wait(now);
+            }
             match state {
                 SlotState::Done(result, timings) => {
                     timings::add(timings);
@@ -226,7 +225,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
                     let first = (input, Arc::clone(&slot));
                     self.lead(number, first, self.queue.lock(), deadline);
                 }
-                SlotState::Pending if now >= deadline => return self.leave(&slot),
+                SlotState::Pending if is_late => return Err(TimedOut.into()),
                 SlotState::Pending => self.lead_past_stalled(&slot, deadline),
             }
         }
@@ -238,7 +237,7 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
     }
 
     fn run_one(&self, input: &[I], deadline: Instant) -> Result<O, F> {
-        let outputs = (self.run)(input, deadline).map_err(RunError::into_failure);
+        let outputs = (self.run)(input, deadline).map_err(|(failure, _)| failure);
         outputs?.pop().ok_or_else(|| TimedOut.into())
     }
 
@@ -254,46 +253,19 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
         }
         queue.isolated_runs += 1;
         drop(queue);
-        let isolated = IsolatedRun(self);
+        let _isolated = IsolatedRun(self);
         let result = self.run_one(input, deadline);
         self.record_lock(input, &result);
-        drop(isolated);
         result
     }
 
     /// Isolates the groups of inputs that could not get a lock; ends the isolation of those that could.
-    fn record_lock(&self, input: &[I], result: &Result<O, F>) {
-        for input in input {
-            match result {
-                Err(failure) if failure.is_blocked() => {
-                    self.queue.lock().set_blocked(input.group(), true);
-                }
-                Ok(_) => self.queue.lock().set_blocked(input.group(), false),
-                Err(_) => {}
+    fn record_lock(&self, inputs: &[I], result: &Result<O, F>) {
+        let is_blocked = result.as_ref().is_err_and(F::is_blocked);
+        if is_blocked || result.is_ok() {
+            for input in inputs {
+                self.queue.lock().set_blocked(input.group(), is_blocked);
             }
-        }
-    }
-
-    /// Stops waiting at the deadline. Still returns a result, or passes on a lead, that came at the last moment.
-    fn leave(&self, slot: &Arc<Slot<I, Result<O, F>>>) -> Result<O, F> {
-        let mut queue = self.queue.lock();
-        queue
-            .waiting
-            .retain(|(_, waiting)| !Arc::ptr_eq(waiting, slot));
-        drop(queue);
-        match slot.take() {
-            SlotState::Done(result, timings) => {
-                timings::add(timings);
-                result
-            }
-            SlotState::Lead(number, _) => {
-                drop(LeaderGuard {
-                    coalescer: self,
-                    number,
-                });
-                Err(TimedOut.into())
-            }
-            SlotState::Pending => Err(TimedOut.into()),
         }
     }
 
@@ -346,23 +318,13 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
         let (outputs, timings) = timings::measure(|| (self.run)(&inputs, deadline));
         // The next batch starts while the waiters of this one get their outputs.
         drop(guard);
-        match outputs {
-            Ok(outputs) => distribute(&slots, outputs, timings),
-            Err(RunError::NotApplied(failure))
-                if failure.may_concern_one_input() && inputs.len() > 1 =>
-            {
-                self.run_separately(inputs, slots, &failure, deadline);
+        if let Err((failure, Effect::NotApplied)) = &outputs {
+            if failure.may_concern_one_input() && inputs.len() > 1 {
+                return self.run_separately(inputs, slots, failure, deadline);
             }
-            Err(error) => {
-                if let RunError::NotApplied(failure) = &error {
-                    self.record_lock(&inputs, &Err(failure.clone()));
-                }
-                let failure = error.into_failure();
-                for slot in &slots {
-                    slot.set(SlotState::Done(Err(failure.clone()), timings));
-                }
-            }
+            self.record_lock(&inputs, &Err(failure.clone()));
         }
+        distribute(&slots, outputs, timings);
     }
 
     /// Runs the inputs of a batch that was not applied one by one, and the rest of them as one batch once
@@ -393,24 +355,30 @@ impl<I: Input, O, F: BatchFailure> Coalescer<I, O, F> {
                 slot.set(SlotState::Done(result, timings));
             }
         }
-        if rest.is_empty() {
-            return;
-        }
-        let (outputs, timings) = timings::measure(|| (self.run)(&rest, deadline));
-        let failure = match outputs {
-            Ok(outputs) => return distribute(&rest_slots, outputs, timings),
-            Err(error) => error.into_failure(),
-        };
-        for slot in rest_slots {
-            slot.set(SlotState::Done(Err(failure.clone()), timings));
+        if !rest.is_empty() {
+            let (outputs, timings) = timings::measure(|| (self.run)(&rest, deadline));
+            distribute(&rest_slots, outputs, timings);
         }
     }
 }
 
-/// Gives each waiter its output.
-fn distribute<I, O, F>(slots: &[Arc<Slot<I, Result<O, F>>>], outputs: Vec<O>, timings: Timings) {
-    for (slot, output) in slots.iter().zip(outputs) {
-        slot.set(SlotState::Done(Ok(output), timings));
+/// Gives each waiter its output, or all of them the failure of their run.
+fn distribute<I, O, F: Clone>(
+    slots: &[Arc<Slot<I, Result<O, F>>>],
+    outputs: Result<Vec<O>, (F, Effect)>,
+    timings: Timings,
+) {
+    match outputs {
+        Ok(outputs) => {
+            for (slot, output) in slots.iter().zip(outputs) {
+                slot.set(SlotState::Done(Ok(output), timings));
+            }
+        }
+        Err((failure, _)) => {
+            for slot in slots {
+                slot.set(SlotState::Done(Err(failure.clone()), timings));
+            }
+        }
     }
 }
 
@@ -423,12 +391,12 @@ struct LeaderGuard<'a, I, O, F> {
 impl<I, O, F> Drop for LeaderGuard<'_, I, O, F> {
     fn drop(&mut self) {
         let mut queue = self.coalescer.queue.lock();
-        let before = queue.in_flight.len();
-        queue.in_flight.retain(|(number, _)| *number != self.number);
-        if queue.in_flight.len() == before {
+        let mut runs = queue.in_flight.iter();
+        let Some(position) = runs.position(|(number, _)| *number == self.number) else {
             // The run had stalled, and others have been started since.
             return;
-        }
+        };
+        queue.in_flight.swap_remove(position);
         // Started here and not by the new leader, so that no other caller can lead before it wakes.
         let inputs = queue.waiting.len();
         if inputs > 0
@@ -464,9 +432,5 @@ impl<I, R> Slot<I, R> {
             }
         }
         std::mem::replace(&mut *state, SlotState::Pending)
-    }
-
-    fn take(&self) -> SlotState<I, R> {
-        std::mem::replace(&mut *self.state.lock(), SlotState::Pending)
     }
 }

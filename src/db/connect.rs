@@ -1,8 +1,8 @@
 //! Connecting to the servers of DATABASE_URL: in their order, over TLS where it is asked for, each within a time limit.
 //!
-//! `r2d2_postgres` makes the clients and knows when one is broken; its manager connects to one server without a deadline.
-//! So there is one of its managers for each server, and [`Connector`] tries them in turn, each attempt in a thread of its
-//! own that is left behind when its time is over.
+//! `r2d2_postgres` makes the clients; its manager connects to one server without a deadline. So there is one of its
+//! managers for each server, and [`Connector`] tries them in turn, each attempt in a thread of its own that is left behind
+//! when its time is over.
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -39,7 +39,7 @@ const MAX_HANGING_ATTEMPTS: usize = 8;
 /// threads that open some at the same moment.
 const SPARE_DESCRIPTORS: usize = 8;
 
-/// Connects the clients of one server, checks them, and knows whether one is broken.
+/// Connects the clients of one server, and checks them.
 type ClientManager = PostgresConnectionManager<MakeTlsConnector>;
 
 /// The parsed DATABASE_URL: one server, or several of which one takes writes. Clones share what is known of the servers.
@@ -68,17 +68,16 @@ pub struct Connector {
 /// The managers of one server.
 struct ServerManagers {
     server: Arc<Server>,
-    with_settings: Arc<ClientManager>,
+    with_settings: ClientManager,
     /// For poolers that reject settings at a connection's start.
-    without_settings: Arc<ClientManager>,
+    without_settings: ClientManager,
 }
 
-/// A client, the manager that made it, and what the server keeps for it.
+/// A client, and what the server keeps for it.
 pub struct ConnectedClient {
     pub client: Client,
     /// Whether settings and prepared statements outlive a transaction.
     pub keeps_state: bool,
-    manager: Arc<ClientManager>,
 }
 
 /// Why no server could be connected to.
@@ -164,19 +163,14 @@ impl ConnectionConfig {
             config.options(&options);
             Arc::new(ServerManagers {
                 server: Arc::clone(server),
-                with_settings: Arc::new(ClientManager::new(config, self.tls.clone())),
-                without_settings: Arc::new(without_settings),
+                with_settings: ClientManager::new(config, self.tls.clone()),
+                without_settings,
             })
         });
         Connector {
             servers: servers.collect(),
             connect_timeout: self.connect_timeout,
         }
-    }
-
-    /// Connects a single client, see [`ConnectionConfig::connector`] and [`Connector::connect`].
-    pub fn connect(&self, settings: &str) -> Result<ConnectedClient, ConnectError> {
-        self.connector(settings).connect()
     }
 }
 
@@ -270,35 +264,23 @@ impl Server {
 
 impl ServerManagers {
     fn connect(&self) -> Result<ConnectedClient, postgres::Error> {
-        let mut client = match self.with_settings.connect() {
-            Ok(client) => client,
+        let (client, keeps_state) = match self.with_settings.connect() {
             Err(error) if error.as_db_error().is_some_and(rejects_settings) => {
-                let manager = Arc::clone(&self.without_settings);
-                let mut client = manager.connect()?;
+                let mut client = self.without_settings.connect()?;
                 // A pooler may accept clients while its server is away: one round trip tells.
-                manager.is_valid(&mut client)?;
-                return Ok(ConnectedClient {
-                    client,
-                    keeps_state: false,
-                    manager,
-                });
+                self.without_settings.is_valid(&mut client)?;
+                (client, false)
             }
-            Err(error) => return Err(error),
+            client => {
+                let mut client = client?;
+                let row = client.query_typed_one(KEEPS_SESSION.text, &[])?;
+                (client, row.try_get("keeps_session")?)
+            }
         };
-        let rows = client.query_typed(KEEPS_SESSION.text, &[])?;
-        let keeps_state = rows.first().map(|row| row.try_get("keeps_session"));
         Ok(ConnectedClient {
-            keeps_state: keeps_state.transpose()?.unwrap_or(false),
             client,
-            manager: Arc::clone(&self.with_settings),
+            keeps_state,
         })
-    }
-}
-
-impl ConnectedClient {
-    /// Whether the connection is known to have ended. Asks only the client, not the server.
-    pub fn has_broken(&mut self) -> bool {
-        self.manager.has_broken(&mut self.client)
     }
 }
 

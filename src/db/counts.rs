@@ -2,14 +2,13 @@
 //! corrects them. Sequences that are behind their table's ids are treated alike, since a load of data can leave both wrong.
 use std::time::Duration;
 
-use postgres::Transaction;
+use postgres::{Client, Transaction};
 use serde::Serialize;
 
 use super::connect::ConnectionConfig;
 use super::error::{Error, classify};
-use super::get;
-use super::schema::{begin, connect_within, within};
-use super::{Kind, Sql, sql};
+use super::schema::{begin, query, with_client};
+use super::{Kind, Sql, decode, first_row, sql};
 
 const BEGIN_CHECK: Sql = sql!("counts/begin_check", []);
 const BEGIN_RECOUNT: Sql = sql!("counts/begin_recount", []);
@@ -48,24 +47,17 @@ impl Counts {
     }
 }
 
-/// Limits a recount: 300,000 movies take a second, and each statement is limited to a minute.
-const RECOUNT_TIMEOUT: Duration = Duration::from_secs(180);
+/// Limits a check or a recount: 300,000 movies take a second, and each statement is limited to a minute.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Compares the counts with the rows of one snapshot. Changes nothing and takes no lock.
 ///
 /// # Errors
 /// If the database cannot be reached within `start_timeout`, or fails.
 pub fn check(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
-    let database = database.clone();
-    within(RECOUNT_TIMEOUT, Kind::Read, move || {
-        check_now(&database, start_timeout)
+    with_client(database, start_timeout, TIMEOUT, Kind::Read, |client| {
+        count_wrong(&mut begin(client, &BEGIN_CHECK)?)
     })
-}
-
-fn check_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
-    let mut client = connect_within(database, start_timeout)?;
-    let mut transaction = begin(&mut client, &BEGIN_CHECK)?;
-    count_wrong(&mut transaction)
 }
 
 /// Corrects the counts in one transaction, during which no other one writes movies. Returns what was found before.
@@ -74,15 +66,11 @@ fn check_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Cou
 /// If the database cannot be reached within `start_timeout`, or fails; or if another transaction that writes movies does
 /// not end within 10 s. Nothing is changed then.
 pub fn recount(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
-    let database = database.clone();
-    within(RECOUNT_TIMEOUT, Kind::Write, move || {
-        recount_now(&database, start_timeout)
-    })
+    with_client(database, start_timeout, TIMEOUT, Kind::Write, correct)
 }
 
-fn recount_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Counts, Error> {
-    let mut client = connect_within(database, start_timeout)?;
-    let mut transaction = begin(&mut client, &BEGIN_RECOUNT)?;
+fn correct(client: &mut Client) -> Result<Counts, Error> {
+    let mut transaction = begin(client, &BEGIN_RECOUNT)?;
     let found = count_wrong(&mut transaction)?;
     if found.are_right() {
         return Ok(found);
@@ -101,17 +89,9 @@ fn recount_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<C
 }
 
 fn count_wrong(transaction: &mut Transaction) -> Result<Counts, Error> {
-    let rows = transaction.query_typed(COUNT_WRONG.text, &[]);
-    let rows = rows.map_err(|error| classify(&COUNT_WRONG, &error))?;
-    let row = rows.first();
-    let row = row.ok_or_else(|| COUNT_WRONG.fault("it returned no row"))?;
-    let count = |column| get(row, column, &COUNT_WRONG);
-    Ok(Counts {
-        users: count("users")?,
-        movies: count("movies")?,
-        kept_total: count("kept_total")?,
-        wrong_users: count("wrong_users")?,
-        wrong_lists: count("wrong_lists")?,
-        sequences_behind: count("sequences_behind")?,
-    })
+    let rows = query(transaction, &COUNT_WRONG)?;
+    let row = first_row(&rows, &COUNT_WRONG)?;
+    Ok(decode!(row, &COUNT_WRONG => Counts {
+        users, movies, kept_total, wrong_users, wrong_lists, sequences_behind,
+    }))
 }

@@ -77,27 +77,25 @@ impl From<TimedOut> for Error {
 
 /// Converts an error of the client library, by its SQLSTATE if the server sent one.
 pub fn classify(sql: &Sql, error: &postgres::Error) -> Error {
-    if let Some(server_error) = error.as_db_error() {
-        let code = server_error.code().code();
-        return match (server_error.constraint(), code.get(..2)) {
-            (Some(constraint), Some("23")) => Error::Conflict(constraint.to_owned()),
-            (_, Some("40")) => Error::RolledBack(describe(error)),
-            // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
-            // 57 shutdown or statement timeout, 58 system error
-            (_, Some("08" | "28" | "3D" | "53" | "57" | "58")) => {
-                Error::Unavailable(describe(error))
-            }
-            _ if code == "55P03" => Error::Blocked(describe(error)),
-            _ if code == "25006" => Error::Unavailable(describe(error)),
-            _ => sql.fault(describe(error)),
+    let reason = describe(error);
+    let Some(server_error) = error.as_db_error() else {
+        let source = std::error::Error::source(error);
+        let is_io_error = source.is_some_and(|source| source.is::<std::io::Error>());
+        return match error.is_closed() || is_io_error {
+            true => Error::Unavailable(reason),
+            false => sql.fault(reason),
         };
-    }
-    let source = std::error::Error::source(error);
-    let is_lost = error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>());
-    if is_lost {
-        Error::Unavailable(describe(error))
-    } else {
-        sql.fault(describe(error))
+    };
+    let code = server_error.code().code();
+    match (code.get(..2).unwrap_or_default(), server_error.constraint()) {
+        ("23", Some(constraint)) => Error::Conflict(constraint.to_owned()),
+        ("40", _) => Error::RolledBack(reason),
+        // 08 connection, 25006 read-only, 28 no such user, 3D no such database, 53 resources,
+        // 57 shutdown or statement timeout, 58 system error
+        ("08" | "28" | "3D" | "53" | "57" | "58", _) => Error::Unavailable(reason),
+        _ if code == "25006" => Error::Unavailable(reason),
+        _ if code == "55P03" => Error::Blocked(reason),
+        _ => sql.fault(reason),
     }
 }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use postgres::Row;
 
+use super::coalescer::Effect;
 use super::connect::ConnectionConfig;
 use super::error::Error;
-use super::pool::{PoolState, SessionManager, SessionPool};
-use super::session::{AbandonedCount, Cause, Effect, Parameters, Session, StatementFailure};
+use super::pool::SessionPool;
+use super::session::{AbandonedCount, Cause, Parameters, Session, StatementFailure};
 use super::write_limit::{MAX_STALLED, WriteLimit};
 use super::{Kind, Sql, Timeouts};
 
@@ -35,8 +36,6 @@ pub struct Executor {
     reads: SessionPool,
     writes: SessionPool,
     write_limit: Arc<WriteLimit>,
-    abandoned_reads: AbandonedCount,
-    abandoned_writes: AbandonedCount,
     timeouts: Timeouts,
     started: Instant,
     /// When the server last responded to anything, in milliseconds since `started`.
@@ -56,36 +55,17 @@ impl Executor {
         );
         let lock_timeout = timeouts.lock.as_millis();
         let write_settings = format!("{read_settings} -c lock_timeout={lock_timeout}");
-        let (abandoned_reads, abandoned_writes) = <(AbandonedCount, AbandonedCount)>::default();
-        let pool = |settings: &str, size: u32, abandoned: &AbandonedCount, max_abandoned| {
+        let pool = |settings: &str, size: u32, max_stalled: usize| {
+            // All sessions of a pool may hang in a frozen server while as many are opened on another. The pools are
+            // counted separately, so that hanging writes cost reads nothing.
+            let max_abandoned = 2 * (size as usize + max_stalled);
             let connector = connection.connector(settings);
-            let manager = SessionManager::new(connector, Arc::clone(abandoned), max_abandoned);
-            SessionPool::new(manager, size, timeouts.checkout)
+            SessionPool::new(connector, size, max_abandoned, timeouts.checkout)
         };
-        // All sessions of a pool may hang in a frozen server while as many are opened on another. The pools are counted
-        // separately, so that hanging writes cost reads nothing.
-        let twice = |size| {
-            usize::try_from(size)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(2)
-        };
-        let max_abandoned_writes = twice(write_size) + 2 * MAX_STALLED;
         Executor {
-            reads: pool(
-                &read_settings,
-                read_size,
-                &abandoned_reads,
-                twice(read_size),
-            ),
-            writes: pool(
-                &write_settings,
-                write_size,
-                &abandoned_writes,
-                max_abandoned_writes,
-            ),
+            reads: pool(&read_settings, read_size, 0),
+            writes: pool(&write_settings, write_size, MAX_STALLED),
             write_limit: Arc::default(),
-            abandoned_reads,
-            abandoned_writes,
             timeouts,
             started: Instant::now(),
             last_response: AtomicU64::new(0),
@@ -104,26 +84,23 @@ impl Executor {
         parameters: &Parameters,
         deadline: Instant,
     ) -> Result<Vec<Row>, StatementFailure> {
-        let rows = self.run_with_retries(sql, parameters, deadline);
-        let outages = match sql.kind {
-            Kind::Read => &self.read_outages,
-            Kind::Write => &self.write_outages,
+        let (pool, outages) = match sql.kind {
+            Kind::Read => (&self.reads, &self.read_outages),
+            Kind::Write => (&self.writes, &self.write_outages),
         };
+        let rows = self.run_with_retries(pool, sql, parameters, deadline);
         outages.record(rows.as_ref().err().map(|failure| &failure.error));
         rows
     }
 
     fn run_with_retries(
         &self,
+        pool: &SessionPool,
         sql: Sql,
         parameters: &Parameters,
         deadline: Instant,
     ) -> Result<Vec<Row>, StatementFailure> {
         let deadline = deadline.min(Instant::now() + self.timeouts.statement + GRACE);
-        let pool = match sql.kind {
-            Kind::Read => &self.reads,
-            Kind::Write => &self.writes,
-        };
         // Every session of the pool may have ended while it was idle.
         let mut idle_ends_left = pool.size() + 1;
         let mut may_repeat = true;
@@ -149,16 +126,14 @@ impl Executor {
                 Err(failure) => failure,
             };
             self.record_failure(&failure, &mut session, sent);
-            let is_replaced = !session.is_usable();
+            let is_replaced = !session.is_usable;
             // Returns it to the pool before another is checked out.
             drop(session);
             match (failure.cause, failure.effect) {
                 (Cause::EndedIdle, _) if idle_ends_left > 0 => idle_ends_left -= 1,
                 (Cause::ReadOnly, _) if may_repeat && is_replaced => may_repeat = false,
                 (Cause::Lost, Effect::NotApplied) if may_repeat => may_repeat = false,
-                (Cause::Lost, Effect::MaybeApplied) if may_repeat && sql.kind == Kind::Read => {
-                    may_repeat = false;
-                }
+                (Cause::Lost, _) if may_repeat && sql.kind == Kind::Read => may_repeat = false,
                 _ => return Err(failure),
             }
         }
@@ -172,9 +147,9 @@ impl Executor {
             Cause::ReadOnly => {
                 self.record_response();
                 // If a session that was just opened is read-only, no server takes writes now.
-                if session.opened().elapsed() > READ_ONLY_INTERVAL {
+                if session.opened.elapsed() > READ_ONLY_INTERVAL {
                     self.writes.invalidate_sessions();
-                    session.mark_unusable();
+                    session.is_usable = false;
                 }
             }
             Cause::Lost => {
@@ -209,31 +184,39 @@ impl Executor {
         u64::try_from(millis).unwrap_or(u64::MAX)
     }
 
+    /// Returns the state of both pools together.
     pub fn pool_state(&self) -> PoolState {
         let (reads, writes) = (self.reads.state(), self.writes.state());
+        let abandoned =
+            [&self.reads, &self.writes].map(|pool| pool.abandoned.load(Ordering::Relaxed));
         PoolState {
-            size: reads.size + writes.size,
-            open: reads.open + writes.open,
-            idle: reads.idle + writes.idle,
+            size: self.reads.size() + self.writes.size(),
+            open: reads.connections + writes.connections,
+            idle: reads.idle_connections + writes.idle_connections,
+            stalled_writes: self.write_limit.stalled(),
+            abandoned: abandoned.iter().sum(),
         }
-    }
-
-    pub fn stalled_writes(&self) -> usize {
-        self.write_limit.stalled()
-    }
-
-    pub fn abandoned_sessions(&self) -> usize {
-        let counts = [&self.abandoned_reads, &self.abandoned_writes];
-        counts
-            .map(|count| count.load(Ordering::Relaxed))
-            .iter()
-            .sum()
     }
 
     /// Returns the count for a session outside the pools that only reads.
     pub fn abandoned_reads(&self) -> &AbandonedCount {
-        &self.abandoned_reads
+        &self.reads.abandoned
     }
+}
+
+/// The number of sessions at a moment.
+#[derive(Clone, Copy, Default)]
+pub struct PoolState {
+    /// The maximum.
+    pub size: u32,
+    /// Open sessions, in use or not.
+    pub open: u32,
+    /// Open sessions that are not in use.
+    pub idle: u32,
+    /// Writes that the server has not answered for more than a second.
+    pub stalled_writes: usize,
+    /// Sessions that still wait for the server though their callers no longer do.
+    pub abandoned: usize,
 }
 
 /// An outage is over once no statement has failed for this long.

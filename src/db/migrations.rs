@@ -1,13 +1,15 @@
 //! Applies the migrations of `sql/migrations` ([`migrate`]), and compares the history that a database keeps of them with
 //! the ones that this program contains ([`History`]).
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::time::Duration;
 
-use postgres::{Client, Row};
+use postgres::Client;
 use refinery::{Migration, Runner};
+use serde::Serialize;
 
 use super::error::{classify, describe};
-use super::schema::{MIGRATE_TIMEOUT, SchemaState, begin, connect_within, read_state, within};
+use super::schema::{begin, connect_within, read_state, with_client};
 use super::{ConnectionConfig, Error, Kind, Sql, sql};
 
 mod embedded {
@@ -18,6 +20,9 @@ const LOCK_MIGRATIONS: Sql = sql!("schema/lock_migrations", []);
 const CREATE_SEARCH_INDEX: Sql = sql!("schema/create_search_index", []);
 const ADOPT_EARLIER_SCHEMA: Sql = sql!("schema/adopt_earlier_schema", []);
 const REPLACE_MIGRATION_HISTORY: Sql = sql!("schema/replace_migration_history", [TEXT, TEXT]);
+
+/// Limits all pending migrations together: one that builds an index reads every movie.
+const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Begins the line of V1__initial_schema.sql after which everything is created again for an adopted schema.
 const ADOPTED_PART: &str = "-- The part that is run again";
@@ -43,25 +48,25 @@ pub(super) const LAST_EARLIER_COMMIT: &str = "8baf01a";
 /// own holds an advisory lock meanwhile; a lock of a transaction also works through a pooler of connections.
 ///
 /// # Errors
-/// [`Error::Schema`] if the database has [`SchemaState::problems`] or a migration fails; another error if the database
-/// cannot be reached within `start_timeout`, or the migrations take longer than an hour.
+/// [`Error::Schema`] if the database has [`SchemaState::problems`](super::SchemaState::problems) or a migration fails;
+/// another error if the database cannot be reached within `start_timeout`, or the migrations take longer than an hour.
 pub fn migrate(database: &ConnectionConfig, start_timeout: Duration) -> Result<Vec<String>, Error> {
-    let database = database.clone();
-    within(MIGRATE_TIMEOUT, Kind::Write, move || {
-        migrate_now(&database, start_timeout)
-    })
+    let lock_database = database.clone();
+    let migrate = move |client: &mut Client| {
+        let mut lock_client = connect_within(&lock_database, start_timeout)?;
+        let _lock = begin(&mut lock_client, &LOCK_MIGRATIONS)?;
+        apply_migrations(client)
+    };
+    with_client(database, start_timeout, TIMEOUT, Kind::Write, migrate)
 }
 
-fn migrate_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<Vec<String>, Error> {
-    let mut client = connect_within(database, start_timeout)?;
-    let mut lock_client = connect_within(database, start_timeout)?;
-    let _lock = begin(&mut lock_client, &LOCK_MIGRATIONS)?;
-    let state = read_state(&mut client)?;
+fn apply_migrations(client: &mut Client) -> Result<Vec<String>, Error> {
+    let state = read_state(client)?;
     let problems = state.problems();
     if !problems.is_empty() {
         return Err(Error::Schema(problems.join("; ")));
     }
-    let applied = apply_pending(&mut client, &state)?;
+    let applied = apply_pending(client, &state.history)?;
     if !state.has_search_index
         && let Err(error) = client.batch_execute(CREATE_SEARCH_INDEX.text)
     {
@@ -78,10 +83,10 @@ fn migrate_now(database: &ConnectionConfig, start_timeout: Duration) -> Result<V
 
 /// Does not call the migration library if nothing is pending: it would create its table, for which PostgreSQL requires
 /// CREATE on the schema even if the table exists.
-fn apply_pending(client: &mut Client, state: &SchemaState) -> Result<Vec<String>, Error> {
-    let mut pending = state.pending.as_slice();
+fn apply_pending(client: &mut Client, history: &History) -> Result<Vec<String>, Error> {
+    let mut pending = history.pending.as_slice();
     let mut applied = Vec::new();
-    if state.earlier_schema == EarlierSchema::Complete {
+    if history.earlier_schema == EarlierSchema::Complete {
         applied.push(adopt_earlier_schema(client)?);
         pending = pending.get(1..).unwrap_or_default();
     }
@@ -144,19 +149,9 @@ fn describe_failure(error: &refinery::Error, name: &str) -> Error {
 
 /// A row of refinery_schema_history.
 pub(super) struct AppliedMigration {
-    name: String,
-    version: i32,
-    checksum: String,
-}
-
-impl AppliedMigration {
-    pub(super) fn read(row: &Row) -> Result<AppliedMigration, postgres::Error> {
-        Ok(AppliedMigration {
-            name: row.try_get("name")?,
-            version: row.try_get("version")?,
-            checksum: row.try_get("checksum")?,
-        })
-    }
+    pub(super) name: String,
+    pub(super) version: i32,
+    pub(super) checksum: String,
 }
 
 /// Whether [`EARLIER_MIGRATIONS`] made a schema.
@@ -171,15 +166,21 @@ pub(super) enum EarlierSchema {
     Complete,
 }
 
-/// A database's history of migrations, compared with the migrations that this program contains. The lists of names are
-/// those of [`SchemaState`].
-#[derive(Debug, Default)]
-pub(super) struct History {
-    pub(super) applied: Vec<String>,
-    pub(super) pending: Vec<String>,
-    pub(super) unknown: Vec<String>,
-    pub(super) changed: Vec<String>,
-    pub(super) skipped: Vec<String>,
+/// A database's history of migrations, compared with the migrations that this program contains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct History {
+    /// Migrations that were applied.
+    pub applied: Vec<String>,
+    /// Migrations that `migrate`, or the next start, applies.
+    pub pending: Vec<String>,
+    /// Applied migrations that this program does not contain: those of a later version.
+    pub unknown: Vec<String>,
+    /// Applied migrations whose checksum in refinery_schema_history differs from the program's.
+    pub changed: Vec<String>,
+    /// Pending migrations that precede an applied one.
+    pub skipped: Vec<String>,
+    /// Whether the migrations before V1__initial_schema made the schema.
+    #[serde(skip)]
     pub(super) earlier_schema: EarlierSchema,
 }
 
@@ -190,37 +191,20 @@ impl History {
     }
 
     fn compare_with(known: &[Migration], applied: &[AppliedMigration]) -> History {
-        let known: Vec<_> = known
-            .iter()
-            .map(|migration| {
-                (
-                    migration.to_string(),
-                    i64::from(migration.version()),
-                    migration.checksum().to_string(),
-                )
-            })
-            .collect();
-        let checksum_of = |name: &str| {
-            let earlier = EARLIER_MIGRATIONS.iter().copied();
-            let mut all = known
-                .iter()
-                .map(|(name, _, checksum)| (name.as_str(), checksum.as_str()))
-                .chain(earlier);
-            all.find(|(known, _)| *known == name)
-                .map(|(_, checksum)| checksum)
-        };
-        let names_where = |condition: &dyn Fn(&AppliedMigration) -> bool| -> Vec<String> {
-            let applied = applied.iter().filter(|migration| condition(migration));
-            applied.map(|migration| migration.name.clone()).collect()
-        };
-        let mut history = History {
-            applied: names_where(&|_| true),
-            unknown: names_where(&|migration| checksum_of(&migration.name).is_none()),
-            changed: names_where(&|migration| {
-                checksum_of(&migration.name).is_some_and(|checksum| checksum != migration.checksum)
-            }),
-            ..History::default()
-        };
+        let names = || known.iter().map(Migration::to_string);
+        let checksums = known.iter().map(Migration::checksum);
+        let checksums = checksums.map(|checksum| checksum.to_string());
+        let earlier = EARLIER_MIGRATIONS.map(|(name, sum)| (name.to_owned(), sum.to_owned()));
+        let checksums: HashMap<_, _> = names().zip(checksums).chain(earlier).collect();
+        let mut history = History::default();
+        for AppliedMigration { name, checksum, .. } in applied {
+            match checksums.get(name) {
+                None => history.unknown.push(name.clone()),
+                Some(known) if known != checksum => history.changed.push(name.clone()),
+                Some(_) => {}
+            }
+            history.applied.push(name.clone());
+        }
         let is_earlier = |name: &String| {
             EARLIER_MIGRATIONS
                 .iter()
@@ -231,21 +215,18 @@ impl History {
                 && history.applied.iter().all(is_earlier);
             if is_complete && history.changed.is_empty() {
                 history.earlier_schema = EarlierSchema::Complete;
-                history.pending = known.into_iter().map(|(name, ..)| name).collect();
+                history.pending = names().collect();
             } else {
                 history.earlier_schema = EarlierSchema::Incomplete;
             }
             return history;
         }
-        let latest = applied
-            .iter()
-            .map(|migration| i64::from(migration.version))
-            .max();
-        for (name, version, _) in known {
+        let latest = applied.iter().map(|migration| migration.version).max();
+        for (name, migration) in names().zip(known) {
             if history.applied.contains(&name) {
                 continue;
             }
-            if latest.is_some_and(|latest| version < latest) {
+            if latest.is_some_and(|latest| migration.version() < latest) {
                 history.skipped.push(name.clone());
             }
             history.pending.push(name);

@@ -7,19 +7,17 @@
 //! request's thread: movies.rs, users.rs -> coalescer.rs -> executor.rs -> pool.rs -> session.rs (its own thread) -> server
 //! ```
 //!
-//! - **Connections.** [`ConnectionConfig`] (connect.rs, url.rs) tries the servers of DATABASE_URL in turn. Each attempt has
-//!   a deadline and a thread of its own, since the client library bounds only the TCP connection.
-//! - **Session threads.** The synchronous client has no deadlines either. So each connection belongs to a thread
-//!   (session.rs), and a caller waits for its result until the caller's deadline. Past that the session is abandoned:
-//!   the caller gets an error, the thread closes the connection once the server answers.
+//! - **Connections.** [`ConnectionConfig`] (connect.rs, url.rs) tries the servers of DATABASE_URL in turn, each on a thread
+//!   with a deadline. Each connection belongs to a thread of its own too (session.rs), since the synchronous client has no
+//!   deadlines; a caller waits for its result until the caller's.
 //! - **Pools.** Reads and writes have separate pools of sessions (pool.rs), so that writes which hang leave the reads
-//!   their sessions. Writes have a quarter of DB_POOL_SIZE, at least one session.
+//!   their sessions.
 //! - **Deadlines.** Every wait of a request ends at the request's deadline ([`RequestDatabase`]): for its batch, for a
 //!   free session (at most [`Timeouts::checkout`], 200 ms while no server can be reached), and for the result of a
 //!   statement (at most [`Timeouts::statement`], which the server enforces, and half a second more).
 //! - **Coalescers.** Requests that need the same statement at the same time share one run of it (coalescer.rs,
-//!   movies.rs). Reads and first pages may have two runs in flight, the second with at least 8 inputs; each kind of write
-//!   has one, since two could wait for each other's rows. One run takes at most [`MAX_BATCH`] inputs.
+//!   movies.rs). Reads and first pages may have two runs in flight; each kind of write has one, since two could wait for
+//!   each other's rows.
 //! - **Retries.** The executor runs a statement again if it was certainly not applied and another session may succeed:
 //!   the session had ended while it was idle, the server had become read-only, or the connection was lost before the
 //!   statement was sent. A read is also run again, once, if the connection was lost later; a write is not, since it may
@@ -60,16 +58,16 @@ use std::time::{Duration, Instant};
 use postgres::Row;
 use postgres::types::{FromSql, Type};
 
-use self::coalescer::{BatchLimits, RunError};
+use self::coalescer::{BatchLimits, Coalescer, Effect, Input};
 pub use self::connect::ConnectionConfig;
 pub use self::error::Error;
 use self::executor::Executor;
+pub use self::executor::PoolState;
 pub use self::migrations::migrate;
 use self::movies::MovieCoalescers;
-pub use self::pool::PoolState;
 pub use self::readiness::Readiness;
 pub use self::schema::{SchemaState, check_schema, inspect};
-use self::session::{Effect, Parameters, StatementFailure};
+use self::session::Parameters;
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
@@ -175,16 +173,6 @@ impl Database {
     pub fn pool_state(&self) -> PoolState {
         self.executor.pool_state()
     }
-
-    /// Returns how many writes the server has not answered for more than a second.
-    pub fn stalled_writes(&self) -> usize {
-        self.executor.stalled_writes()
-    }
-
-    /// Returns how many sessions still wait for the server though their callers no longer do.
-    pub fn abandoned_sessions(&self) -> usize {
-        self.executor.abandoned_sessions()
-    }
 }
 
 /// The database as one request uses it: every wait ends at the request's deadline.
@@ -204,16 +192,20 @@ impl<'a> RequestDatabase<'a> {
         &self.database.coalescers
     }
 
+    /// Waits for the rows of this input of a batch.
+    fn submit<I: Input>(
+        self,
+        coalescer: &Coalescer<I, Rows, Error>,
+        input: I,
+    ) -> Result<Rows, Error> {
+        let latest = Instant::now() + self.database.max_batch_wait;
+        coalescer.submit(input, self.deadline.min(latest))
+    }
+
     /// Runs a statement for this request alone.
     fn run(self, sql: Sql, parameters: &Parameters) -> Result<Vec<Row>, Error> {
         let rows = self.database.executor.run(sql, parameters, self.deadline);
         rows.map_err(|failure| failure.error)
-    }
-
-    /// Returns until when the request waits for a batch.
-    fn batch_deadline(self) -> Instant {
-        let latest = Instant::now() + self.database.max_batch_wait;
-        self.deadline.min(latest)
     }
 }
 
@@ -222,6 +214,16 @@ impl<'a> RequestDatabase<'a> {
 enum Kind {
     Read,
     Write,
+}
+
+impl Kind {
+    /// Returns the error for a statement that was sent and not answered, for this reason.
+    fn no_response(self, reason: String) -> Error {
+        match self {
+            Kind::Read => Error::Unavailable(reason),
+            Kind::Write => Error::Unconfirmed(reason),
+        }
+    }
 }
 
 /// A statement, compiled in from a file in sql/.
@@ -244,16 +246,13 @@ impl Sql {
     }
 }
 
-/// Includes the statement in `sql/NAME.sql`, with the types of its parameters. `write` before the name marks one that
+/// Includes the statement in `sql/NAME.sql`, with the types of its parameters. `Write` before the name marks one that
 /// changes rows.
 macro_rules! sql {
-    (write $name:literal, [$($type:ident),*]) => {
-        $crate::db::sql!(@ Write, $name, [$($type),*])
+    ($name:literal, $types:tt) => {
+        $crate::db::sql!(Read $name, $types)
     };
-    ($name:literal, [$($type:ident),*]) => {
-        $crate::db::sql!(@ Read, $name, [$($type),*])
-    };
-    (@ $kind:ident, $name:literal, [$($type:ident),*]) => {
+    ($kind:ident $name:literal, [$($type:ident),*]) => {
         $crate::db::Sql {
             name: $name,
             text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/", $name, ".sql")),
@@ -272,22 +271,33 @@ fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str, sql: &Sql) -> Result<T, E
     row.try_get(column).map_err(|error| sql.fault(error))
 }
 
+/// Decodes a row into a struct whose fields have the names of the columns. Returns from the function on an error.
+macro_rules! decode {
+    ($row:expr, $sql:expr => $type:ident { $($field:ident),* $(,)? }) => {
+        $type { $($field: $crate::db::get($row, stringify!($field), $sql)?),* }
+    };
+}
+use decode;
+
 /// The rows for one input of a batch. The caller that submitted the input decodes them, so that the leader is soon free.
 type Rows = Vec<Row>;
 
-/// Runs a statement for a batch of inputs, and returns the rows of each.
-fn run_batch(
-    executor: &Executor,
+/// Makes a coalescer that runs a statement for its inputs, whose columns are the statement's parameters.
+fn coalesce<I: Input>(
+    executor: &Arc<Executor>,
+    limits: BatchLimits,
     sql: Sql,
-    parameters: &Parameters,
-    inputs: usize,
-    deadline: Instant,
-) -> Result<Vec<Rows>, RunError<Error>> {
-    let rows = executor.run(sql, parameters, deadline)?;
-    metrics::count_batch(sql.name, inputs);
-    timings::record_batch_size(inputs);
-    // The statement was applied: after a failure from here on it must not run again.
-    rows_by_ordinal(rows, inputs, sql).map_err(RunError::MaybeApplied)
+    columns: impl Fn(&[I]) -> Parameters + Send + Sync + 'static,
+) -> Coalescer<I, Rows, Error> {
+    let executor = Arc::clone(executor);
+    Coalescer::new(limits, move |inputs: &[I], deadline| {
+        let rows = executor.run(sql, &columns(inputs), deadline);
+        let rows = rows.map_err(|failure| (failure.error, failure.effect))?;
+        metrics::count_batch(sql.name, inputs.len());
+        timings::record_batch_size(inputs.len());
+        // The statement was applied: after a failure from here on it must not run again.
+        rows_by_ordinal(rows, inputs.len(), sql).map_err(|error| (error, Effect::MaybeApplied))
+    })
 }
 
 /// Distributes the rows to their inputs. The column `ordinal` is the input's position in the batch, from 1.
@@ -302,13 +312,4 @@ fn rows_by_ordinal(rows: Vec<Row>, inputs: usize, sql: Sql) -> Result<Vec<Rows>,
             .push(row);
     }
     Ok(outputs)
-}
-
-impl From<StatementFailure> for RunError<Error> {
-    fn from(failure: StatementFailure) -> RunError<Error> {
-        match failure.effect {
-            Effect::NotApplied => RunError::NotApplied(failure.error),
-            Effect::MaybeApplied => RunError::MaybeApplied(failure.error),
-        }
-    }
 }

@@ -17,31 +17,27 @@ use utoipa::ToSchema;
 
 use super::coalescer::{BatchLimits, Coalescer, Input};
 use super::executor::Executor;
-use super::session::{Parameters, parameters};
+use super::session::parameters;
 use super::users::{Requester, check_requester};
-use super::{Error, RequestDatabase, Rows, Sql, first_row, get, run_batch, sql};
+use super::{Error, RequestDatabase, Rows, Sql, coalesce, first_row, get, sql};
 
 const CREATE: Sql = sql!(
-    write "movies/create",
+    Write "movies/create",
     [INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
 const READ: Sql = sql!("movies/read", [INT8_ARRAY, INT8_ARRAY]);
 const UPDATE: Sql = sql!(
-    write "movies/update",
+    Write "movies/update",
     [INT8_ARRAY, INT8_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT4_ARRAY]
 );
-const DELETE: Sql = sql!(write "movies/delete", [INT8_ARRAY, INT8_ARRAY, INT8_ARRAY]);
+const DELETE: Sql = sql!(Write "movies/delete", [INT8_ARRAY, INT8_ARRAY, INT8_ARRAY]);
 const LIST_FIRST: Sql = sql!("movies/list_first", [INT8_ARRAY, INT8_ARRAY]);
 const LIST_OWN: Sql = sql!("movies/list_own", [INT8, INT8, INT8]);
 const LIST_ALL: Sql = sql!("movies/list_all", [INT8, INT8, INT8]);
-const SEARCH_OWN: Sql = sql!(
-    "movies/search_own",
-    [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
-);
-const SEARCH_ALL: Sql = sql!(
-    "movies/search_all",
-    [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]
-);
+const SEARCH_OWN: Sql =
+    sql!(Read "movies/search_own", [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]);
+const SEARCH_ALL: Sql =
+    sql!(Read "movies/search_all", [INT8, INT8, INT8, TEXT, TEXT, TEXT, INT8, INT8]);
 
 /// A movie as clients see it. The order of the fields is that of the JSON object.
 #[derive(Debug, Serialize, ToSchema)]
@@ -134,8 +130,8 @@ pub struct Filter {
 
 /// The coalescers of the statements in this file that take several inputs.
 pub(super) struct MovieCoalescers {
-    reads: Coalescer<(i64, i64), Rows, Error>,
-    first_pages: Coalescer<(i64, i64), Rows, Error>,
+    reads: Coalescer<(Requester, i64), Rows, Error>,
+    first_pages: Coalescer<(Requester, i64), Rows, Error>,
     creations: Coalescer<(Requester, NewMovie), Rows, Error>,
     updates: Coalescer<(Requester, i64, Changes), Rows, Error>,
     deletions: Coalescer<(Requester, i64), Rows, Error>,
@@ -147,25 +143,50 @@ impl MovieCoalescers {
         write_limits: BatchLimits,
         executor: &Arc<Executor>,
     ) -> MovieCoalescers {
+        // The parameters of each statement, in their order.
+        let user_and_number = |inputs: &[(Requester, i64)]| {
+            parameters![
+                column(inputs, |(user, _)| user.user_id),
+                column(inputs, |(_, number)| *number),
+            ]
+        };
+        let created = |inputs: &[(Requester, NewMovie)]| {
+            parameters![
+                column(inputs, |(user, _)| user.user_id),
+                column(inputs, |(user, _)| user.token_generation),
+                column(inputs, |(_, movie)| movie.title.clone()),
+                column(inputs, |(_, movie)| movie.genre.clone()),
+                column(inputs, |(_, movie)| movie.year),
+            ]
+        };
+        let updated = |inputs: &[(Requester, i64, Changes)]| {
+            parameters![
+                column(inputs, |(user, ..)| user.user_id),
+                column(inputs, |(user, ..)| user.token_generation),
+                column(inputs, |(_, id, _)| *id),
+                column(inputs, |(.., changes)| changes.title.clone()),
+                column(inputs, |(.., changes)| changes.genre.clone()),
+                column(inputs, |(.., changes)| changes.year),
+            ]
+        };
+        let deleted = |inputs: &[(Requester, i64)]| {
+            parameters![
+                column(inputs, |(user, _)| user.user_id),
+                column(inputs, |(user, _)| user.token_generation),
+                column(inputs, |(_, id)| *id),
+            ]
+        };
         MovieCoalescers {
-            reads: coalesce_pairs(READ, read_limits, executor),
-            first_pages: coalesce_pairs(LIST_FIRST, read_limits, executor),
-            creations: coalesce_creations(write_limits, executor),
-            updates: coalesce_updates(write_limits, executor),
-            deletions: coalesce_deletions(write_limits, executor),
+            reads: coalesce(executor, read_limits, READ, user_and_number),
+            first_pages: coalesce(executor, read_limits, LIST_FIRST, user_and_number),
+            creations: coalesce(executor, write_limits, CREATE, created),
+            updates: coalesce(executor, write_limits, UPDATE, updated),
+            deletions: coalesce(executor, write_limits, DELETE, deleted),
         }
     }
 }
 
-/// A user's id with a movie's id (read) or with a page size (first page).
-impl Input for (i64, i64) {
-    fn group(&self) -> i64 {
-        self.0
-    }
-}
-
-/// The user and the movie's id (delete). Writes of one user wait for the same rows, which are the movies and the user's
-/// count of them: so the user is the group.
+/// The user with a movie's id (read, delete) or a page size (first page).
 impl Input for (Requester, i64) {
     fn group(&self) -> i64 {
         self.0.user_id
@@ -174,6 +195,7 @@ impl Input for (Requester, i64) {
 
 /// The user and the movie to create.
 impl Input for (Requester, NewMovie) {
+    /// Writes of one user wait for the same rows, which are the movies and the user's count of them.
     fn group(&self) -> i64 {
         self.0.user_id
     }
@@ -191,75 +213,9 @@ impl Input for (Requester, i64, Changes) {
     }
 }
 
-/// For statements whose parameters are two arrays of numbers.
-fn coalesce_pairs(
-    sql: Sql,
-    limits: BatchLimits,
-    executor: &Arc<Executor>,
-) -> Coalescer<(i64, i64), Rows, Error> {
-    let executor = Arc::clone(executor);
-    Coalescer::new(limits, move |inputs: &[(i64, i64)], deadline| {
-        let (first, second): (Vec<i64>, Vec<i64>) = inputs.iter().copied().unzip();
-        let parameters: Parameters = parameters![first, second];
-        run_batch(&executor, sql, &parameters, inputs.len(), deadline)
-    })
-}
-
-fn coalesce_deletions(
-    limits: BatchLimits,
-    executor: &Arc<Executor>,
-) -> Coalescer<(Requester, i64), Rows, Error> {
-    let executor = Arc::clone(executor);
-    Coalescer::new(limits, move |inputs: &[(Requester, i64)], deadline| {
-        let (users, generations) = requester_columns(inputs.iter().map(|(user, _)| user));
-        let ids: Vec<i64> = inputs.iter().map(|(_, id)| *id).collect();
-        let parameters: Parameters = parameters![users, generations, ids];
-        run_batch(&executor, DELETE, &parameters, inputs.len(), deadline)
-    })
-}
-
-/// The ids of the users, and the generations of their tokens.
-fn requester_columns<'a>(users: impl Iterator<Item = &'a Requester>) -> (Vec<i64>, Vec<i64>) {
-    users
-        .map(|user| (user.user_id, user.token_generation))
-        .unzip()
-}
-
-fn coalesce_creations(
-    limits: BatchLimits,
-    executor: &Arc<Executor>,
-) -> Coalescer<(Requester, NewMovie), Rows, Error> {
-    let executor = Arc::clone(executor);
-    Coalescer::new(limits, move |inputs: &[(Requester, NewMovie)], deadline| {
-        let (users, generations) = requester_columns(inputs.iter().map(|(user, _)| user));
-        let movies = || inputs.iter().map(|(_, movie)| movie);
-        let titles: Vec<String> = movies().map(|movie| movie.title.clone()).collect();
-        let genres: Vec<String> = movies().map(|movie| movie.genre.clone()).collect();
-        let years: Vec<i32> = movies().map(|movie| movie.year).collect();
-        let parameters: Parameters = parameters![users, generations, titles, genres, years];
-        run_batch(&executor, CREATE, &parameters, inputs.len(), deadline)
-    })
-}
-
-fn coalesce_updates(
-    limits: BatchLimits,
-    executor: &Arc<Executor>,
-) -> Coalescer<(Requester, i64, Changes), Rows, Error> {
-    let executor = Arc::clone(executor);
-    Coalescer::new(
-        limits,
-        move |inputs: &[(Requester, i64, Changes)], deadline| {
-            let (users, generations) = requester_columns(inputs.iter().map(|(user, _, _)| user));
-            let ids: Vec<i64> = inputs.iter().map(|(_, id, _)| *id).collect();
-            let changes = || inputs.iter().map(|(_, _, changes)| changes);
-            let titles: Vec<_> = changes().map(|changes| changes.title.clone()).collect();
-            let genres: Vec<_> = changes().map(|changes| changes.genre.clone()).collect();
-            let years: Vec<_> = changes().map(|changes| changes.year).collect();
-            let parameters: Parameters =
-                parameters![users, generations, ids, titles, genres, years];
-            run_batch(&executor, UPDATE, &parameters, inputs.len(), deadline)
-        },
-    )
+/// Returns an array of one value of each input, as a parameter.
+fn column<I, T>(inputs: &[I], value: impl Fn(&I) -> T) -> Vec<T> {
+    inputs.iter().map(value).collect()
 }
 
 /// Creates a movie of the requesting user.
@@ -273,19 +229,14 @@ pub fn create(
     movie: NewMovie,
 ) -> Result<Movie, Error> {
     let input = (requester, movie.clone());
-    let creations = &database.coalescers().creations;
-    match creations.submit(input, database.batch_deadline()) {
-        Ok(rows) => decode_created(&rows, requester, movie),
+    let rows = match database.submit(&database.coalescers().creations, input) {
         // The user was deleted after the statement had found them.
         Err(Error::Conflict(constraint)) if constraint == "movies_creator_exists" => {
-            Err(Error::UnknownUser)
+            return Err(Error::UnknownUser);
         }
-        Err(error) => Err(error),
-    }
-}
-
-fn decode_created(rows: &Rows, requester: Requester, movie: NewMovie) -> Result<Movie, Error> {
-    let row = first_row(rows, &CREATE)?;
+        rows => rows?,
+    };
+    let row = first_row(&rows, &CREATE)?;
     check_requester(row, requester, &CREATE)?;
     Ok(Movie {
         id: get(row, "id", &CREATE)?,
@@ -305,8 +256,7 @@ pub fn read(
     requester: Requester,
     id: i64,
 ) -> Result<Found<Movie>, Error> {
-    let reads = &database.coalescers().reads;
-    let rows = reads.submit((requester.user_id, id), database.batch_deadline())?;
+    let rows = database.submit(&database.coalescers().reads, (requester, id))?;
     decode_found(&rows, requester, &READ, |row| {
         decode_movie(row, &READ)?.ok_or(Error::MissingMovie)
     })
@@ -323,8 +273,7 @@ pub fn update(
     id: i64,
     changes: Changes,
 ) -> Result<Found<Option<Movie>>, Error> {
-    let updates = &database.coalescers().updates;
-    let rows = updates.submit((requester, id, changes), database.batch_deadline())?;
+    let rows = database.submit(&database.coalescers().updates, (requester, id, changes))?;
     decode_found(&rows, requester, &UPDATE, |row| decode_movie(row, &UPDATE))
 }
 
@@ -338,8 +287,7 @@ pub fn delete(
     requester: Requester,
     id: i64,
 ) -> Result<Found<Option<()>>, Error> {
-    let deletions = &database.coalescers().deletions;
-    let rows = deletions.submit((requester, id), database.batch_deadline())?;
+    let rows = database.submit(&database.coalescers().deletions, (requester, id))?;
     decode_found(&rows, requester, &DELETE, |row| {
         let deleted: Option<i64> = get(row, "id", &DELETE)?;
         Ok(deleted.map(|_| ()))
@@ -358,15 +306,14 @@ pub fn list(
 ) -> Result<MoviePage, Error> {
     let sql = match (scope, page.number) {
         (Scope::Own, Some(1)) => {
-            let first_pages = &database.coalescers().first_pages;
-            let rows =
-                first_pages.submit((requester.user_id, page.size), database.batch_deadline())?;
+            let input = (requester, page.size);
+            let rows = database.submit(&database.coalescers().first_pages, input)?;
             return decode_page(&rows, requester, &LIST_FIRST);
         }
         (Scope::Own, _) => LIST_OWN,
         (Scope::All, _) => LIST_ALL,
     };
-    let parameters: Parameters = parameters![requester.user_id, page.number, page.size];
+    let parameters = parameters![requester.user_id, page.number, page.size];
     decode_page(&database.run(sql, &parameters)?, requester, &sql)
 }
 
@@ -385,7 +332,7 @@ pub fn search(
         Scope::Own => SEARCH_OWN,
         Scope::All => SEARCH_ALL,
     };
-    let parameters: Parameters = parameters![
+    let parameters = parameters![
         requester.user_id,
         page.number,
         page.size,

@@ -27,23 +27,6 @@ pub struct SessionManager {
     max_abandoned: usize,
 }
 
-impl SessionManager {
-    /// Opens no session while `abandoned` is at least `max_abandoned`: each holds a thread here and a process there.
-    pub fn new(
-        connector: Connector,
-        abandoned: AbandonedCount,
-        max_abandoned: usize,
-    ) -> SessionManager {
-        SessionManager {
-            connector,
-            is_reachable: Arc::new(AtomicBool::new(true)),
-            has_logged_pooler: AtomicBool::new(false),
-            abandoned,
-            max_abandoned,
-        }
-    }
-}
-
 impl ManageConnection for SessionManager {
     type Connection = Session;
     type Error = ConnectError;
@@ -73,7 +56,7 @@ impl ManageConnection for SessionManager {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        !session.is_usable()
+        !session.is_usable
     }
 }
 
@@ -97,26 +80,30 @@ impl HandleEvent for CheckoutRecorder {
 pub struct SessionPool {
     pool: Pool<SessionManager>,
     is_reachable: Arc<AtomicBool>,
+    pub abandoned: AbandonedCount,
     checkout_timeout: Duration,
     /// Sessions that were opened before this are closed at checkout. Locked for the time of a copy.
     valid_since: Mutex<Instant>,
 }
 
-/// The number of sessions at a moment.
-#[derive(Clone, Copy, Default)]
-pub struct PoolState {
-    /// The maximum.
-    pub size: u32,
-    /// Open sessions, in use or not.
-    pub open: u32,
-    /// Open sessions that are not in use.
-    pub idle: u32,
-}
-
 impl SessionPool {
-    /// Creates a pool that opens `size` sessions in the background.
-    pub fn new(manager: SessionManager, size: u32, checkout_timeout: Duration) -> SessionPool {
-        let is_reachable = Arc::clone(&manager.is_reachable);
+    /// Creates a pool that opens `size` sessions in the background. It opens none while `max_abandoned` sessions are
+    /// abandoned: each holds a thread here and a process there.
+    pub fn new(
+        connector: Connector,
+        size: u32,
+        max_abandoned: usize,
+        checkout_timeout: Duration,
+    ) -> SessionPool {
+        let is_reachable = Arc::new(AtomicBool::new(true));
+        let abandoned = AbandonedCount::default();
+        let manager = SessionManager {
+            connector,
+            is_reachable: Arc::clone(&is_reachable),
+            has_logged_pooler: AtomicBool::new(false),
+            abandoned: Arc::clone(&abandoned),
+            max_abandoned,
+        };
         SessionPool {
             pool: Pool::builder()
                 .max_size(size)
@@ -127,6 +114,7 @@ impl SessionPool {
                 .event_handler(Box::new(CheckoutRecorder))
                 .build_unchecked(manager),
             is_reachable,
+            abandoned,
             checkout_timeout,
             valid_since: Mutex::new(Instant::now()),
         }
@@ -145,11 +133,11 @@ impl SessionPool {
             }
             let session = self.pool.get_timeout(left);
             let mut session = session.map_err(|error| Error::Unavailable(error.to_string()))?;
-            if session.opened() >= *self.valid_since.lock() {
+            if session.opened >= *self.valid_since.lock() {
                 return Ok(session);
             }
             // The pool closes it when it is dropped, and opens another.
-            session.mark_unusable();
+            session.is_usable = false;
         }
     }
 
@@ -164,12 +152,7 @@ impl SessionPool {
     }
 
     /// Returns the current number of sessions. Takes r2d2's lock.
-    pub fn state(&self) -> PoolState {
-        let state = self.pool.state();
-        PoolState {
-            size: self.size(),
-            open: state.connections,
-            idle: state.idle_connections,
-        }
+    pub fn state(&self) -> r2d2::State {
+        self.pool.state()
     }
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::connect::{ConnectionConfig, Connector};
 use super::executor::Executor;
-use super::session::{Cause, Parameters, Session, parameters};
+use super::session::{Cause, Session, parameters};
 use super::{Sql, sql};
 
 const READY: Sql = sql!("probes/ready", []);
@@ -35,10 +35,6 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         let last_success = *self.last_success.lock();
         last_success.is_some_and(|instant| instant.elapsed() < MAX_AGE)
-    }
-
-    fn set(&self, last_success: Option<Instant>) {
-        *self.last_success.lock() = last_success;
     }
 }
 
@@ -86,11 +82,10 @@ fn check(
         }
         let Some(open) = session else { break };
         let sent = Instant::now();
-        let no_parameters: Parameters = parameters![];
-        let cause = match open.query(READY, &no_parameters, None, sent + TIMEOUT) {
+        let cause = match open.query(READY, &parameters![], None, sent + TIMEOUT) {
             Ok(_) => {
                 executor.record_response();
-                readiness.set(Some(Instant::now()));
+                *readiness.last_success.lock() = Some(Instant::now());
                 return Some(());
             }
             Err(failure) => failure.cause,
@@ -103,6 +98,6 @@ fn check(
             break;
         }
     }
-    readiness.set(None);
+    *readiness.last_success.lock() = None;
     Some(())
 }

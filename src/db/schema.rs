@@ -6,12 +6,12 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Transaction};
+use postgres::{Client, GenericClient, Row, Transaction};
 use serde::Serialize;
 
 use super::error::classify;
 use super::migrations::{AppliedMigration, EarlierSchema, History, LAST_EARLIER_COMMIT};
-use super::{ConnectionConfig, Error, Kind, Sql, sql};
+use super::{ConnectionConfig, Error, Kind, Sql, decode, first_row, get, sql};
 
 const DESCRIBE: Sql = sql!("schema/describe", []);
 const DESCRIBE_LETTERS: Sql = sql!("schema/describe_letters", []);
@@ -22,9 +22,6 @@ const MIN_POSTGRESQL_VERSION: i32 = 130_000;
 
 /// Limits [`inspect`]'s statements together, which take milliseconds.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Limits all pending migrations together: one that builds an index reads every movie.
-pub(super) const MIGRATE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The state of a database: its server, its tables and migrations, and what the role of this connection may do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,139 +52,113 @@ pub struct SchemaState {
     pub foreign_tables: Vec<String>,
     /// Privileges that the role lacks, such as "insert on movies".
     pub missing_privileges: Vec<String>,
-    /// Migrations that were applied.
-    pub applied: Vec<String>,
-    /// Migrations that `migrate`, or the next start, applies.
-    pub pending: Vec<String>,
-    /// Applied migrations that this program does not contain: those of a later version.
-    pub unknown: Vec<String>,
-    /// Applied migrations whose checksum in refinery_schema_history differs from the program's.
-    pub changed: Vec<String>,
-    /// Pending migrations that precede an applied one.
-    pub skipped: Vec<String>,
+    /// The migrations of the database, compared with the program's.
+    #[serde(flatten)]
+    pub history: History,
     /// Tables with the names of the service's tables that no migration made.
     pub other_tables: Vec<String>,
-    /// Whether the migrations before V1__initial_schema made the schema.
-    #[serde(skip)]
-    pub(super) earlier_schema: EarlierSchema,
+}
+
+/// Returns the names in one text, or `None` if there are none.
+fn list(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 impl SchemaState {
     /// What prevents the service from starting or from keeping its API, each as one sentence.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.version_number < MIN_POSTGRESQL_VERSION {
-            let version = &self.version;
-            problems.push(format!("PostgreSQL {version} is older than 13"));
-        }
-        if !self.is_writable {
-            problems.push("the server does not accept writes".to_owned());
-        }
-        problems.extend(self.schema_problems());
-        if !self.missing_privileges.is_empty() {
-            let (role, missing) = (&self.role, self.missing_privileges.join(", "));
-            problems.push(format!(
+        let (version, role) = (&self.version, &self.role);
+        let of_server = [
+            (self.version_number < MIN_POSTGRESQL_VERSION)
+                .then(|| format!("PostgreSQL {version} is older than 13")),
+            (!self.is_writable).then(|| "the server does not accept writes".to_owned()),
+        ];
+        let of_privileges = list(&self.missing_privileges).map(|missing| {
+            format!(
                 "the role {role} lacks privileges: {missing} (grant them, or connect as the tables' owner)"
-            ));
-        }
+            )
+        });
+        let mut problems: Vec<_> = of_server.into_iter().flatten().collect();
+        problems.extend(self.schema_problems());
+        problems.extend(of_privileges);
         problems.extend(self.migration_obstacles());
         problems
     }
 
     /// What makes the schema unusable for this version, whatever the role may do.
     pub(super) fn schema_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.encoding != "UTF8" {
-            let encoding = &self.encoding;
-            problems.push(format!(
+        let (encoding, history) = (&self.encoding, &self.history);
+        let is_incomplete =
+            history.changed.is_empty() && history.earlier_schema == EarlierSchema::Incomplete;
+        let applied = history.applied.join(", ");
+        let problems = [
+            (encoding != "UTF8").then(|| format!(
                 "the database keeps text as {encoding}, not UTF8 \
                  (create it with encoding 'UTF8' and template template0)"
-            ));
-        }
-        if !self.unknown.is_empty() {
-            let unknown = self.unknown.join(", ");
-            problems.push(format!(
+            )),
+            list(&history.unknown).map(|unknown| format!(
                 "the schema is a later version's: {unknown} is not known here"
-            ));
-        }
-        if !self.changed.is_empty() {
-            let changed = self.changed.join(", ");
-            problems.push(format!(
+            )),
+            list(&history.changed).map(|changed| format!(
                 "the schema was made by another text of {changed}: its checksum in refinery_schema_history differs"
-            ));
-        } else if self.earlier_schema == EarlierSchema::Incomplete {
-            let applied = self.applied.join(", ");
-            problems.push(format!(
+            )),
+            is_incomplete.then(|| format!(
                 "the schema is an earlier version's, made by {applied} only: \
                  run `movies-api migrate` as built from commit {LAST_EARLIER_COMMIT} first, then this one's"
-            ));
-        }
-        if !self.skipped.is_empty() {
-            let skipped = self.skipped.join(", ");
-            problems.push(format!(
+            )),
+            list(&history.skipped).map(|skipped| format!(
                 "the schema lacks {skipped}, though a later migration was applied"
-            ));
-        }
-        problems
+            )),
+        ];
+        problems.into_iter().flatten().collect()
     }
 
     /// Whether all migrations of this version, and no others, made the schema.
     pub fn is_current(&self) -> bool {
-        self.schema_problems().is_empty() && self.pending.is_empty()
+        self.schema_problems().is_empty() && self.history.pending.is_empty()
     }
 
     /// What would make the pending migrations fail.
     fn migration_obstacles(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.pending.is_empty() {
-            return problems;
+        if self.history.pending.is_empty() {
+            return Vec::new();
         }
         let role = &self.role;
-        match &self.schema {
-            None => problems.push("no schema of the search_path exists".to_owned()),
-            Some(schema) if !self.may_create => problems.push(format!(
-                "the role {role} may not create tables in the schema {schema}, and migrations are pending \
-                 (run `movies-api migrate` as its owner, or grant create on schema {schema})"
-            )),
-            Some(_) => {}
-        }
-        if !self.other_tables.is_empty() {
-            let tables = self.other_tables.join(", ");
-            problems.push(format!(
+        let problems = [
+            match &self.schema {
+                None => Some("no schema of the search_path exists".to_owned()),
+                Some(schema) => (!self.may_create).then(|| format!(
+                    "the role {role} may not create tables in the schema {schema}, and migrations are pending \
+                     (run `movies-api migrate` as its owner, or grant create on schema {schema})"
+                )),
+            },
+            list(&self.other_tables).map(|tables| format!(
                 "tables with the names of the service's exist, and no migration made them: {tables}"
-            ));
-        }
-        if !self.foreign_tables.is_empty() {
-            let tables = self.foreign_tables.join(", ");
-            problems.push(format!(
+            )),
+            list(&self.foreign_tables).map(|tables| format!(
                 "the role {role} does not own {tables}, and migrations are pending \
                  (run `movies-api migrate` as the owner)"
-            ));
-        }
-        problems
+            )),
+        ];
+        problems.into_iter().flatten().collect()
     }
 
     /// What the service works without, or does at its next start.
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<_> = self.letters_note().into_iter().collect();
-        if self.earlier_schema == EarlierSchema::Complete {
+        if self.history.earlier_schema == EarlierSchema::Complete {
             notes.push(
                 "the schema is an earlier version's: the next start brings it up to date"
                     .to_owned(),
             );
         }
         // While migrations are pending, the start that applies them also creates the index.
-        if !self.has_search_index && self.pending.is_empty() {
-            let missing = self
-                .extensions
-                .iter()
-                .filter(|(_, is_installed)| !**is_installed);
-            let missing: Vec<_> = missing.map(|(name, _)| name.as_str()).collect();
-            notes.push(if missing.is_empty() {
-                "searches run without an index: the next start creates it".to_owned()
-            } else {
-                let missing = missing.join(", ");
-                format!("searches run without an index, which needs {missing}")
+        if !self.has_search_index && self.history.pending.is_empty() {
+            let missing = self.extensions.iter().filter(|extension| !extension.1);
+            let missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
+            notes.push(match list(&missing) {
+                None => "searches run without an index: the next start creates it".to_owned(),
+                Some(missing) => format!("searches run without an index, which needs {missing}"),
             });
         }
         notes
@@ -205,11 +176,8 @@ impl SchemaState {
 /// # Errors
 /// If the database cannot be reached within `start_timeout`, refuses the role, or does not answer in time.
 pub fn inspect(database: &ConnectionConfig, start_timeout: Duration) -> Result<SchemaState, Error> {
-    let database = database.clone();
     let timeout = start_timeout + INSPECT_TIMEOUT;
-    within(timeout, Kind::Read, move || {
-        read_state(&mut connect_within(&database, start_timeout)?)
-    })
+    with_client(database, start_timeout, timeout, Kind::Read, read_state)
 }
 
 /// Fails unless the schema is complete and made by this version. Changes nothing.
@@ -222,97 +190,86 @@ pub fn check_schema(database: &ConnectionConfig, start_timeout: Duration) -> Res
     if !problems.is_empty() {
         return Err(Error::Schema(problems.join("; ")));
     }
-    if !state.pending.is_empty() {
-        let pending = state.pending.join(", ");
-        return Err(Error::Schema(format!(
+    match list(&state.history.pending) {
+        None => Ok(()),
+        Some(pending) => Err(Error::Schema(format!(
             "the schema lacks {pending}: run `movies-api migrate`, or start the service"
-        )));
+        ))),
     }
-    Ok(())
 }
 
 pub(super) fn read_state(client: &mut Client) -> Result<SchemaState, Error> {
-    let mut query = |sql: &Sql| {
-        let rows = client.query_typed(sql.text, &[]);
-        rows.map_err(|error| classify(sql, &error))
-    };
-    let rows = query(&DESCRIBE)?;
-    let row = rows.first();
-    let row = row.ok_or_else(|| DESCRIBE.fault("it returned no row"))?;
-    let fault = |error| DESCRIBE.fault(error);
-    let encoding: String = row.try_get("encoding").map_err(fault)?;
-    let knows_letters = if encoding == "UTF8" {
-        let rows = query(&DESCRIBE_LETTERS)?;
+    let rows = query(client, &DESCRIBE)?;
+    let row = first_row(&rows, &DESCRIBE)?;
+    let encoding: String = get(row, "encoding", &DESCRIBE)?;
+    // Other encodings may lack the letters that the statement contains.
+    let knows_letters = encoding == "UTF8" && {
+        let rows = query(client, &DESCRIBE_LETTERS)?;
         matches!(rows.first().map(|row| row.try_get(0)), Some(Ok(true)))
-    } else {
-        // Other encodings may lack the letters that the statement contains.
-        false
     };
-    let has_history: bool = row.try_get("has_history").map_err(fault)?;
-    let applied = if has_history {
-        let rows = query(&LIST_MIGRATIONS)?;
-        let applied = rows
-            .iter()
-            .map(AppliedMigration::read)
-            .collect::<Result<_, _>>();
-        applied.map_err(|error| LIST_MIGRATIONS.fault(error))?
-    } else {
-        Vec::new()
+    let applied = match get(row, "has_history", &DESCRIBE)? {
+        true => query(client, &LIST_MIGRATIONS)?,
+        false => Vec::new(),
     };
-    let history = History::compare(&applied);
-    let read = || -> Result<_, postgres::Error> {
-        let tables: Vec<String> = row.try_get("tables")?;
-        Ok(SchemaState {
-            version: row.try_get("version")?,
-            version_number: row.try_get("version_number")?,
-            encoding,
-            locale: row.try_get("locale")?,
-            knows_letters,
-            is_writable: row.try_get("is_writable")?,
-            extensions: BTreeMap::from([
-                ("pg_trgm".to_owned(), row.try_get("has_pg_trgm")?),
-                ("btree_gin".to_owned(), row.try_get("has_btree_gin")?),
-            ]),
-            has_search_index: row.try_get("has_search_index")?,
-            role: row.try_get("role")?,
-            schema: row.try_get("schema")?,
-            may_create: row.try_get("may_create")?,
-            foreign_tables: row.try_get("foreign_tables")?,
-            missing_privileges: row.try_get("missing_privileges")?,
-            other_tables: if history.applied.is_empty() {
-                tables
-            } else {
-                Vec::new()
-            },
-            applied: history.applied,
-            pending: history.pending,
-            unknown: history.unknown,
-            changed: history.changed,
-            skipped: history.skipped,
-            earlier_schema: history.earlier_schema,
-        })
-    };
-    read().map_err(fault)
+    let applied = applied.iter().map(|row| {
+        Ok(decode!(row, &LIST_MIGRATIONS => AppliedMigration { name, version, checksum }))
+    });
+    let history = History::compare(&applied.collect::<Result<Vec<_>, Error>>()?);
+    let mut other_tables: Vec<String> = get(row, "tables", &DESCRIBE)?;
+    if !history.applied.is_empty() {
+        other_tables.clear();
+    }
+    Ok(SchemaState {
+        version: get(row, "version", &DESCRIBE)?,
+        version_number: get(row, "version_number", &DESCRIBE)?,
+        encoding,
+        locale: get(row, "locale", &DESCRIBE)?,
+        knows_letters,
+        is_writable: get(row, "is_writable", &DESCRIBE)?,
+        extensions: BTreeMap::from([
+            ("pg_trgm".to_owned(), get(row, "has_pg_trgm", &DESCRIBE)?),
+            (
+                "btree_gin".to_owned(),
+                get(row, "has_btree_gin", &DESCRIBE)?,
+            ),
+        ]),
+        has_search_index: get(row, "has_search_index", &DESCRIBE)?,
+        role: get(row, "role", &DESCRIBE)?,
+        schema: get(row, "schema", &DESCRIBE)?,
+        may_create: get(row, "may_create", &DESCRIBE)?,
+        foreign_tables: get(row, "foreign_tables", &DESCRIBE)?,
+        missing_privileges: get(row, "missing_privileges", &DESCRIBE)?,
+        history,
+        other_tables,
+    })
 }
 
-/// Runs `work` on a thread of its own and waits for it up to `timeout`: a call of the database client has no deadline. A
-/// thread that is still running then is left behind.
-pub(super) fn within<T: Send + 'static>(
+pub(super) fn query(client: &mut impl GenericClient, sql: &Sql) -> Result<Vec<Row>, Error> {
+    let rows = client.query_typed(sql.text, &[]);
+    rows.map_err(|error| classify(sql, &error))
+}
+
+/// Runs `work` with a client of its own, on a thread of its own, and waits for it up to `timeout`: a call of the database
+/// client has no deadline. A thread that is still running then is left behind.
+pub(super) fn with_client<T: Send + 'static>(
+    database: &ConnectionConfig,
+    start_timeout: Duration,
     timeout: Duration,
     kind: Kind,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    work: impl FnOnce(&mut Client) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let database = database.clone();
     let (sender, receiver) = sync_channel(1);
     let started = thread::Builder::new()
         .name("database".to_owned())
-        .spawn(move || _ = sender.send(work()));
+        .spawn(move || {
+            let client = connect_within(&database, start_timeout);
+            _ = sender.send(client.and_then(|mut client| work(&mut client)));
+        });
     started.map_err(|error| Error::Unavailable(error.to_string()))?;
     receiver.recv_timeout(timeout).unwrap_or_else(|_| {
         let reason = format!("no answer within {} seconds", timeout.as_secs());
-        Err(match kind {
-            Kind::Read => Error::Unavailable(reason),
-            Kind::Write => Error::Unconfirmed(reason),
-        })
+        Err(kind.no_response(reason))
     })
 }
 
@@ -326,11 +283,12 @@ pub(super) fn connect_within(
     start_timeout: Duration,
 ) -> Result<Client, Error> {
     let deadline = Instant::now() + start_timeout;
+    let connector = database.connector(UNLIMITED);
     loop {
-        match database.connect(UNLIMITED) {
+        match connector.connect() {
             Ok(session) => return Ok(session.client),
             Err(error) if Instant::now() < deadline && !error.is_permanent => {
-                std::thread::sleep(Duration::from_millis(200));
+                thread::sleep(Duration::from_millis(200));
             }
             Err(error) => return Err(Error::Unavailable(error.to_string())),
         }
@@ -339,13 +297,11 @@ pub(super) fn connect_within(
 
 /// Begins a transaction and runs `setup`, one or several statements, as its first.
 pub(super) fn begin<'a>(client: &'a mut Client, setup: &Sql) -> Result<Transaction<'a>, Error> {
-    let mut transaction = client
-        .transaction()
-        .map_err(|error| classify(setup, &error))?;
-    transaction
-        .batch_execute(setup.text)
-        .map_err(|error| classify(setup, &error))?;
-    Ok(transaction)
+    let transaction = client.transaction().and_then(|mut transaction| {
+        transaction.batch_execute(setup.text)?;
+        Ok(transaction)
+    });
+    transaction.map_err(|error| classify(setup, &error))
 }
 
 #[cfg(test)]
@@ -367,13 +323,8 @@ mod tests {
             may_create: true,
             foreign_tables: Vec::new(),
             missing_privileges: Vec::new(),
-            applied: Vec::new(),
-            pending: Vec::new(),
-            unknown: Vec::new(),
-            changed: Vec::new(),
-            skipped: Vec::new(),
+            history: History::default(),
             other_tables: Vec::new(),
-            earlier_schema: EarlierSchema::None,
         }
     }
 
@@ -396,7 +347,10 @@ mod tests {
         };
         assert_eq!(state.problems(), Vec::<String>::new());
         let state = SchemaState {
-            pending: vec!["V9__more".to_owned()],
+            history: History {
+                pending: vec!["V9__more".to_owned()],
+                ..History::default()
+            },
             ..state
         };
         assert_eq!(state.problems().len(), 1);

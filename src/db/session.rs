@@ -19,10 +19,11 @@ use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use postgres::{Row, Statement};
 
+use super::Sql;
+use super::coalescer::Effect;
 use super::connect::{ConnectError, ConnectedClient};
 use super::error::{Error, classify};
 use super::write_limit::RunningWrite;
-use super::{Kind, Sql};
 use crate::telemetry::metrics;
 use crate::telemetry::timings;
 
@@ -36,7 +37,7 @@ pub type Parameters = Arc<[Box<dyn ToSql + Sync + Send>]>;
 /// Makes [`Parameters`] of these values, in their order.
 macro_rules! parameters {
     ($($value:expr),* $(,)?) => {
-        ::std::sync::Arc::new([$(
+        $crate::db::session::Parameters::from([$(
             Box::new($value) as Box<dyn ::postgres::types::ToSql + Sync + Send>
         ),*])
     };
@@ -48,8 +49,9 @@ pub struct Session {
     jobs: SyncSender<Job>,
     results: Receiver<JobResult>,
     abandonment: Arc<Abandonment>,
-    opened: Instant,
-    is_usable: bool,
+    pub opened: Instant,
+    /// Whether another statement may be run. If not, the pool closes the session once it is given back.
+    pub is_usable: bool,
 }
 
 struct Job {
@@ -71,15 +73,6 @@ pub struct StatementFailure {
     pub error: Error,
     pub effect: Effect,
     pub cause: Cause,
-}
-
-/// What is known of a failed statement's effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It was not sent, or the server rolled it back.
-    NotApplied,
-    /// It may have been applied, or be applied later.
-    MaybeApplied,
 }
 
 /// What a failure says about the session and the server.
@@ -125,14 +118,6 @@ struct Abandonment {
     count: AbandonedCount,
 }
 
-impl Abandonment {
-    fn set(&self) {
-        if !self.is_abandoned.swap(true, Ordering::AcqRel) {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Dropped at the end of the session's thread.
 struct ThreadGuard(Arc<Abandonment>);
 
@@ -164,7 +149,11 @@ impl Session {
         let thread = thread::Builder::new().name("session".to_owned());
         let started = thread.spawn(move || {
             let _guard = guard;
-            let mut client = SessionClient::new(client);
+            let mut client = SessionClient {
+                connected: client,
+                prepared: HashMap::new(),
+                last_used: Instant::now(),
+            };
             // Ends when the caller's side is dropped.
             for job in incoming_jobs {
                 let result = client.run(&job);
@@ -183,20 +172,6 @@ impl Session {
             opened: Instant::now(),
             is_usable: true,
         })
-    }
-
-    pub fn opened(&self) -> Instant {
-        self.opened
-    }
-
-    /// Whether another statement may be run. If not, the pool closes the session.
-    pub fn is_usable(&self) -> bool {
-        self.is_usable
-    }
-
-    /// Lets the pool close the session once it is given back.
-    pub fn mark_unusable(&mut self) {
-        self.is_usable = false;
     }
 
     /// Runs the statement. If it has not returned by the deadline, the session is abandoned. `running` is held until the
@@ -218,35 +193,28 @@ impl Session {
             return Err(StatementFailure::ended_idle());
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match self.results.recv_timeout(left) {
-            Ok(result) => {
-                self.is_usable &= result.is_usable;
-                metrics::count_statement(sql.name, result.duration);
-                timings::record_statement(sql.name, result.duration);
-                result.rows
+        let result = self.results.recv_timeout(left).unwrap_or_else(|end| {
+            let cause = match end {
+                RecvTimeoutError::Timeout => Cause::Hung,
+                RecvTimeoutError::Disconnected => Cause::Lost,
+            };
+            if cause == Cause::Hung && !self.abandonment.is_abandoned.swap(true, Ordering::AcqRel) {
+                self.abandonment.count.fetch_add(1, Ordering::Relaxed);
             }
-            Err(end) => {
-                self.is_usable = false;
-                metrics::count_statement(sql.name, left);
-                timings::record_statement(sql.name, left);
-                let cause = match end {
-                    RecvTimeoutError::Timeout => {
-                        self.abandonment.set();
-                        Cause::Hung
-                    }
-                    RecvTimeoutError::Disconnected => Cause::Lost,
-                };
-                let reason = "no response in time".to_owned();
-                Err(StatementFailure {
-                    error: match sql.kind {
-                        Kind::Read => Error::Unavailable(reason),
-                        Kind::Write => Error::Unconfirmed(reason),
-                    },
+            JobResult {
+                rows: Err(StatementFailure {
+                    error: sql.kind.no_response("no response in time".to_owned()),
                     effect: Effect::MaybeApplied,
                     cause,
-                })
+                }),
+                duration: left,
+                is_usable: false,
             }
-        }
+        });
+        self.is_usable &= result.is_usable;
+        metrics::count_statement(sql.name, result.duration);
+        timings::record_statement(sql.name, result.duration);
+        result.rows
     }
 }
 
@@ -258,14 +226,6 @@ struct SessionClient {
 }
 
 impl SessionClient {
-    fn new(connected: ConnectedClient) -> SessionClient {
-        SessionClient {
-            connected,
-            prepared: HashMap::new(),
-            last_used: Instant::now(),
-        }
-    }
-
     fn run(&mut self, job: &Job) -> JobResult {
         let start = Instant::now();
         let was_idle = start.duration_since(self.last_used) > MAX_UNCHECKED_IDLE;
@@ -279,7 +239,7 @@ impl SessionClient {
             Ok(_) => true,
             Err(failure) => {
                 let has_responded = matches!(failure.cause, Cause::Statement | Cause::ReadOnly);
-                has_responded && !self.connected.has_broken()
+                has_responded && !self.connected.client.is_closed()
             }
         };
         JobResult {
@@ -295,7 +255,7 @@ impl SessionClient {
         // not seen.
         let client = &mut self.connected.client;
         let received = client.notifications().timeout_iter(Duration::ZERO).next();
-        received.is_err() || self.connected.has_broken()
+        received.is_err() || client.is_closed()
     }
 
     fn query(&mut self, sql: &Sql, parameters: &Parameters) -> Result<Vec<Row>, StatementFailure> {
@@ -372,8 +332,8 @@ fn classify_failure(sql: &Sql, error: &postgres::Error, was_sent: bool) -> State
         _ => (Effect::MaybeApplied, Cause::Lost),
     };
     let error = match classify(sql, error) {
-        Error::Unavailable(reason) if effect == Effect::MaybeApplied && sql.kind == Kind::Write => {
-            Error::Unconfirmed(reason)
+        Error::Unavailable(reason) if effect == Effect::MaybeApplied => {
+            sql.kind.no_response(reason)
         }
         error => error,
     };

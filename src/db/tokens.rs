@@ -1,12 +1,12 @@
 //! Refresh tokens: one function for each file of sql/tokens.
 use postgres::Row;
 
-use super::session::{Parameters, parameters};
+use super::session::parameters;
 use super::users::{Requester, check_requester};
 use super::{Error, RequestDatabase, Sql, first_row, get, sql};
 
 const FIND_REFRESH: Sql = sql!("tokens/find_refresh", [INT8, BYTEA]);
-const BLACKLIST: Sql = sql!(write "tokens/blacklist", [INT8, INT8, BYTEA, INT8]);
+const BLACKLIST: Sql = sql!(Write "tokens/blacklist", [INT8, INT8, BYTEA, INT8]);
 
 /// What the database has to know of a verified token.
 pub struct TokenRecord {
@@ -23,7 +23,7 @@ pub struct TokenRecord {
 /// # Errors
 /// [`Error::BlacklistedToken`]; then, if the token names a user, as [`find_active`](super::users::find_active).
 pub fn check(database: RequestDatabase, token: &TokenRecord) -> Result<(), Error> {
-    let parameters: Parameters = parameters![
+    let parameters = parameters![
         token.owner.map(|owner| owner.user_id),
         token.id_digest.clone()
     ];
@@ -36,7 +36,7 @@ pub fn check(database: RequestDatabase, token: &TokenRecord) -> Result<(), Error
 /// # Errors
 /// As [`check`].
 pub fn blacklist(database: RequestDatabase, token: &TokenRecord) -> Result<(), Error> {
-    let parameters: Parameters = parameters![
+    let parameters = parameters![
         token.owner.map(|owner| owner.user_id),
         token.owner.map(|owner| owner.token_generation),
         token.id_digest.clone(),

@@ -43,6 +43,11 @@ pub enum Verification {
 /// Parameters that are read here and not by the client library.
 const OWN_PARAMETERS: [&str; 4] = ["sslmode", "sslrootcert", "passfile", "tcp_user_timeout"];
 
+/// Parameters that are not part of each server's configuration: the addresses, of which each has its own; the options,
+/// which each pool extends; and `load_balance_hosts`, since servers are tried in their order.
+const PARAMETERS_OF_ALL_SERVERS: [&str; 5] =
+    ["host", "hostaddr", "port", "options", "load_balance_hosts"];
+
 /// With these a server that disappeared is noticed within about ten seconds: unacknowledged data by the TCP user timeout,
 /// an idle connection by keepalive probes.
 const DEFAULTS: [(&str, &str); 5] = [
@@ -57,44 +62,16 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The default host, as Debian's libpq has it.
 const SOCKET_FOLDER: &str = "/var/run/postgresql";
 
-/// Why a connection string is rejected.
-#[derive(Debug, thiserror::Error)]
-pub enum UrlError {
-    #[error("{0}")]
-    Rule(&'static str),
-    #[error(
-        "the name of parameter {position} is unknown (known: {})",
-        known_names()
-    )]
-    UnknownName {
-        /// Counted from 1.
-        position: usize,
-    },
-    #[error("{name} {}: {reason}", path.display())]
-    File {
-        /// The parameter that names the file.
-        name: &'static str,
-        path: PathBuf,
-        reason: String,
-    },
-}
-
-impl From<UrlError> for String {
-    fn from(error: UrlError) -> String {
-        error.to_string()
-    }
-}
-
 impl FromStr for DatabaseUrl {
-    type Err = UrlError;
+    /// The rule that the string breaks, as one sentence.
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<DatabaseUrl, UrlError> {
+    fn from_str(text: &str) -> Result<DatabaseUrl, String> {
         let mut pairs = parse_parameters(text)?;
-        let mut take = |name: &str| {
+        let [mode, root_certificates, passfile, user_timeout] = OWN_PARAMETERS.map(|name| {
             let position = pairs.iter().position(|(given, _)| *given == name);
             position.map(|position| pairs.remove(position).1)
-        };
-        let [mode, root_certificates, passfile, user_timeout] = OWN_PARAMETERS.map(&mut take);
+        });
         for (name, value) in DEFAULTS {
             if pairs.iter().all(|(given, _)| *given != name) {
                 pairs.push((name, value.to_owned()));
@@ -116,19 +93,23 @@ impl FromStr for DatabaseUrl {
             Some(Ok(milliseconds)) => Duration::from_millis(milliseconds),
             Some(Err(_)) => return Err(rule_of("tcp_user_timeout")),
         };
-        let mut whole = to_config(&pairs)?;
-        whole.ssl_mode(mode).tcp_user_timeout(user_timeout);
+        let (mut whole, mut settings) = to_configs(&pairs)?;
         if whole.get_hosts().is_empty() && whole.get_hostaddrs().is_empty() {
             whole.host(SOCKET_FOLDER);
         }
-        let passwords = match passfile {
-            Some(path) if whole.get_password().is_none() => read_passwords(path.into())?,
+        settings.ssl_mode(mode).tcp_user_timeout(user_timeout);
+        let connect_timeout = settings.get_connect_timeout().copied();
+        // The library allows this time for each address of a name: half, so that a second address gets its turn.
+        connect_timeout.map(|timeout| settings.connect_timeout(timeout / 2));
+        let passwords: SecretString = match passfile {
+            Some(path) if settings.get_password().is_none() => std::fs::read_to_string(&path)
+                .map_err(|error| format!("passfile {path}: {error}"))?
+                .into(),
             _ => SecretString::default(),
         };
-        let connect_timeout = whole.get_connect_timeout().copied();
         Ok(DatabaseUrl {
             options: whole.get_options().unwrap_or_default().to_owned(),
-            servers: split_servers(&whole, passwords.expose_secret())?,
+            servers: split_servers(&whole, &settings, passwords.expose_secret())?,
             connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(3)),
             verification,
             root_certificates: root_certificates.map(PathBuf::from),
@@ -139,106 +120,64 @@ impl FromStr for DatabaseUrl {
 /// A parameter's name, which is one of [`PARAMETERS`], and its value.
 type Parameter = (&'static str, String);
 
-/// The names of all parameters, each with the rule for its value.
+/// The names of all parameters, each with what its value must be.
 const PARAMETERS: [(&str, &str); 22] = [
     (
         "host",
-        "host must be a name, an address or the folder of a socket, or several with commas (in a URL write %40 for @, \
-         %2F for /, %3F for ? and %25 for % in user and password)",
+        "a name, an address or the folder of a socket, or several with commas (in a URL write %40 for @, %2F for /, \
+         %3F for ? and %25 for % in user and password)",
     ),
-    (
-        "hostaddr",
-        "hostaddr must be an IP address, or several with commas",
-    ),
+    ("hostaddr", "an IP address, or several with commas"),
     (
         "port",
-        "port must be a number from 1 to 65535, or several with commas (in a URL write %2F for / and %40 for @ in user \
-         and password)",
+        "a number from 1 to 65535, or several with commas (in a URL write %2F for / and %40 for @ in user and password)",
     ),
     (
         "user",
-        "user must be a name without : = and ? (in a URL the colon before the password is not encoded)",
+        "a name without : = and ? (in a URL the colon before the password is not encoded)",
     ),
-    ("password", "password must be text"),
-    (
-        "dbname",
-        "dbname must be the name of a database, not a connection string",
-    ),
-    (
-        "options",
-        "options must be settings of the session such as -c work_mem=8MB",
-    ),
-    ("application_name", "application_name must be text"),
-    ("passfile", "passfile must be a path"),
+    ("password", "text"),
+    ("dbname", "the name of a database, not a connection string"),
+    ("options", "settings of the session such as -c work_mem=8MB"),
+    ("application_name", "text"),
+    ("passfile", "a path"),
     (
         "sslmode",
-        "sslmode must be disable, prefer, require, verify-ca or verify-full",
+        "disable, prefer, require, verify-ca or verify-full",
     ),
-    ("sslrootcert", "sslrootcert must be a path, or system"),
-    (
-        "sslnegotiation",
-        "sslnegotiation must be postgres or direct",
-    ),
-    (
-        "channel_binding",
-        "channel_binding must be disable, prefer or require",
-    ),
-    (
-        "connect_timeout",
-        "connect_timeout must be a number of seconds",
-    ),
-    (
-        "tcp_user_timeout",
-        "tcp_user_timeout must be a number of milliseconds",
-    ),
-    ("keepalives", "keepalives must be 0 or 1"),
-    (
-        "keepalives_idle",
-        "keepalives_idle must be a number of seconds",
-    ),
-    (
-        "keepalives_interval",
-        "keepalives_interval must be a number of seconds",
-    ),
+    ("sslrootcert", "a path, or system"),
+    ("sslnegotiation", "postgres or direct"),
+    ("channel_binding", "disable, prefer or require"),
+    ("connect_timeout", "a number of seconds"),
+    ("tcp_user_timeout", "a number of milliseconds"),
+    ("keepalives", "0 or 1"),
+    ("keepalives_idle", "a number of seconds"),
+    ("keepalives_interval", "a number of seconds"),
     // The client library's name for libpq's keepalives_count.
-    (
-        "keepalives_retries",
-        "keepalives_count must be a number of probes",
-    ),
-    (
-        "keepalives_count",
-        "keepalives_count must be a number of probes",
-    ),
-    (
-        "target_session_attrs",
-        "target_session_attrs must be any, read-write or read-only",
-    ),
-    (
-        "load_balance_hosts",
-        "load_balance_hosts must be disable or random",
-    ),
+    ("keepalives_retries", "a number of probes"),
+    ("keepalives_count", "a number of probes"),
+    ("target_session_attrs", "any, read-write or read-only"),
+    ("load_balance_hosts", "disable or random"),
 ];
 
-fn known_names() -> String {
-    PARAMETERS.map(|(name, _)| name).join(", ")
-}
-
-fn rule_of(name: &str) -> UrlError {
+fn rule_of(name: &str) -> String {
     let known = PARAMETERS.iter().find(|(known, _)| *known == name);
-    UrlError::Rule(known.map_or("a parameter is not allowed", |(_, rule)| rule))
+    let rule = known.map_or("allowed", |(_, rule)| rule);
+    let name = name.replace("keepalives_retries", "keepalives_count");
+    format!("{name} must be {rule}")
 }
 
 /// Returns the parameters that have a value, each once: as in libpq the last value of a name counts, and an empty one
 /// counts as none.
-fn parse_parameters(text: &str) -> Result<Vec<Parameter>, UrlError> {
+fn parse_parameters(text: &str) -> Result<Vec<Parameter>, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Err(UrlError::Rule("it is blank"));
+        return Err("it is blank".into());
     }
     if text.starts_with(['"', '\'']) {
-        return Err(UrlError::Rule(
-            "it begins with a quotation mark, which would be part of it: leave out the quotation marks around it",
-        ));
+        return Err(
+            "it begins with a quotation mark, which would be part of it: leave out the quotation marks around it".into(),
+        );
     }
     let url = text
         .strip_prefix("postgresql://")
@@ -249,32 +188,27 @@ fn parse_parameters(text: &str) -> Result<Vec<Parameter>, UrlError> {
     };
     let mut seen = HashSet::new();
     pairs.reverse();
-    pairs.retain(|(name, _)| seen.insert(*name));
-    pairs.retain(|(_, value)| !value.is_empty());
+    pairs.retain(|(name, value)| seen.insert(*name) && !value.is_empty());
     pairs.reverse();
     Ok(pairs)
 }
 
 /// Parses what follows the scheme: `user:password@host:port,host:port/dbname?name=value&name=value`. As in libpq, the
 /// text before an `@` is user and password unless it contains a `/`.
-fn parse_url(url: &str) -> Result<Vec<Parameter>, UrlError> {
+fn parse_url(url: &str) -> Result<Vec<Parameter>, String> {
     let (credentials, rest) = match url.split_once('@') {
-        Some((credentials, rest)) if !credentials.contains('/') => (Some(credentials), rest),
-        _ => (None, url),
+        Some((credentials, rest)) if !credentials.contains('/') => (credentials, rest),
+        _ => ("", url),
     };
     let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
     // Else the second half of a password would be taken for a host or a database, and logged as such.
     if location.contains('@') {
-        return Err(UrlError::Rule(
-            "an @ stands after the host: in user and password write %40 for @, %2F for /, %3F for ? and %25 for %",
-        ));
+        return Err(
+            "an @ stands after the host: in user and password write %40 for @, %2F for /, %3F for ? and %25 for %".into(),
+        );
     }
-    let mut pairs = Vec::new();
-    if let Some(credentials) = credentials {
-        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
-        pairs.push(("user", decode(user)?));
-        pairs.push(("password", decode(password)?));
-    }
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let mut pairs = vec![("user", decode(user)?), ("password", decode(password)?)];
     let (hosts, dbname) = location.split_once('/').unwrap_or((location, ""));
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
@@ -290,53 +224,47 @@ fn parse_url(url: &str) -> Result<Vec<Parameter>, UrlError> {
     let parameters = query.split('&').filter(|pair| !pair.is_empty());
     for (position, parameter) in (1..).zip(parameters) {
         let Some((name, value)) = parameter.split_once('=') else {
-            return Err(UrlError::Rule("a parameter after the ? has no value"));
+            return Err("a parameter after the ? has no value".into());
         };
         pairs.push((find_name(&decode(name)?, position)?, decode(value)?));
     }
     Ok(pairs)
 }
 
-fn split_port(host: &str) -> Result<(&str, &str), UrlError> {
+fn split_port(host: &str) -> Result<(&str, &str), String> {
     let Some(rest) = host.strip_prefix('[') else {
         return Ok(host.split_once(':').unwrap_or((host, "")));
     };
     match rest.split_once(']') {
         Some((name, "")) => Ok((name, "")),
         Some((name, port)) if port.starts_with(':') => Ok((name, port.trim_start_matches(':'))),
-        _ => Err(UrlError::Rule(
-            "a [ before an IPv6 address has no ] after it",
-        )),
+        _ => Err("a [ before an IPv6 address has no ] after it".into()),
     }
 }
 
-fn decode(text: &str) -> Result<String, UrlError> {
-    let mut pieces = text.split('%').skip(1);
+fn decode(text: &str) -> Result<String, String> {
     let is_hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if !pieces.all(|piece| {
-        piece
-            .get(..2)
-            .is_some_and(|digits| is_hexadecimal(digits) && digits != "00")
-    }) {
-        return Err(UrlError::Rule(
-            "a % is not followed by the two digits of a byte: write %25 for %",
-        ));
+    let is_byte = |digits: &str| is_hexadecimal(digits) && digits != "00";
+    let mut pieces = text.split('%').skip(1);
+    if !pieces.all(|piece| piece.get(..2).is_some_and(is_byte)) {
+        return Err("a % is not followed by the two digits of a byte: write %25 for %".into());
     }
-    let decoded = percent_decode_str(text).decode_utf8();
-    let decoded = decoded.map_err(|_| UrlError::Rule("its percent-encoded bytes are not UTF-8"))?;
-    Ok(decoded.into_owned())
+    match percent_decode_str(text).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err("its percent-encoded bytes are not UTF-8".into()),
+    }
 }
 
 /// Parses `name=value` pairs that spaces separate. Single quotes enclose a value with spaces; a backslash escapes the
 /// next character.
-fn parse_pairs(text: &str) -> Result<Vec<Parameter>, UrlError> {
+fn parse_pairs(text: &str) -> Result<Vec<Parameter>, String> {
     let mut pairs = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
         let Some((name, value)) = rest.split_once('=') else {
-            return Err(UrlError::Rule(
-                "a name has no =value: quote a value that holds spaces, and begin a URL with postgresql://",
-            ));
+            return Err(
+                "a name has no =value: quote a value that holds spaces, and begin a URL with postgresql://".into(),
+            );
         };
         let name = find_name(name.trim_end(), pairs.len() + 1)?;
         let (value, after) = split_value(value.trim_start())?;
@@ -347,7 +275,7 @@ fn parse_pairs(text: &str) -> Result<Vec<Parameter>, UrlError> {
 }
 
 /// Returns the value at the beginning of the text, and the text after it.
-fn split_value(text: &str) -> Result<(String, &str), UrlError> {
+fn split_value(text: &str) -> Result<(String, &str), String> {
     let is_quoted = text.starts_with('\'');
     let mut value = String::new();
     let mut letters = text.char_indices().skip(usize::from(is_quoted));
@@ -357,39 +285,52 @@ fn split_value(text: &str) -> Result<(String, &str), UrlError> {
             Some((at, '\'')) if is_quoted => break at + 1,
             Some((at, letter)) if !is_quoted && letter.is_whitespace() => break at,
             Some((_, letter)) => value.push(letter),
-            None if is_quoted => return Err(UrlError::Rule("a quote is not closed")),
+            None if is_quoted => return Err("a quote is not closed".into()),
             None => break text.len(),
         }
     };
     Ok((value, text.get(end..).unwrap_or_default()))
 }
 
-fn find_name(given: &str, position: usize) -> Result<&'static str, UrlError> {
+/// Returns the name as it is in [`PARAMETERS`]. `position` is the parameter's in the string, from 1, for the error.
+fn find_name(given: &str, position: usize) -> Result<&'static str, String> {
     let known = PARAMETERS.iter().find(|(name, _)| *name == given);
     match known {
         Some(("keepalives_count", _)) => Ok("keepalives_retries"),
         Some((name, _)) => Ok(name),
-        None => Err(UrlError::UnknownName { position }),
+        None => {
+            let known = PARAMETERS.map(|(name, _)| name).join(", ");
+            Err(format!(
+                "the name of parameter {position} is unknown (known: {known})"
+            ))
+        }
     }
 }
 
-/// Converts the parameters to the client library's configuration.
+/// Converts the parameters to the client library's configuration: those of [`PARAMETERS_OF_ALL_SERVERS`] to one, the
+/// others to another.
 ///
 /// # Errors
 /// The rule for the first value that is not allowed. The library is not asked for its own error, which quotes the value.
-fn to_config(pairs: &[Parameter]) -> Result<Config, UrlError> {
-    let mut whole = String::new();
+fn to_configs(pairs: &[Parameter]) -> Result<(Config, Config), String> {
+    let (mut of_all, mut of_each) = (String::new(), String::new());
     for (name, value) in pairs {
         let quoted = value.replace('\\', "\\\\").replace('\'', "\\'");
         let pair = format!("{name}='{quoted}' ");
         if !is_allowed(name, value) || pair.parse::<Config>().is_err() {
             return Err(rule_of(name));
         }
-        whole += &pair;
+        if PARAMETERS_OF_ALL_SERVERS.contains(name) {
+            of_all += &pair;
+        } else {
+            of_each += &pair;
+        }
     }
-    whole
-        .parse()
-        .map_err(|_| UrlError::Rule("its parameters do not go together"))
+    let parse = |text: String| text.parse::<Config>();
+    match (parse(of_all), parse(of_each)) {
+        (Ok(of_all), Ok(of_each)) => Ok((of_all, of_each)),
+        _ => Err("its parameters do not go together".into()),
+    }
 }
 
 /// Rejects values that the client library or the server would accept, but that are probably a piece of a password or a
@@ -433,37 +374,27 @@ fn are_options(options: &str) -> bool {
     true
 }
 
-fn read_passwords(path: PathBuf) -> Result<SecretString, UrlError> {
-    match std::fs::read_to_string(&path) {
-        Ok(passwords) => Ok(passwords.into()),
-        Err(error) => Err(UrlError::File {
-            name: "passfile",
-            path,
-            reason: error.to_string(),
-        }),
-    }
-}
-
-/// Makes one configuration for each server of the whole, so that each server can be tried separately and with its own
-/// password from the passfile.
-fn split_servers(whole: &Config, passwords: &str) -> Result<Vec<Config>, UrlError> {
+/// Makes one configuration for each server of the whole, with the settings of all, so that each server can be tried
+/// separately and with its own password from the passfile.
+fn split_servers(
+    whole: &Config,
+    settings: &Config,
+    passwords: &str,
+) -> Result<Vec<Config>, String> {
     let (hosts, addresses, ports) = (whole.get_hosts(), whole.get_hostaddrs(), whole.get_ports());
     let count = hosts.len().max(addresses.len());
     let fits = |given: usize| given == 0 || given == count;
     if !fits(hosts.len()) || !fits(addresses.len()) || (ports.len() > 1 && ports.len() != count) {
-        return Err(UrlError::Rule(
-            "there are not as many ports or addresses as hosts",
-        ));
+        return Err("there are not as many ports or addresses as hosts".into());
     }
-    let mut servers = Vec::new();
-    for index in 0..count {
+    let make_server = |index: usize| {
         let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-        let mut server = Config::new();
         let mut name = match hosts.get(index) {
             Some(Host::Tcp(name)) => name.clone(),
             Some(Host::Unix(path)) => path.to_string_lossy().into_owned(),
             None => String::new(),
         };
+        let mut server = settings.clone();
         if let Some(address) = addresses.get(index) {
             server.hostaddr(*address);
             if name.is_empty() {
@@ -471,51 +402,19 @@ fn split_servers(whole: &Config, passwords: &str) -> Result<Vec<Config>, UrlErro
             }
         }
         server.host(&name).port(port);
-        copy_settings(whole, &mut server);
         if name.starts_with('/') {
             // PostgreSQL offers no TLS on Unix sockets.
             server.ssl_mode(SslMode::Disable);
         }
-        let user = whole.get_user().unwrap_or_default();
-        let dbname = whole.get_dbname().unwrap_or(user);
-        let password = match whole.get_password() {
-            Some(password) => Some(password.to_owned()),
-            None => find_password(passwords, [&name, &port.to_string(), dbname, user])
-                .map(String::into_bytes),
-        };
-        password.map(|password| server.password(password));
-        servers.push(server);
-    }
-    Ok(servers)
-}
-
-/// Copies everything but host, port and password.
-fn copy_settings(whole: &Config, server: &mut Config) {
-    server
-        .ssl_mode(whole.get_ssl_mode())
-        .ssl_negotiation(whole.get_ssl_negotiation())
-        .channel_binding(whole.get_channel_binding())
-        .target_session_attrs(whole.get_target_session_attrs())
-        .keepalives(whole.get_keepalives())
-        .keepalives_idle(whole.get_keepalives_idle());
-    whole.get_user().map(|user| server.user(user));
-    whole.get_dbname().map(|name| server.dbname(name));
-    whole
-        .get_application_name()
-        .map(|name| server.application_name(name));
-    whole
-        .get_tcp_user_timeout()
-        .map(|time| server.tcp_user_timeout(*time));
-    whole
-        .get_keepalives_interval()
-        .map(|time| server.keepalives_interval(time));
-    whole
-        .get_keepalives_retries()
-        .map(|retries| server.keepalives_retries(retries));
-    // The library allows this time for each address of a name: half, so that a second address gets its turn.
-    whole
-        .get_connect_timeout()
-        .map(|time| server.connect_timeout(*time / 2));
+        let user = settings.get_user().unwrap_or_default();
+        let dbname = settings.get_dbname().unwrap_or(user);
+        if settings.get_password().is_none() {
+            let password = find_password(passwords, [&name, &port.to_string(), dbname, user]);
+            password.map(|password| server.password(password));
+        }
+        server
+    };
+    Ok((0..count).map(make_server).collect())
 }
 
 /// Returns the password of the first line `host:port:database:user:password` that matches; `*` matches everything, and

@@ -3,20 +3,20 @@ use postgres::Row;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::session::{Parameters, parameters};
-use super::{Error, RequestDatabase, Sql, first_row, get, sql};
+use super::session::parameters;
+use super::{Error, RequestDatabase, Sql, decode, first_row, get, sql};
 
-const CREATE: Sql = sql!(write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
+const CREATE: Sql = sql!(Write "users/create", [TEXT, TEXT, TEXT, TEXT, TEXT]);
 const FIND_TAKEN: Sql = sql!("users/find_existing", [TEXT, TEXT]);
 const FIND_CREDENTIALS: Sql = sql!("users/find_credentials", [TEXT]);
 const FIND_ACTIVE: Sql = sql!("users/find_active", [INT8]);
 const LIST: Sql = sql!("users/list", []);
-const SET_ACTIVE: Sql = sql!(write "users/set_active", [INT8, BOOL]);
-const SET_PASSWORD_HASH: Sql = sql!(write "users/set_password_hash", [INT8, TEXT, TEXT]);
+const SET_ACTIVE: Sql = sql!(Write "users/set_active", [INT8, BOOL]);
+const SET_PASSWORD_HASH: Sql = sql!(Write "users/set_password_hash", [INT8, TEXT, TEXT]);
 const FIND_ACCOUNT: Sql = sql!("users/find_account", [INT8]);
-const UPDATE_ACCOUNT: Sql = sql!(write "users/update_account", [INT8, INT8, TEXT, TEXT, TEXT]);
-const CHANGE_PASSWORD: Sql = sql!(write "users/change_password", [INT8, INT8, TEXT]);
-const SIGN_OUT: Sql = sql!(write "users/sign_out", [INT8]);
+const UPDATE_ACCOUNT: Sql = sql!(Write "users/update_account", [INT8, INT8, TEXT, TEXT, TEXT]);
+const CHANGE_PASSWORD: Sql = sql!(Write "users/change_password", [INT8, INT8, TEXT]);
+const SIGN_OUT: Sql = sql!(Write "users/sign_out", [INT8]);
 
 /// The user who makes a request, from the request's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub fn create(
     database: RequestDatabase,
     user: &NewUser,
 ) -> Result<Result<i64, TakenFields>, Error> {
-    let parameters: Parameters = parameters![
+    let parameters = parameters![
         user.username.to_owned(),
         user.email.to_owned(),
         user.password_hash.to_owned(),
@@ -159,7 +159,7 @@ pub fn find_taken(
     username: Option<&str>,
     email: Option<&str>,
 ) -> Result<TakenFields, Error> {
-    let parameters: Parameters = parameters![username.map(str::to_owned), email.map(str::to_owned)];
+    let parameters = parameters![username.map(str::to_owned), email.map(str::to_owned)];
     let rows = database.run(FIND_TAKEN, &parameters)?;
     decode_taken(first_row(&rows, &FIND_TAKEN)?, &FIND_TAKEN)
 }
@@ -179,8 +179,7 @@ pub fn find_credentials(
     database: RequestDatabase,
     username: &str,
 ) -> Result<Option<Credentials>, Error> {
-    let parameters: Parameters = parameters![username.to_owned()];
-    let rows = database.run(FIND_CREDENTIALS, &parameters)?;
+    let rows = database.run(FIND_CREDENTIALS, &parameters![username.to_owned()])?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
@@ -197,8 +196,7 @@ pub fn find_credentials(
 /// # Errors
 /// [`Error::UnknownUser`], [`Error::InactiveUser`] or [`Error::RevokedToken`]; another if the database fails.
 pub fn find_active(database: RequestDatabase, requester: Requester) -> Result<(), Error> {
-    let parameters: Parameters = parameters![requester.user_id];
-    let rows = database.run(FIND_ACTIVE, &parameters)?;
+    let rows = database.run(FIND_ACTIVE, &parameters![requester.user_id])?;
     let row = rows.first().ok_or(Error::UnknownUser)?;
     check_requester(row, requester, &FIND_ACTIVE)
 }
@@ -230,8 +228,7 @@ pub fn find_account(
     database: RequestDatabase,
     requester: Requester,
 ) -> Result<(Account, String), Error> {
-    let parameters: Parameters = parameters![requester.user_id];
-    let rows = database.run(FIND_ACCOUNT, &parameters)?;
+    let rows = database.run(FIND_ACCOUNT, &parameters![requester.user_id])?;
     let row = rows.first().ok_or(Error::UnknownUser)?;
     check_requester(row, requester, &FIND_ACCOUNT)?;
     let account = decode_account(row, &FIND_ACCOUNT)?.ok_or(Error::UnknownUser)?;
@@ -247,7 +244,7 @@ pub fn update_account(
     requester: Requester,
     changes: AccountChanges,
 ) -> Result<Option<Account>, Error> {
-    let parameters: Parameters = parameters![
+    let parameters = parameters![
         requester.user_id,
         requester.token_generation,
         changes.email,
@@ -301,7 +298,7 @@ pub fn change_password(
     requester: Requester,
     hash: &str,
 ) -> Result<i64, Error> {
-    let parameters: Parameters = parameters![
+    let parameters = parameters![
         requester.user_id,
         requester.token_generation,
         hash.to_owned(),
@@ -320,8 +317,7 @@ pub fn change_password(
 /// # Errors
 /// If the database fails.
 pub fn sign_out(database: RequestDatabase, id: Option<i64>) -> Result<i64, Error> {
-    let parameters: Parameters = parameters![id];
-    let rows = database.run(SIGN_OUT, &parameters)?;
+    let rows = database.run(SIGN_OUT, &parameters![id])?;
     get(first_row(&rows, &SIGN_OUT)?, "user_count", &SIGN_OUT)
 }
 
@@ -330,22 +326,13 @@ pub fn sign_out(database: RequestDatabase, id: Option<i64>) -> Result<i64, Error
 /// # Errors
 /// If the database fails.
 pub fn list(database: RequestDatabase) -> Result<Vec<UserSummary>, Error> {
-    let no_parameters: Parameters = parameters![];
-    let rows = database.run(LIST, &no_parameters)?;
-    rows.iter().map(decode_summary).collect()
-}
-
-fn decode_summary(row: &Row) -> Result<UserSummary, Error> {
-    Ok(UserSummary {
-        id: get(row, "id", &LIST)?,
-        username: get(row, "username", &LIST)?,
-        email: get(row, "email", &LIST)?,
-        first_name: get(row, "first_name", &LIST)?,
-        last_name: get(row, "last_name", &LIST)?,
-        is_active: get(row, "is_active", &LIST)?,
-        date_joined: get(row, "date_joined", &LIST)?,
-        movie_count: get(row, "movie_count", &LIST)?,
-    })
+    let rows = database.run(LIST, &parameters![])?;
+    let users = rows.iter().map(|row| {
+        Ok(decode!(row, &LIST => UserSummary {
+            id, username, email, first_name, last_name, is_active, date_joined, movie_count,
+        }))
+    });
+    users.collect()
 }
 
 /// Activates or deactivates a user. Tokens of a deactivated user are rejected from then on. Returns false if the user does
@@ -354,7 +341,7 @@ fn decode_summary(row: &Row) -> Result<UserSummary, Error> {
 /// # Errors
 /// If the database fails.
 pub fn set_active(database: RequestDatabase, id: i64, is_active: bool) -> Result<bool, Error> {
-    let parameters: Parameters = parameters![id, is_active];
+    let parameters = parameters![id, is_active];
     let rows = database.run(SET_ACTIVE, &parameters)?;
     Ok(!rows.is_empty())
 }
@@ -370,7 +357,7 @@ pub fn set_password_hash(
     hash: &str,
     former: Option<&str>,
 ) -> Result<bool, Error> {
-    let parameters: Parameters = parameters![id, hash.to_owned(), former.map(str::to_owned)];
+    let parameters = parameters![id, hash.to_owned(), former.map(str::to_owned)];
     let rows = database.run(SET_PASSWORD_HASH, &parameters)?;
     Ok(!rows.is_empty())
 }
