@@ -19,6 +19,12 @@ use crate::auth::signing_key::{SigningKey, WeakKey};
 use crate::db::ConnectionConfig;
 use crate::telemetry::logging::{Format, Levels};
 
+/// In seconds.
+const DAY: u64 = 86_400;
+
+/// In seconds: longer than any use, and far below where a time in seconds could overflow.
+const CENTURY: u64 = 100 * 365 * DAY;
+
 /// The settings of `serve`.
 #[derive(Debug, Parser)]
 #[allow(missing_docs)] // the groups are documented at their types
@@ -51,7 +57,7 @@ pub struct Settings {
 
     /// Seconds after which an idle client connection is closed, 1 to 86400; must be longer than a proxy keeps its idle
     /// connections to this service
-    #[arg(long, env, default_value = "75", value_name = "SECONDS", value_parser = parse_idle_timeout)]
+    #[arg(long, env, default_value = "75", value_name = "SECONDS", value_parser = parse_seconds::<DAY>)]
     pub idle_timeout: Duration,
 
     /// Connections to PostgreSQL, 1 to 1000: a quarter for writes and the rest for reads, at least one each; one more
@@ -69,7 +75,7 @@ pub struct Settings {
     pub login_failures: u32,
 
     /// Seconds until a throttled address may send one more password for the account
-    #[arg(long, env, default_value = "60", value_name = "SECONDS", value_parser = parse_duration)]
+    #[arg(long, env, default_value = "60", value_name = "SECONDS", value_parser = parse_seconds::<CENTURY>)]
     pub login_cooldown: Duration,
 
     /// Wrong passwords that one address may send per hour, for all accounts together; 0 for no limit
@@ -81,7 +87,7 @@ pub struct Settings {
     pub registrations_per_hour: u32,
 
     /// Origins whose scripts may read responses (CORS), for example https://app.example.com, separated by commas
-    #[arg(long, env, value_name = "ORIGINS", value_delimiter = ',', value_parser = parse_origin)]
+    #[arg(long, env, value_name = "ORIGINS", value_delimiter = ',')]
     pub cors_origins: Vec<Origin>,
 
     /// Whether responses have a Server-Timing header with the time spent in the database
@@ -90,7 +96,7 @@ pub struct Settings {
 
     /// Least severe level that is logged: off, error, warn, info, debug or trace; a list sets it for single modules
     /// too, for example info,db=debug,request=off
-    #[arg(long, env, default_value = "info", value_name = "LEVEL", value_parser = parse_levels)]
+    #[arg(long, env, default_value = "info", value_name = "LEVEL")]
     pub log_level: Levels,
 
     /// Format of log lines
@@ -110,7 +116,7 @@ pub struct DatabaseSettings {
 #[derive(Args, Debug)]
 pub struct TokenSettings {
     /// Key that signs tokens, at least 32 bytes
-    #[arg(long, env, value_parser = str::parse::<SigningKey>)]
+    #[arg(long, env)]
     pub secret_key: SigningKey,
 
     /// Previous keys whose tokens are still accepted, at least 32 bytes each, separated by commas
@@ -118,11 +124,11 @@ pub struct TokenSettings {
     pub secret_key_fallbacks: Vec<Option<SigningKey>>,
 
     /// Lifetime of an access token in seconds
-    #[arg(long, env, default_value = "3600", value_name = "SECONDS", value_parser = parse_duration)]
+    #[arg(long, env, default_value = "3600", value_name = "SECONDS", value_parser = parse_seconds::<CENTURY>)]
     pub access_token_lifetime: Duration,
 
     /// Lifetime of a refresh token in seconds
-    #[arg(long, env, default_value = "86400", value_name = "SECONDS", value_parser = parse_duration)]
+    #[arg(long, env, default_value = "86400", value_name = "SECONDS", value_parser = parse_seconds::<CENTURY>)]
     pub refresh_token_lifetime: Duration,
 }
 
@@ -239,10 +245,6 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-fn parse_levels(text: &str) -> Result<Levels, String> {
-    text.trim().parse()
-}
-
 fn parse_number<const MIN: u32, const MAX: u32>(text: &str) -> Result<u32, String> {
     match text.trim().parse() {
         Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
@@ -250,26 +252,11 @@ fn parse_number<const MIN: u32, const MAX: u32>(text: &str) -> Result<u32, Strin
     }
 }
 
-fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
-    const DAY: u64 = 86_400;
-    parse_seconds(text, DAY)
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    // Longer than any use, and far below where a time in seconds could overflow.
-    const CENTURY: u64 = 100 * 365 * 86_400;
-    parse_seconds(text, CENTURY)
-}
-
-fn parse_seconds(text: &str, max: u64) -> Result<Duration, String> {
+fn parse_seconds<const MAX: u64>(text: &str) -> Result<Duration, String> {
     match text.trim().parse() {
-        Ok(seconds) if (1..=max).contains(&seconds) => Ok(Duration::from_secs(seconds)),
-        _ => Err(format!("must be a whole number of seconds from 1 to {max}")),
+        Ok(seconds) if (1..=MAX).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("must be a whole number of seconds from 1 to {MAX}")),
     }
-}
-
-fn parse_origin(text: &str) -> Result<Origin, String> {
-    text.trim().parse()
 }
 
 fn parse_network(text: &str) -> Result<IpNet, String> {

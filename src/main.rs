@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use movies_api::cli::{self, args};
 use movies_api::telemetry::logging;
 
-/// Exit code for wrong arguments and settings, with which every further attempt would fail too.
+/// Exit code for wrong arguments and settings, with which every further attempt would fail too. A cost that is too high
+/// for this machine is a wrong setting.
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             logging::report_failure(format_args!("{error:#}"));
-            match error.is::<cli::BadSetting>() {
+            match error.is::<cli::CostTooHigh>() {
                 true => ExitCode::from(BAD_USAGE),
                 false => ExitCode::FAILURE,
             }

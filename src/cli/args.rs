@@ -8,14 +8,17 @@ use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::common::Output;
-use super::import_django::{SourceArgument, parse_source};
+use super::check::Check;
+use super::common::CommonArguments;
+use super::import_django::ImportDjango;
 use super::print::Print;
+use super::recount::Recount;
+use super::token::Token;
 use super::users::Users;
-use crate::config::{DatabaseSettings, HIDDEN, Settings, TokenSettings, is_public, raw_value};
+use crate::config::{HIDDEN, Settings, is_public, raw_value};
 
 /// REST service that stores the movies of registered users in PostgreSQL.
 ///
@@ -36,69 +39,31 @@ struct Arguments {
 
 /// A command with its settings.
 #[derive(Debug, Subcommand)]
-#[allow(missing_docs)] // the flattened groups are documented at their types
 pub enum Command {
     /// Serve HTTP requests until SIGTERM or SIGINT; the default command
     Serve(Box<Settings>),
 
     /// Apply the pending migrations to the database, as `serve` does when it starts
-    Migrate {
-        #[command(flatten)]
-        database: DatabaseSettings,
-        #[command(flatten)]
-        output: Output,
-    },
+    Migrate(CommonArguments),
 
     /// List, create, change and delete users
     #[command(subcommand)]
     Users(Users),
 
     /// Print an access token for a user, for scripts
-    Token {
-        /// Name of the user
-        username: String,
-        #[command(flatten)]
-        database: DatabaseSettings,
-        #[command(flatten)]
-        tokens: TokenSettings,
-        #[command(flatten)]
-        output: Output,
-    },
+    Token(Token),
 
     /// Check the settings and the database without changing anything; fails if the service would not start or not work
-    Check {
-        #[command(flatten)]
-        settings: Box<Settings>,
-        #[command(flatten)]
-        output: Output,
-    },
+    Check(Box<Check>),
 
     /// Print a file for a deployment, filled in with the settings of this installation but without secrets
     Print(Box<Print>),
 
     /// Compare the stored counts with the rows and correct them, for example after rows were loaded by other means
-    Recount {
-        /// Change nothing, and exit with 1 if a count is wrong
-        #[arg(long)]
-        check: bool,
-        #[command(flatten)]
-        database: DatabaseSettings,
-        #[command(flatten)]
-        output: Output,
-    },
+    Recount(Recount),
 
     /// Import the users and movies of the Django application that this service replaces, all or nothing
-    ImportDjango {
-        /// What to import: the application's PostgreSQL database, in the form of DATABASE_URL, which is only read (keep
-        /// its password in a passfile, since other users can see arguments); or, from any other database, the file
-        /// that `manage.py dumpdata auth.user movies.movie --output FILE` writes, or - for standard input
-        #[arg(value_parser = parse_source, value_hint = ValueHint::FilePath)]
-        source: SourceArgument,
-        #[command(flatten)]
-        database: DatabaseSettings,
-        #[command(flatten)]
-        output: Output,
-    },
+    ImportDjango(ImportDjango),
 
     /// Print the script with which a shell completes this program's commands and flags
     Completions {
@@ -134,20 +99,18 @@ pub struct EffectiveSetting {
 /// One line that names the argument or variable, its value and what is allowed.
 pub fn parse(mut arguments: Vec<OsString>) -> Result<CommandLine, String> {
     let first = arguments.get(1).map(|argument| argument.to_string_lossy());
-    let command = match first.as_deref() {
-        Some("-h" | "--help") => full_command(),
+    let mut command = Arguments::command();
+    match first.as_deref() {
+        Some("-h" | "--help") => command = full_command(),
         Some("help") if arguments.len() == 2 => {
             arguments.truncate(1);
             arguments.push("--help".into());
-            full_command()
+            command = full_command();
         }
-        Some(word) if !word.starts_with('-') => Arguments::command(),
-        Some("-V" | "--version") => Arguments::command(),
-        _ => {
-            arguments.insert(arguments.len().min(1), "serve".into());
-            Arguments::command()
-        }
-    };
+        Some("-V" | "--version") => {}
+        Some(word) if !word.starts_with('-') => {}
+        _ => arguments.insert(arguments.len().min(1), "serve".into()),
+    }
     let mut command = without_empty_variables(command);
     let arguments = without_empty_flags(&command, arguments);
     let matches = command.try_get_matches_from_mut(arguments);
@@ -168,12 +131,8 @@ pub fn parse(mut arguments: Vec<OsString>) -> Result<CommandLine, String> {
 
 /// The parser with all commands and, beside them, the settings of `serve`, which is the command if none is named.
 pub fn full_command() -> clap::Command {
-    let command = Arguments::command();
-    let about = command.get_about().cloned().unwrap_or_default();
-    let long_about = command.get_long_about().cloned().unwrap_or_default();
-    Settings::augment_args(command)
-        .about(about)
-        .long_about(long_about)
+    let settings = Settings::augment_args(clap::Command::new("movies-api"));
+    Arguments::augment_args(settings)
 }
 
 /// Hides the variables' values from `--help`, and makes the parser ignore variables that are empty.
@@ -209,10 +168,9 @@ fn without_empty_flags(command: &clap::Command, arguments: Vec<OsString>) -> Vec
             command = subcommand;
         }
         let flag = argument.to_str().and_then(|text| text.strip_prefix("--"));
-        let (name, value) = match flag.map(|flag| flag.split_once('=').ok_or(flag)) {
-            Some(Ok((name, value))) => (Some(name), Some(value)),
-            Some(Err(name)) => (Some(name), None),
-            None => (None, None),
+        let (name, value) = match flag.and_then(|flag| flag.split_once('=')) {
+            Some((name, value)) => (Some(name), Some(value)),
+            None => (flag, None),
         };
         let is_setting = command
             .get_arguments()
@@ -236,21 +194,20 @@ fn effective_settings(command: &clap::Command, matches: &ArgMatches) -> Vec<Effe
         command = command.find_subcommand(name).unwrap_or(command);
     }
     // An argument without a value and without a default has no source.
-    let with_value = command
-        .get_arguments()
-        .filter_map(|argument| Some((argument, matches.value_source(argument.get_id().as_str())?)));
-    with_value
-        .map(|(argument, source)| EffectiveSetting {
-            name: argument.get_id().as_str().to_uppercase(),
+    let effective = command.get_arguments().filter_map(|argument| {
+        let id = argument.get_id().as_str();
+        Some(EffectiveSetting {
+            name: id.to_uppercase(),
             value: match is_public(argument) {
-                true => raw_value(matches, argument.get_id().as_str()),
+                true => raw_value(matches, id),
                 false => HIDDEN.to_owned(),
             },
-            source: match source {
+            source: match matches.value_source(id)? {
                 ValueSource::CommandLine => "flag",
                 ValueSource::EnvVariable => "environment",
                 _ => "default",
             },
         })
-        .collect()
+    });
+    effective.collect()
 }

@@ -1,32 +1,34 @@
 //! `check`: says whether the service would start with these settings on this database. Changes nothing.
 use anyhow::bail;
-use serde::Serialize;
+use clap::Args;
+use serde_json::json;
 
-use super::common::{BadSetting, CONNECT_TIMEOUT, Output};
+use super::common::{CONNECT_TIMEOUT, Output};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::config::Settings;
 use crate::db::{self, SchemaState};
 
-#[derive(Serialize)]
-struct Checked {
-    is_ready: bool,
-    /// What prevents the service from starting or from keeping its API.
-    problems: Vec<String>,
-    /// What the service works without, and warnings about settings.
-    notes: Vec<String>,
-    /// `None` if the database could not be reached.
-    database: Option<SchemaState>,
+/// The arguments of `check`.
+#[derive(Args, Debug)]
+pub struct Check {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    output: Output,
 }
 
-/// Prints the state of the database, notes and problems.
+/// Prints the state of the database, notes (what the service works without, and `warnings` about settings), and problems
+/// that prevent the service from starting or from keeping its API.
 ///
 /// # Errors
 /// If there is a problem, or a setting that this machine cannot satisfy.
-pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyhow::Result<()> {
-    check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
-    let mut notes = warnings.to_vec();
+pub fn check(arguments: &Check, warnings: Vec<String>) -> anyhow::Result<()> {
+    let settings = &arguments.settings;
+    check_cost(settings.passwords.bcrypt_cost)?;
+    let mut notes = warnings;
     let inspected = db::inspect(&settings.database.database_url, CONNECT_TIMEOUT);
     let mut lines = vec!["settings    good".to_owned()];
+    // The state is `None` if the database could not be reached.
     let (problems, database) = match inspected {
         Ok(state) => {
             lines.extend(describe(&state));
@@ -36,17 +38,17 @@ pub fn check(settings: &Settings, warnings: &[String], output: &Output) -> anyho
         Err(error) => (vec![error.to_string()], None),
     };
     lines.extend(notes.iter().map(|note| format!("note        {note}")));
-    let first_problem = problems.first().cloned();
-    let checked = Checked {
-        is_ready: problems.is_empty(),
-        problems,
-        notes,
-        database,
-    };
-    let problems = checked.problems.iter();
-    lines.extend(problems.map(|problem| format!("problem     {problem}")));
-    output.print(&checked, &lines)?;
-    match first_problem {
+    for problem in &problems {
+        lines.push(format!("problem     {problem}"));
+    }
+    let checked = json!({
+        "is_ready": problems.is_empty(),
+        "problems": problems,
+        "notes": notes,
+        "database": database,
+    });
+    arguments.output.print(&checked, &lines)?;
+    match problems.first() {
         None => Ok(()),
         Some(problem) => bail!("not ready: {problem}"),
     }
@@ -61,20 +63,18 @@ fn describe(state: &SchemaState) -> Vec<String> {
     vec![
         format!("database    PostgreSQL {}", state.version),
         format!("locale      {}, {}", state.locale, state.encoding),
-        format!("extensions  {}", list(&names)),
+        format!("extensions  {}", or_none(names.join(", "))),
         format!(
             "migrations  {} applied, {} pending",
             state.applied.len(),
-            list(&state.pending)
+            or_none(state.pending.join(", "))
         ),
     ]
 }
 
-fn list<T: AsRef<str>>(names: &[T]) -> String {
-    let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
+fn or_none(names: String) -> String {
     if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
+        return "none".to_owned();
     }
+    names
 }

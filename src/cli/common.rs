@@ -6,7 +6,6 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use crate::auth::bcrypt_cost::CostTooHigh;
 use crate::config::DatabaseSettings;
 use crate::db::users::Credentials;
 use crate::db::{self, Database, Options, RequestDatabase, Timeouts};
@@ -20,10 +19,14 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one operation of a command may take: a wait for a connection and a statement, with time to spare.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A setting that is well formed but cannot be used on this machine. The process exits as for a malformed one.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct BadSetting(#[from] pub(super) CostTooHigh);
+/// The arguments of every command that uses a database and prints a result.
+#[derive(Args, Debug)]
+pub struct CommonArguments {
+    #[command(flatten)]
+    pub database: DatabaseSettings,
+    #[command(flatten)]
+    pub output: Output,
+}
 
 /// The format of a command's result on standard output.
 #[derive(Args, Debug)]

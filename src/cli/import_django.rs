@@ -4,21 +4,31 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::common::{CONNECT_TIMEOUT, Output};
-use crate::config::{DatabaseSettings, parse_database_url};
+use super::common::{CONNECT_TIMEOUT, CommonArguments};
+use crate::config::parse_database_url;
 use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, Source, Step, import};
 
-/// The argument that says what to import.
+/// The arguments of `import-django`.
+#[derive(Args, Debug)]
+pub struct ImportDjango {
+    /// What to import: the application's PostgreSQL database, in the form of DATABASE_URL, which is only read (keep
+    /// its password in a passfile, since other users can see arguments); or, from any other database, the file
+    /// that `manage.py dumpdata auth.user movies.movie --output FILE` writes, or - for standard input
+    #[arg(value_parser = parse_source, value_hint = ValueHint::FilePath)]
+    source: SourceArgument,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// Where to import from: a database, or a dump in a file or on standard input.
 #[derive(Clone, Debug)]
-pub enum SourceArgument {
-    /// The Django application's database.
+enum SourceArgument {
     Database(ConnectionConfig),
-    /// A dump in a file.
     File(PathBuf),
-    /// A dump on standard input.
     StandardInput,
 }
 
@@ -26,7 +36,7 @@ pub enum SourceArgument {
 ///
 /// # Errors
 /// If it is none of them. The error does not repeat the value, which may be a misspelt connection string with a password.
-pub fn parse_source(text: &str) -> Result<SourceArgument, String> {
+fn parse_source(text: &str) -> Result<SourceArgument, String> {
     if text == "-" {
         return Ok(SourceArgument::StandardInput);
     }
@@ -41,18 +51,14 @@ pub fn parse_source(text: &str) -> Result<SourceArgument, String> {
 ///
 /// # Errors
 /// If a row cannot be imported: the output lists every reason. If a dump cannot be read or is no dump of Django's.
-pub fn import_django(
-    source: SourceArgument,
-    target: &DatabaseSettings,
-    output: &Output,
-) -> anyhow::Result<()> {
-    let source = open_source(source)?;
-    let imported = {
-        let mut progress = Progress::default();
-        import(source, &target.database_url, CONNECT_TIMEOUT, &mut |step| {
-            progress.show(step);
-        })?
-    };
+pub fn import_django(arguments: ImportDjango) -> anyhow::Result<()> {
+    let source = open_source(arguments.source)?;
+    let CommonArguments { database, output } = arguments.common;
+    let mut bar = None;
+    let mut show = |step| show_progress(step, &mut bar);
+    let imported = import(source, &database.database_url, CONNECT_TIMEOUT, &mut show)?;
+    // The last bar stays on the screen.
+    drop(bar);
     output.print(&imported, &describe(&imported))?;
     match imported.problems.len() {
         0 => Ok(()),
@@ -65,15 +71,13 @@ fn open_source(source: SourceArgument) -> anyhow::Result<Source> {
     Ok(match source {
         SourceArgument::Database(database) => Source::Database(database),
         SourceArgument::File(path) => {
-            let open = || -> io::Result<Source> {
-                let file = File::open(&path)?;
-                let metadata = file.metadata()?;
-                Ok(Source::Dump {
-                    size: metadata.is_file().then_some(metadata.len()),
-                    input: Box::new(file),
-                })
-            };
-            open().with_context(|| format!("cannot open {}", path.display()))?
+            let opened = File::open(&path).and_then(|file| Ok((file.metadata()?, file)));
+            let (metadata, file) =
+                opened.with_context(|| format!("cannot open {}", path.display()))?;
+            Source::Dump {
+                size: metadata.is_file().then_some(metadata.len()),
+                input: Box::new(file),
+            }
         }
         SourceArgument::StandardInput => Source::Dump {
             input: Box::new(io::stdin()),
@@ -124,52 +128,38 @@ fn describe(imported: &Imported) -> Vec<String> {
 }
 
 /// Shows a progress bar on a terminal; elsewhere prints a line on standard error for a dump that was read, and for each
-/// table that was copied.
-#[derive(Default)]
-struct Progress {
-    bar: Option<(&'static str, ProgressBar)>,
-}
-
-impl Progress {
-    fn show(&mut self, step: Step) {
-        if !io::stderr().is_terminal() {
-            match step {
-                Step::Copying { table, rows, total } if rows == total => {
-                    eprintln!("{table}: {rows} copied");
-                }
-                Step::Read { bytes } => eprintln!("dump: {bytes} bytes read"),
-                _ => {}
-            }
-            return;
+/// table that was copied. `shown` holds the bar and the name of its step.
+fn show_progress(step: Step, shown: &mut Option<(&'static str, ProgressBar)>) {
+    let Step { name, done, total } = step;
+    if !io::stderr().is_terminal() {
+        if total == Some(done) {
+            let what = match name {
+                "dump" => "bytes read",
+                _ => "copied",
+            };
+            eprintln!("{name}: {done} {what}");
         }
-        match step {
-            Step::Reading { bytes, size } => self.show_bar("dump", bytes, size),
-            Step::Read { bytes } => self.show_bar("dump", bytes, Some(bytes)),
-            Step::Copying { table, rows, total } => self.show_bar(table, rows, Some(total)),
-        }
+        return;
     }
-
-    fn show_bar(&mut self, name: &'static str, position: u64, total: Option<u64>) {
-        match &self.bar {
-            Some((shown, bar)) if *shown == name => {
-                if let Some(total) = total {
-                    bar.set_length(total);
-                }
-                bar.set_position(position);
+    match shown {
+        Some((shown_name, bar)) if *shown_name == name => {
+            if let Some(total) = total {
+                bar.set_length(total);
             }
-            _ => {
-                let style = match total {
-                    Some(_) => "{msg:7} {wide_bar} {human_pos} of {human_len}",
-                    None => "{msg:7} {spinner} {human_pos} bytes",
-                };
-                let style = ProgressStyle::with_template(style);
-                let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
-                let bar = bar.with_message(name);
-                let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                bar.set_position(position);
-                // The bar of the previous step is dropped and stays on the screen.
-                self.bar = Some((name, bar.with_finish(ProgressFinish::Abandon)));
-            }
+            bar.set_position(done);
+        }
+        _ => {
+            let style = match total {
+                Some(_) => "{msg:7} {wide_bar} {human_pos} of {human_len}",
+                None => "{msg:7} {spinner} {human_pos} bytes",
+            };
+            let style = ProgressStyle::with_template(style);
+            let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+            let bar = bar.with_message(name);
+            let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_position(done);
+            // The bar of the previous step is dropped and stays on the screen.
+            *shown = Some((name, bar.with_finish(ProgressFinish::Abandon)));
         }
     }
 }

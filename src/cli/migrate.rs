@@ -1,20 +1,15 @@
 //! `migrate`: brings the database's schema up to date.
-use serde::Serialize;
+use serde_json::json;
 
-use super::common::{CONNECT_TIMEOUT, Output};
-use crate::config::DatabaseSettings;
+use super::common::{CONNECT_TIMEOUT, CommonArguments};
 use crate::db;
 
-#[derive(Serialize)]
-struct Migrated {
-    applied: Vec<String>,
-}
-
-pub fn migrate(database: &DatabaseSettings, output: &Output) -> anyhow::Result<()> {
-    let applied = db::migrate(&database.database_url, CONNECT_TIMEOUT)?;
+pub fn migrate(arguments: &CommonArguments) -> anyhow::Result<()> {
+    let applied = db::migrate(&arguments.database.database_url, CONNECT_TIMEOUT)?;
     let lines: Vec<_> = match applied.as_slice() {
         [] => vec!["nothing to apply".to_owned()],
         names => names.iter().map(|name| format!("{name} applied")).collect(),
     };
-    output.print(&Migrated { applied }, &lines)
+    let migrated = json!({ "applied": applied });
+    arguments.output.print(&migrated, &lines)
 }

@@ -19,8 +19,8 @@ use std::io;
 use log::LevelFilter;
 
 use self::args::{Command, CommandLine};
-pub use self::common::BadSetting;
 pub use self::serve::open_app;
+pub use crate::auth::bcrypt_cost::CostTooHigh;
 use crate::telemetry::logging::{self, Format};
 
 /// Executes the command, and returns when it is done.
@@ -38,36 +38,17 @@ pub fn run(command_line: CommandLine) -> anyhow::Result<()> {
     }
     let outcome = match command {
         Command::Serve(settings) => serve::serve(*settings, &effective_settings, &warnings),
-        Command::Migrate { database, output } => migrate::migrate(&database, &output),
+        Command::Migrate(arguments) => migrate::migrate(&arguments),
         Command::Users(action) => users::run(action),
-        Command::Token {
-            username,
-            database,
-            tokens,
-            output,
-        } => token::print(&username, database, &tokens, &output),
-        Command::Check { settings, output } => check::check(&settings, &warnings, &output),
+        Command::Token(arguments) => token::print(arguments),
+        Command::Check(arguments) => check::check(&arguments, warnings),
         Command::Print(arguments) => print::print(&arguments),
-        Command::Recount {
-            check,
-            database,
-            output,
-        } => recount::recount(&database, check, &output),
-        Command::ImportDjango {
-            source,
-            database,
-            output,
-        } => import_django::import_django(source, &database, &output),
+        Command::Recount(arguments) => recount::recount(&arguments),
+        Command::ImportDjango(arguments) => import_django::import_django(arguments),
         Command::Completions { shell } => completions::print_completions(shell),
     };
-    match outcome {
-        Err(error) if is_broken_pipe(&error) => Ok(()),
-        outcome => outcome,
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    outcome.or_else(|error| match error.downcast_ref::<io::Error>() {
+        Some(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
 }

@@ -23,7 +23,7 @@ pub struct Print {
     file: File,
 
     /// Host name by which clients reach the service; used in the proxies' files
-    #[arg(long, default_value = "movies.example.com", value_parser = str::parse::<HostName>)]
+    #[arg(long, default_value = "movies.example.com")]
     host: HostName,
 }
 
@@ -143,24 +143,21 @@ pub fn print(arguments: &Print) -> anyhow::Result<()> {
             "{name} contains a control character, which no file can hold: remove it"
         );
     }
-    let (template, program, environment) = match arguments.file {
-        File::Systemd => (
-            include_str!("print/movies-api.service"),
-            quote_program_path()?,
-            unit_environment(settings),
-        ),
-        File::Compose => (
-            include_str!("print/compose.yaml"),
-            String::new(),
-            compose_environment(&settings.given)?,
-        ),
-        File::Container => template_only(include_str!("print/Containerfile")),
-        File::Caddy => template_only(include_str!("print/Caddyfile")),
-        File::Nginx => template_only(include_str!("print/nginx.conf")),
-        File::Haproxy => template_only(include_str!("print/haproxy.cfg")),
-        File::SystemdBackup => template_only(include_str!("print/movies-api-backup.service")),
-        File::SystemdBackupTimer => template_only(include_str!("print/movies-api-backup.timer")),
-        File::Grafana => template_only(include_str!("print/grafana.json")),
+    let template = match arguments.file {
+        File::Systemd => include_str!("print/movies-api.service"),
+        File::Container => include_str!("print/Containerfile"),
+        File::Compose => include_str!("print/compose.yaml"),
+        File::Caddy => include_str!("print/Caddyfile"),
+        File::Nginx => include_str!("print/nginx.conf"),
+        File::Haproxy => include_str!("print/haproxy.cfg"),
+        File::SystemdBackup => include_str!("print/movies-api-backup.service"),
+        File::SystemdBackupTimer => include_str!("print/movies-api-backup.timer"),
+        File::Grafana => include_str!("print/grafana.json"),
+    };
+    let (program, environment) = match arguments.file {
+        File::Systemd => (quote_program_path()?, unit_environment(settings)),
+        File::Compose => (String::new(), compose_environment(&settings.given)?),
+        _ => Default::default(),
     };
     let values = [
         ("@binary@", program),
@@ -180,11 +177,6 @@ pub fn print(arguments: &Print) -> anyhow::Result<()> {
         ("@settings@\n", environment),
     ];
     Ok(io::stdout().write_all(fill(template, &values).as_bytes())?)
-}
-
-/// A template without the program's path and without an environment.
-fn template_only(template: &str) -> (&str, String, String) {
-    (template, String::new(), String::new())
 }
 
 /// Replaces each name in the template by its value. Names inside values are not replaced.

@@ -1,11 +1,21 @@
 //! `recount`: compares the counts that the database maintains with its rows, and corrects them.
 use anyhow::{bail, ensure};
+use clap::Args;
 use serde::Serialize;
 
-use super::common::{CONNECT_TIMEOUT, Output};
-use crate::config::DatabaseSettings;
+use super::common::{CONNECT_TIMEOUT, CommonArguments};
 use crate::db;
 use crate::db::counts::{self, Counts};
+
+/// The arguments of `recount`.
+#[derive(Args, Debug)]
+pub struct Recount {
+    /// Change nothing, and exit with 1 if a count is wrong
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    common: CommonArguments,
+}
 
 #[derive(Serialize)]
 struct Recounted {
@@ -17,12 +27,13 @@ struct Recounted {
     is_corrected: bool,
 }
 
-/// Corrects wrong counts. With `is_check`, changes nothing.
+/// Corrects wrong counts. With `--check`, changes nothing.
 ///
 /// # Errors
-/// If the schema is not complete, or with `is_check` if a count is wrong.
-pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> anyhow::Result<()> {
-    let database = &database.database_url;
+/// If the schema is not complete, or with `--check` if a count is wrong.
+pub fn recount(arguments: &Recount) -> anyhow::Result<()> {
+    let is_check = arguments.check;
+    let database = &arguments.common.database.database_url;
     let state = db::inspect(database, CONNECT_TIMEOUT)?;
     ensure!(
         state.is_current(),
@@ -40,7 +51,7 @@ pub fn recount(database: &DatabaseSettings, is_check: bool, output: &Output) -> 
         are_right,
         is_corrected: !are_right && !is_check,
     };
-    output.print(&recounted, &lines)?;
+    arguments.common.output.print(&recounted, &lines)?;
     if is_check && !are_right {
         bail!("counts are wrong: `recount` corrects them");
     }

@@ -12,7 +12,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::args::EffectiveSetting;
-use super::common::{BadSetting, CONNECT_TIMEOUT};
+use super::common::CONNECT_TIMEOUT;
 use super::token::make_keys;
 use crate::api::{self, AppState};
 use crate::auth::bcrypt_cost::check_cost;
@@ -33,7 +33,7 @@ pub fn serve(
     effective_settings: &[EffectiveSetting],
     warnings: &[String],
 ) -> anyhow::Result<()> {
-    check_cost(settings.passwords.bcrypt_cost).map_err(BadSetting)?;
+    check_cost(settings.passwords.bcrypt_cost)?;
     logging::start(settings.log_level.clone(), settings.log_format)
         .context("the log cannot be started")?;
     log::info!("movies-api {} starts", env!("CARGO_PKG_VERSION"));

@@ -1,31 +1,37 @@
 //! `token`: issues tokens for a user without their password.
-use serde::Serialize;
+use anyhow::ensure;
+use clap::Args;
+use serde_json::json;
 
 use super::common::{Output, find_user, open_database};
 use crate::auth::token::TokenKeys;
 use crate::config::{DatabaseSettings, TokenSettings};
 
-#[derive(Serialize)]
-struct TokenPair {
-    refresh: String,
-    access: String,
+/// The arguments of `token`.
+#[derive(Args, Debug)]
+pub struct Token {
+    /// Name of the user
+    username: String,
+    #[command(flatten)]
+    database: DatabaseSettings,
+    #[command(flatten)]
+    tokens: TokenSettings,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// Prints an access token for the user; with `--json` a refresh token too, as a sign-in returns them.
-pub fn print(
-    username: &str,
-    database: DatabaseSettings,
-    tokens: &TokenSettings,
-    output: &Output,
-) -> anyhow::Result<()> {
-    let user = find_user(&open_database(database)?, username)?;
-    anyhow::ensure!(
+pub fn print(arguments: Token) -> anyhow::Result<()> {
+    let username = &arguments.username;
+    let user = find_user(&open_database(arguments.database)?, username)?;
+    ensure!(
         user.is_active,
         "{username:?} is deactivated, so its tokens would be rejected: activate the user first"
     );
-    let (refresh, access) = make_keys(tokens).issue_pair(user.id, user.token_generation)?;
-    let line = access.clone();
-    output.print(&TokenPair { refresh, access }, &[line])
+    let keys = make_keys(&arguments.tokens);
+    let (refresh, access) = keys.issue_pair(user.id, user.token_generation)?;
+    let pair = json!({ "refresh": refresh, "access": access });
+    arguments.output.print(&pair, &[access])
 }
 
 pub fn make_keys(settings: &TokenSettings) -> TokenKeys {

@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde_json::json;
 
-use super::common::{BadSetting, Output, find_user, open_database, with_deadline};
+use super::common::{CommonArguments, Output, find_user, open_database, with_deadline};
 use crate::api::{register_account, validate_password};
 use crate::auth::bcrypt_cost::check_cost;
 use crate::auth::password::{HASH_TIMEOUT, Hasher, HashingOptions};
@@ -23,12 +23,7 @@ const DELETED_MEANWHILE: &str = "the user was deleted in the meantime";
 #[allow(missing_docs)] // the flattened groups are documented at their types
 pub enum Users {
     /// List all users
-    List {
-        #[command(flatten)]
-        database: DatabaseSettings,
-        #[command(flatten)]
-        output: Output,
-    },
+    List(CommonArguments),
     /// Create a user by the rules of a registration, with a password read from the terminal or from standard input
     Create(NewUser),
     /// Prevent a user from signing in, and reject the user's tokens from now on
@@ -82,9 +77,7 @@ pub struct ExistingUser {
     /// Name of the user; must follow `--` if it begins with a hyphen
     username: String,
     #[command(flatten)]
-    database: DatabaseSettings,
-    #[command(flatten)]
-    output: Output,
+    common: CommonArguments,
 }
 
 /// The arguments of `users sign-out`.
@@ -97,36 +90,12 @@ pub struct SignedOut {
     #[arg(long, conflicts_with = "username")]
     all: bool,
     #[command(flatten)]
-    database: DatabaseSettings,
-    #[command(flatten)]
-    output: Output,
-}
-
-/// The result of `users sign-out`.
-#[derive(Serialize)]
-struct SignedOutUsers {
-    user_count: i64,
-}
-
-/// The result of a change.
-#[derive(Serialize)]
-struct ChangedUser<'a> {
-    id: i64,
-    username: &'a str,
-    is_active: bool,
-}
-
-/// The result of a deletion.
-#[derive(Serialize)]
-struct DeletedUser<'a> {
-    id: i64,
-    username: &'a str,
-    movie_count: i64,
+    common: CommonArguments,
 }
 
 pub fn run(action: Users) -> anyhow::Result<()> {
     match action {
-        Users::List { database, output } => {
+        Users::List(CommonArguments { database, output }) => {
             let listed = users::list(with_deadline(&open_database(database)?))?;
             output.print(&listed, &make_table(&listed))
         }
@@ -142,57 +111,50 @@ pub fn run(action: Users) -> anyhow::Result<()> {
 fn create(user: NewUser) -> anyhow::Result<()> {
     let hasher = make_hasher(&user.passwords)?;
     let database = open_database(user.database)?;
+    let password = read_password()?;
+    let password = password.expose_secret();
     let fields = [
         ("username", user.username.as_str()),
         ("email", &user.email),
         ("first_name", &user.first_name),
         ("last_name", &user.last_name),
+        ("password", password),
+        ("password2", password),
     ];
-    let password = read_password()?;
-    let password = password.expose_secret();
-    let passwords = [("password", password), ("password2", password)];
-    let created = register_account(
-        &[&fields[..], &passwords].concat(),
-        with_deadline(&database),
-        &hasher,
-    )?;
+    let created = register_account(&fields, with_deadline(&database), &hasher)?;
     let line = format!("user {} created: {}", created.id, user.username.trim());
     user.output.print(&created, &[line])
 }
 
 fn set_active(user: ExistingUser, is_active: bool) -> anyhow::Result<()> {
-    let database = open_database(user.database)?;
+    let database = open_database(user.common.database)?;
     let found = find_user(&database, &user.username)?;
     let is_changed = users::set_active(with_deadline(&database), found.id, is_active)?;
     ensure!(is_changed, DELETED_MEANWHILE);
     let state = if is_active { "active" } else { "deactivated" };
     let line = format!("{} is {state}", user.username);
-    let changed = ChangedUser {
-        id: found.id,
-        username: &user.username,
-        is_active,
-    };
-    user.output.print(&changed, &[line])
+    let changed = json!({ "id": found.id, "username": user.username, "is_active": is_active });
+    user.common.output.print(&changed, &[line])
 }
 
 fn sign_out(arguments: SignedOut) -> anyhow::Result<()> {
-    let database = open_database(arguments.database)?;
-    let found = match &arguments.username {
-        Some(username) => Some(find_user(&database, username)?.id),
-        None => None,
-    };
-    let user_count = users::sign_out(with_deadline(&database), found)?;
-    let line = match arguments.username {
+    let database = open_database(arguments.common.database)?;
+    let username = arguments.username.as_deref();
+    let found = username
+        .map(|username| find_user(&database, username))
+        .transpose()?;
+    let user_count = users::sign_out(with_deadline(&database), found.map(|user| user.id))?;
+    let line = match username {
         Some(_) if user_count == 0 => bail!(DELETED_MEANWHILE),
         Some(username) => format!("{username} is signed out"),
         None => format!("{user_count} users are signed out"),
     };
-    let signed_out = SignedOutUsers { user_count };
-    arguments.output.print(&signed_out, &[line])
+    let signed_out = json!({ "user_count": user_count });
+    arguments.common.output.print(&signed_out, &[line])
 }
 
 fn delete(user: ExistingUser, is_confirmed: bool) -> anyhow::Result<()> {
-    let database = open_database(user.database)?;
+    let database = open_database(user.common.database)?;
     let found = find_user(&database, &user.username)?;
     if !is_confirmed {
         confirm(&format!(
@@ -209,12 +171,8 @@ fn delete(user: ExistingUser, is_confirmed: bool) -> anyhow::Result<()> {
     }
     let movie_count = deletion.movie_count;
     let line = format!("{} and {movie_count} movies deleted", user.username);
-    let deleted = DeletedUser {
-        id: found.id,
-        username: &user.username,
-        movie_count,
-    };
-    user.output.print(&deleted, &[line])
+    let deleted = json!({ "id": found.id, "username": user.username, "movie_count": movie_count });
+    user.common.output.print(&deleted, &[line])
 }
 
 /// # Errors
@@ -237,19 +195,16 @@ fn confirm(question: &str) -> anyhow::Result<()> {
 
 fn set_password(user: ExistingUser, passwords: &PasswordSettings) -> anyhow::Result<()> {
     let hasher = make_hasher(passwords)?;
-    let database = open_database(user.database)?;
+    let database = open_database(user.common.database)?;
     let found = find_user(&database, &user.username)?;
     let password = validate_password(read_password()?.expose_secret())?;
     let hash = hasher.hash(password.expose_secret(), Instant::now() + HASH_TIMEOUT)?;
     let is_changed = users::set_password_hash(with_deadline(&database), found.id, &hash, None)?;
     ensure!(is_changed, DELETED_MEANWHILE);
     let line = format!("{} has a new password", user.username);
-    let changed = ChangedUser {
-        id: found.id,
-        username: &user.username,
-        is_active: found.is_active,
-    };
-    user.output.print(&changed, &[line])
+    let is_active = found.is_active;
+    let changed = json!({ "id": found.id, "username": user.username, "is_active": is_active });
+    user.common.output.print(&changed, &[line])
 }
 
 /// Reads a password from the terminal, twice and without echo, or from the first line of a standard input that is not a
@@ -273,7 +228,7 @@ fn read_password() -> anyhow::Result<SecretString> {
 /// # Errors
 /// If a sign-in could not verify a hash of this cost in time; `serve` rejects the same setting.
 fn make_hasher(settings: &PasswordSettings) -> anyhow::Result<Hasher> {
-    check_cost(settings.bcrypt_cost).map_err(BadSetting)?;
+    check_cost(settings.bcrypt_cost)?;
     Ok(Hasher::new(HashingOptions {
         bcrypt_cost: settings.bcrypt_cost,
         // This process hashes one password, which never waits for another.

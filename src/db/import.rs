@@ -105,41 +105,17 @@ pub enum ImportError {
 
 /// Progress of an import.
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
-    /// Part of a dump was read.
-    Reading {
-        /// The bytes read so far.
-        bytes: u64,
-        /// The bytes of the dump if known.
-        size: Option<u64>,
-    },
-    /// The whole dump was read.
-    Read {
-        /// The bytes of the dump.
-        bytes: u64,
-    },
-    /// Rows of a table were copied.
-    Copying {
-        /// The name of the table.
-        table: &'static str,
-        /// The rows copied so far.
-        rows: u64,
-        /// All rows of the table.
-        total: u64,
-    },
+pub struct Step {
+    /// `dump` while bytes of a dump are read, then the name of the table whose rows are copied.
+    pub name: &'static str,
+    /// The bytes or rows so far.
+    pub done: u64,
+    /// All of them if known.
+    pub total: Option<u64>,
 }
 
 /// Called while a dump is read and while rows are copied.
 pub type Progress<'a> = &'a mut dyn FnMut(Step);
-
-/// What the tables of the source contain; the ids are the last ones given out.
-struct Contents {
-    users: i64,
-    movies: i64,
-    users_without_email: i64,
-    last_user_id: i64,
-    last_movie_id: i64,
-}
 
 /// Copies all users and movies of the source, in one transaction, into a database that has none. Reads one snapshot of a
 /// source database and changes nothing there. Rows that cannot be imported are [`Imported::problems`], not an error.
@@ -153,84 +129,70 @@ pub fn import(
     progress: Progress,
 ) -> Result<Imported, ImportError> {
     check_schema(target, start_timeout)?;
-    match source {
-        Source::Database(source) => {
-            let mut client = connect_within(&source, start_timeout)?;
+    let server = match &source {
+        Source::Database(server) => server,
+        Source::Dump { .. } => target,
+    };
+    let mut client = connect_within(server, start_timeout)?;
+    let (mut source, imported, dump) = match source {
+        Source::Database(_) => {
             let mut source = begin(&mut client, &BEGIN_READING)?;
-            let (problems, columns_left_behind) = compare_columns(&mut source)?;
-            if !problems.is_empty() {
-                return Ok(Imported::refused(problems));
-            }
-            let mut target = connect_within(target, start_timeout)?;
-            let imported = import_tables(&mut source, &mut target, None, progress)?;
-            Ok(Imported {
-                columns_left_behind,
-                ..imported
-            })
+            let imported = compare_columns(&mut source)?;
+            (source, imported, None)
         }
         Source::Dump { input, size } => {
-            let mut client = connect_within(target, start_timeout)?;
             // Reading a long dump would be in vain.
             let problems = find_existing_rows(&mut begin(&mut client, &BEGIN_READING)?)?;
             if !problems.is_empty() {
                 return Ok(Imported::refused(problems));
             }
             let mut source = begin(&mut client, &dump::CREATE_TABLES)?;
-            let loaded = dump::load(&mut source, input, size, progress)?;
-            if !loaded.problems.is_empty() {
-                return Ok(Imported::refused(loaded.problems));
-            }
-            let mut target = connect_within(target, start_timeout)?;
-            let imported = import_tables(&mut source, &mut target, Some(&loaded), progress)?;
-            Ok(Imported {
-                columns_left_behind: loaded.columns_left_behind.into_iter().collect(),
-                models_passed_over: loaded.models_passed_over,
-                times_without_zone: loaded.times_without_zone,
-                has_new_user_ids: loaded.has_new_user_ids,
-                ..imported
-            })
+            let mut dump = dump::load(&mut source, input, size, progress)?;
+            (source, std::mem::take(&mut dump.imported), Some(dump))
         }
+    };
+    if !imported.problems.is_empty() {
+        return Ok(Imported::refused(imported.problems));
     }
+    let mut target = connect_within(target, start_timeout)?;
+    import_tables(&mut source, &mut target, imported, dump.as_ref(), progress)
 }
 
-/// Checks and copies the rows of the source's tables, which are a dump's if `dump` is given.
+/// Checks and copies the rows of the source's tables, which are a dump's if `dump` is given. Completes `imported`.
 fn import_tables(
     source: &mut Transaction,
     target: &mut Client,
+    mut imported: Imported,
     dump: Option<&Loaded>,
     progress: Progress,
-) -> Result<Imported, Error> {
+) -> Result<Imported, ImportError> {
     let mut target = begin(target, &BEGIN_WRITING)?;
-    let mut problems = find_existing_rows(&mut target)?;
-    problems.extend(find_invalid_rows(source, dump)?);
-    if !problems.is_empty() {
-        return Ok(Imported::refused(problems));
+    imported.problems = find_existing_rows(&mut target)?;
+    imported.problems.extend(find_invalid_rows(source, dump)?);
+    if !imported.problems.is_empty() {
+        return Ok(imported);
     }
-    let mut found = describe_source(source)?;
-    if let Some(dump) = dump {
-        let (last_user_id, last_movie_id) = dump::choose_last_ids(source)?;
-        found.last_movie_id = last_movie_id;
+    let row = query_one(source, &DESCRIBE_SOURCE)?;
+    let count = |column| get(&row, column, &DESCRIBE_SOURCE);
+    imported.users = count("users")?;
+    imported.movies = count("movies")?;
+    imported.users_without_email = count("users_without_email")?;
+    let (mut last_user_id, mut last_movie_id) = (count("last_user_id")?, count("last_movie_id")?);
+    if dump.is_some() {
+        let (dump_user_id, dump_movie_id) = dump::choose_last_ids(source)?;
+        last_movie_id = dump_movie_id;
         // New ids of users are past all of the source's already.
-        if !dump.has_new_user_ids {
-            found.last_user_id = last_user_id;
+        if !imported.has_new_user_ids {
+            last_user_id = dump_user_id;
         }
     }
-    let users_locked_out = count_unverifiable_passwords(source)?;
-    copy_tables(source, &mut target, &found, progress)?;
-    let set = target.query(
-        SET_SEQUENCES.text,
-        &[&found.last_user_id, &found.last_movie_id],
-    );
+    imported.users_locked_out = count_unverifiable_passwords(source)?;
+    copy_tables(source, &mut target, &imported, progress)?;
+    let set = target.query(SET_SEQUENCES.text, &[&last_user_id, &last_movie_id]);
     set.map_err(|error| classify(&SET_SEQUENCES, &error))?;
     let committed = target.commit();
     committed.map_err(|error| classify(&BEGIN_WRITING, &error))?;
-    Ok(Imported {
-        users: found.users,
-        movies: found.movies,
-        users_without_email: found.users_without_email,
-        users_locked_out,
-        ..Imported::default()
-    })
+    Ok(imported)
 }
 
 impl Imported {
@@ -242,16 +204,17 @@ impl Imported {
     }
 }
 
-/// Returns the columns that the source lacks, as problems, and the names of those that are not imported.
-fn compare_columns(source: &mut Transaction) -> Result<(Vec<String>, Vec<String>), Error> {
+/// Finds the columns that the source lacks, which are problems, and those that are not imported.
+fn compare_columns(source: &mut Transaction) -> Result<Imported, Error> {
     let mut existing: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for row in query(source, &LIST_COLUMNS)? {
         let columns = existing.entry(get(&row, "table_name", &LIST_COLUMNS)?);
         let column = get(&row, "column_name", &LIST_COLUMNS)?;
         columns.or_default().push(column);
     }
-    let (mut problems, mut left_behind) = (Vec::new(), Vec::new());
+    let mut imported = Imported::default();
     for (table, required, optional) in TABLES {
+        let problems = &mut imported.problems;
         let Some(columns) = existing.get(table) else {
             problems.push(format!("the source has no table {table}"));
             continue;
@@ -261,9 +224,10 @@ fn compare_columns(source: &mut Transaction) -> Result<(Vec<String>, Vec<String>
         problems.extend(missing.map(|name| format!("{table} has no column {name}")));
         let other = columns.iter().map(String::as_str);
         let other = other.filter(|column| !required.contains(column) && !optional.contains(column));
+        let left_behind = &mut imported.columns_left_behind;
         left_behind.extend(other.map(|column| format!("{table}.{column}")));
     }
-    Ok((problems, left_behind))
+    Ok(imported)
 }
 
 /// An import keeps ids, which existing rows could have already.
@@ -283,7 +247,7 @@ fn find_invalid_rows(
     let mut problems = dump.map_or_else(Vec::new, |dump| dump.record_problems.clone());
     for row in query(source, &FIND_INVALID_ROWS)? {
         let problem: String = get(&row, "problem", &FIND_INVALID_ROWS)?;
-        if !dump.is_some_and(|dump| dump.explains(&problem)) {
+        if !dump.is_some_and(|dump| dump.consequences.contains(&problem)) {
             problems.push(problem);
         }
     }
@@ -294,18 +258,6 @@ fn count_rows(target: &mut Transaction) -> Result<(i64, i64), Error> {
     let row = query_one(target, &COUNT_ROWS)?;
     let count = |column| get(&row, column, &COUNT_ROWS);
     Ok((count("users")?, count("movies")?))
-}
-
-fn describe_source(source: &mut Transaction) -> Result<Contents, Error> {
-    let row = query_one(source, &DESCRIBE_SOURCE)?;
-    let count = |column| get(&row, column, &DESCRIBE_SOURCE);
-    Ok(Contents {
-        users: count("users")?,
-        movies: count("movies")?,
-        users_without_email: count("users_without_email")?,
-        last_user_id: count("last_user_id")?,
-        last_movie_id: count("last_movie_id")?,
-    })
 }
 
 fn count_unverifiable_passwords(source: &mut Transaction) -> Result<BTreeMap<String, i64>, Error> {
@@ -320,19 +272,19 @@ fn count_unverifiable_passwords(source: &mut Transaction) -> Result<BTreeMap<Str
 fn copy_tables(
     source: &mut Transaction,
     target: &mut Transaction,
-    found: &Contents,
+    imported: &Imported,
     progress: Progress,
 ) -> Result<(), Error> {
-    for (copy_out, copy_in, table, total) in [
-        (&COPY_USERS_OUT, &COPY_USERS_IN, "users", found.users),
-        (&COPY_MOVIES_OUT, &COPY_MOVIES_IN, "movies", found.movies),
+    for (copy_out, copy_in, name, total) in [
+        (&COPY_USERS_OUT, &COPY_USERS_IN, "users", imported.users),
+        (&COPY_MOVIES_OUT, &COPY_MOVIES_IN, "movies", imported.movies),
     ] {
-        let total = u64::try_from(total).unwrap_or_default();
-        copy_rows(source, copy_out, target, copy_in, |rows| {
-            progress(Step::Copying { table, rows, total });
+        let total = u64::try_from(total).ok();
+        copy_rows(source, copy_out, target, copy_in, |done| {
+            progress(Step { name, done, total });
         })?;
     }
-    if count_rows(target)? != (found.users, found.movies) {
+    if count_rows(target)? != (imported.users, imported.movies) {
         return Err(COUNT_ROWS.fault("the number of written rows is not that of the read rows"));
     }
     Ok(())

@@ -2,8 +2,8 @@
 //! error.
 //!
 //! The thread that logs a line formats it and appends it to a bounded queue; the thread `log` writes the queue to
-//! standard error. A reader that has stopped, or a full disk, therefore delays no other thread. Call [`drain`] before
-//! the process ends.
+//! standard error. A reader that has stopped, or a full disk, therefore delays no other thread. `main` holds a
+//! [`DrainGuard`], since the thread ends with the process.
 //!
 //! Nothing secret is logged: of a request's target only the path, without the query, and control characters that a
 //! client sent are escaped.
@@ -11,13 +11,13 @@ mod levels;
 mod output;
 mod queue;
 
-use std::fmt::{self, Display, Write};
-use std::io;
+use std::fmt::{self, Display};
 use std::panic;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
+use anyhow::Context;
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::{Serialize, Serializer};
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::OffsetDateTime;
@@ -29,7 +29,7 @@ use self::queue::{LineCollector, LineQueue};
 /// The target of request lines, which LOG_LEVEL calls `request`.
 const REQUEST_TARGET: &str = "movies_api::request";
 
-/// How long [`drain`] waits at most.
+/// How long [`DrainGuard`] waits at most.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The format of log lines.
@@ -108,17 +108,12 @@ impl RequestLine<'_> {
             .level(level)
             .target(REQUEST_TARGET)
             .build();
-        let Some(logger) = LOGGER.get().filter(|logger| logger.enabled(&metadata)) else {
-            return;
-        };
-        let line = match logger.format {
-            Format::Text => format_text(self),
-            Format::Json => {
-                let message = format_args!("{} {} {}", self.method, self.path, self.status);
-                format_json(&metadata, message, Some(self))
-            }
-        };
-        logger.write(&metadata, &line);
+        if let Some(logger) = LOGGER.get()
+            && logger.enabled(&metadata)
+        {
+            let message = format_args!("{} {} {}", self.method, self.path, self.status);
+            logger.write(&metadata, message, Some(self));
+        }
     }
 }
 
@@ -144,23 +139,12 @@ struct Logger {
     queue: Arc<LineQueue>,
 }
 
-/// The log cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The process has a logger already.
-    #[error(transparent)]
-    LoggerIsSet(#[from] SetLoggerError),
-    /// The system refuses another thread.
-    #[error("its thread cannot be started")]
-    Thread(#[from] io::Error),
-}
-
 /// Starts the log: lines of this crate go to standard error, with UTC time and level, and so does the message of a
 /// panic.
 ///
 /// # Errors
 /// If the process has a logger already, or the system refuses another thread.
-pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
+pub fn start(levels: Levels, format: Format) -> anyhow::Result<()> {
     let mut config = ConfigBuilder::new();
     config
         .set_time_format_rfc3339()
@@ -191,8 +175,8 @@ pub fn start(levels: Levels, format: Format) -> Result<(), StartError> {
         let message = format_args!("{lines} log lines were dropped before this one: {reason}");
         logger.log_unfiltered(Level::Warn, message);
     };
-    logger.queue.start_writer(report_loss)?;
-    Ok(())
+    let started = logger.queue.start_writer(report_loss);
+    started.context("its thread cannot be started")
 }
 
 /// Reports why the program failed, at any level: as a JSON line if the log's format is JSON, else as a line of plain
@@ -209,19 +193,12 @@ pub fn report_failure(reason: fmt::Arguments) {
     }
 }
 
-/// Calls [`drain`] when dropped: held by `main`, which may return or panic.
+/// When dropped, waits until all lines logged so far are written: held by `main`, which may return or panic.
 pub struct DrainGuard;
 
 impl Drop for DrainGuard {
     fn drop(&mut self) {
-        drain();
-    }
-}
-
-/// Waits until all lines logged so far are written, for 1 s at most.
-pub fn drain() {
-    if let Some(logger) = LOGGER.get() {
-        logger.flush();
+        log::logger().flush();
     }
 }
 
@@ -232,7 +209,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            self.write_message(record.metadata(), *record.args());
+            self.write(record.metadata(), *record.args(), None);
         }
     }
 
@@ -246,18 +223,16 @@ impl Logger {
     fn log_unfiltered(&self, level: Level, message: fmt::Arguments) {
         let target = module_path!();
         let metadata = Metadata::builder().level(level).target(target).build();
-        self.write_message(&metadata, message);
+        self.write(&metadata, message, None);
     }
 
-    fn write_message(&self, metadata: &Metadata, message: fmt::Arguments) {
-        let line = match self.format {
-            Format::Text => format_text(message),
-            Format::Json => format_json(metadata, message, None),
+    /// Writes a line with this message, or the line of a request, which contains the message as JSON only.
+    fn write(&self, metadata: &Metadata, message: fmt::Arguments, request: Option<&RequestLine>) {
+        let line = match (self.format, request) {
+            (Format::Text, None) => format_text(message),
+            (Format::Text, Some(request)) => format_text(request),
+            (Format::Json, _) => format_json(metadata, message, request),
         };
-        self.write(metadata, &line);
-    }
-
-    fn write(&self, metadata: &Metadata, line: &str) {
         let mut record = Record::builder();
         record.metadata(metadata.clone());
         self.writer
@@ -273,11 +248,10 @@ fn format_text(message: impl Display) -> String {
     }
     let mut line = String::with_capacity(message.len() + 16);
     for character in message.chars() {
-        // Writing to a String cannot fail.
-        let _ = match character.is_control() {
-            true => write!(line, "{}", character.escape_debug()),
-            false => line.write_char(character),
-        };
+        match character.is_control() {
+            true => line.extend(character.escape_debug()),
+            false => line.push(character),
+        }
     }
     line
 }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// The handler of a request, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)] // named as the handlers are
 pub enum Route {
     Register,
@@ -38,6 +38,7 @@ pub enum Route {
     ShowSchema,
     ShowDocs,
     /// No handler: an unknown path, a method that the path does not allow, OPTIONS, a redirect, an invalid Host.
+    #[default]
     Unknown,
 }
 
@@ -89,23 +90,16 @@ struct RequestLabels {
     status: u16,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RouteLabel {
-    route: &'static str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StatementLabel {
-    statement: &'static str,
-}
+/// The name and the value of the only label.
+type Label = [(&'static str, &'static str); 1];
 
 struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    request_durations: Family<RouteLabel, Histogram>,
+    request_durations: Family<Label, Histogram>,
     checkouts: Histogram,
     checkout_timeouts: Counter,
-    statements: Family<StatementLabel, Histogram>,
-    batches: Family<StatementLabel, Histogram>,
+    statements: Family<Label, Histogram>,
+    batches: Family<Label, Histogram>,
     hash_waits: Histogram,
     hash_refusals: Counter,
     log_lines_dropped: Counter,
@@ -133,9 +127,8 @@ pub fn count_request(route: Route, method: &str, status: u16, duration: Duration
         status,
     };
     METRICS.requests.get_or_create(&labels).inc();
-    let durations = METRICS
-        .request_durations
-        .get_or_create(&RouteLabel { route });
+    let durations = &METRICS.request_durations;
+    let durations = durations.get_or_create(&[("route", route)]);
     durations.observe(duration.as_secs_f64());
 }
 
@@ -151,15 +144,14 @@ pub fn count_checkout_timeout() {
 
 /// Counts a statement, whether it succeeded or failed.
 pub fn count_statement(statement: &'static str, duration: Duration) {
-    let durations = METRICS
-        .statements
-        .get_or_create(&StatementLabel { statement });
+    let label = [("statement", statement)];
+    let durations = METRICS.statements.get_or_create(&label);
     durations.observe(duration.as_secs_f64());
 }
 
 /// Counts an execution of a batched statement for this number of requests.
 pub fn count_batch(statement: &'static str, requests: usize) {
-    let sizes = METRICS.batches.get_or_create(&StatementLabel { statement });
+    let sizes = METRICS.batches.get_or_create(&[("statement", statement)]);
     sizes.observe(u32::try_from(requests).unwrap_or(u32::MAX).into());
 }
 

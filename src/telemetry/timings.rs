@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::telemetry::metrics::Route;
 
 /// What was recorded about one request.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct RequestRecord {
     /// [`Route::Unknown`] until `router!` has dispatched the request.
     pub route: Route,
@@ -44,19 +44,8 @@ pub struct Timings {
     pub batch_size: usize,
 }
 
-const EMPTY: RequestRecord = RequestRecord {
-    route: Route::Unknown,
-    user_id: None,
-    timings: Timings {
-        pool_wait: Duration::ZERO,
-        statement: None,
-        statement_duration: Duration::ZERO,
-        batch_size: 0,
-    },
-};
-
 thread_local! {
-    static RECORD: Cell<RequestRecord> = const { Cell::new(EMPTY) };
+    static RECORD: Cell<RequestRecord> = Cell::default();
 }
 
 fn update(change: impl FnOnce(&mut RequestRecord)) {
@@ -67,7 +56,7 @@ fn update(change: impl FnOnce(&mut RequestRecord)) {
 
 /// Returns what this thread recorded since the last call, and resets it.
 pub fn take() -> RequestRecord {
-    RECORD.replace(EMPTY)
+    RECORD.take()
 }
 
 /// Records the handler that `router!` chose.

@@ -72,16 +72,22 @@ pub fn describe(error: &clap::Error, command: &clap::Command) -> String {
 
 /// Whether arguments of this name exist and the value of each, in every command, is public.
 fn is_public_in_all_commands(command: &clap::Command, name: &str) -> bool {
-    fn collect<'a>(command: &'a clap::Command, name: &str, found: &mut Vec<&'a clap::Arg>) {
-        let arguments = command.get_arguments();
-        found.extend(arguments.filter(|argument| argument.get_id() == name));
-        for subcommand in command.get_subcommands() {
-            collect(subcommand, name, found);
-        }
-    }
-    let mut found = Vec::new();
-    collect(command, name, &mut found);
-    !found.is_empty() && found.into_iter().all(is_public)
+    let named = arguments_named(command, name);
+    !named.is_empty() && named.into_iter().all(is_public)
+}
+
+/// Whether any command reads an argument of this name from the environment too.
+fn is_setting(command: &clap::Command, name: &str) -> bool {
+    let mut named = arguments_named(command, name).into_iter();
+    named.any(|argument| argument.get_env().is_some())
+}
+
+fn arguments_named<'a>(command: &'a clap::Command, name: &str) -> Vec<&'a clap::Arg> {
+    let own = command.get_arguments();
+    let own = own.filter(|argument| argument.get_id() == name);
+    let subcommands = command.get_subcommands();
+    own.chain(subcommands.flat_map(|subcommand| arguments_named(subcommand, name)))
+        .collect()
 }
 
 /// Whether the text could be a misspelled name of a command or flag, which may be repeated; passwords and connection
@@ -96,25 +102,19 @@ fn looks_like_name(text: &str) -> bool {
 /// Describes the arguments in `missing`, the parser's list such as `--database-url <DATABASE_URL>, <USERNAME>`. A
 /// setting is named by its variable, any other argument as it is written on the command line.
 fn describe_missing(missing: &str, command: &clap::Command) -> String {
-    let (flags, positionals): (Vec<_>, Vec<_>) = missing
-        .split(", ")
-        .partition(|argument| argument.starts_with("--"));
-    if let [positional, ..] = positionals.as_slice() {
+    let mut arguments = missing.split(", ");
+    let flags = arguments.clone();
+    if let Some(positional) = arguments.find(|argument| !argument.starts_with("--")) {
         return format!("the argument {positional} is missing (see --help)");
     }
-    let flags = flags.iter().filter_map(|flag| {
-        let flag = flag.split_whitespace().next()?;
-        Some((flag, flag.trim_start_matches('-').replace('-', "_")))
-    });
-    let (settings, others): (Vec<_>, Vec<_>) =
-        flags.partition(|(_, name)| is_setting(command, name));
-    if let [(flag, _), ..] = others.as_slice() {
-        return format!("the flag {flag} is missing (see --help)");
+    let mut variables = Vec::new();
+    for flag in flags.filter_map(|argument| argument.split_whitespace().next()) {
+        let name = flag.trim_start_matches('-').replace('-', "_");
+        if !is_setting(command, &name) {
+            return format!("the flag {flag} is missing (see --help)");
+        }
+        variables.push(name.to_uppercase());
     }
-    let variables: Vec<_> = settings
-        .iter()
-        .map(|(_, name)| name.to_uppercase())
-        .collect();
     match variables.as_slice() {
         [variable] => format!("{variable} is not set and has no default (see --help)"),
         _ => format!(
@@ -122,13 +122,4 @@ fn describe_missing(missing: &str, command: &clap::Command) -> String {
             variables.join(" and ")
         ),
     }
-}
-
-/// Whether any command reads an argument of this name from the environment too.
-fn is_setting(command: &clap::Command, name: &str) -> bool {
-    let mut arguments = command.get_arguments();
-    arguments.any(|argument| argument.get_id() == name && argument.get_env().is_some())
-        || command
-            .get_subcommands()
-            .any(|subcommand| is_setting(subcommand, name))
 }

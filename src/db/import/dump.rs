@@ -1,6 +1,6 @@
 //! Loads a dump of Django's `dumpdata` into temporary tables that have the names and columns of the application's tables.
 //! The statements that check and copy a Django database then work on them too.
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io::{Read, Write};
 
 use postgres::Transaction;
@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-use super::dump_reader::{Model, Record, read_records};
-use super::{ImportError, Progress, Step, query, query_one};
+use super::dump_reader::{FieldType, Model, Record, read_records};
+use super::{ImportError, Imported, Progress, Step, query, query_one};
 use crate::db::error::classify;
 use crate::db::{Error, Sql, get, sql};
 
@@ -39,24 +39,23 @@ const MAX_NAMES: usize = 100;
 /// What was loaded from a dump, and what was not.
 #[derive(Default)]
 pub struct Loaded {
-    /// Why the dump as a whole cannot be imported.
-    pub problems: Vec<String>,
+    /// What the dump contains beside the imported columns and models; its problems are those of the dump as a whole.
+    pub imported: Imported,
     /// Why single records cannot be imported.
     pub record_problems: Vec<String>,
-    /// The columns of the tables that the dump has beside the imported ones.
-    pub columns_left_behind: BTreeSet<String>,
-    /// The number of records of each other model, by its label.
-    pub models_passed_over: BTreeMap<String, i64>,
-    /// The number of dates and times that were taken for UTC.
-    pub times_without_zone: i64,
-    /// Whether the dump lacks the users' ids.
-    pub has_new_user_ids: bool,
     /// Problems that the checks find only because of one in `record_problems`.
-    consequences: HashSet<String>,
-    users: i64,
+    pub consequences: HashSet<String>,
+    users: Table,
+    movies: Table,
     users_without_id: i64,
-    movies: i64,
     movies_with_creator_id: i64,
+}
+
+#[derive(Default)]
+struct Table {
+    records: i64,
+    /// Lines in COPY's text format that are still to be added to the table.
+    lines: Vec<u8>,
 }
 
 /// Loads the dump, of `size` bytes if that is known, into tables that exist until the end of the transaction, which
@@ -70,41 +69,12 @@ pub fn load(
     size: Option<u64>,
     progress: Progress,
 ) -> Result<Loaded, ImportError> {
-    let mut loaded = Loaded::default();
-    let mut users = Table::new(COPY_USERS);
-    let mut movies = Table::new(COPY_MOVIES);
-    let mut shown = 0;
-    let bytes = read_records(dump, |record, bytes| {
-        if bytes - shown >= PROGRESS_BYTES {
-            shown = bytes;
-            progress(Step::Reading { bytes, size });
-        }
-        match record {
-            Record::PassedOver(label) => loaded.pass_over(label),
-            Record::Imported {
-                model,
-                pk,
-                fields,
-                other_fields,
-            } => {
-                loaded.leave_behind(model, other_fields);
-                let table = match model {
-                    Model::User => &mut users,
-                    Model::Movie => &mut movies,
-                };
-                loaded.add(model, pk, &fields, &mut table.lines);
-                if table.lines.len() >= CHUNK_BYTES {
-                    table.flush(transaction)?;
-                }
-            }
-        }
-        Ok(())
+    let mut loaded = read(dump, size, progress, |model, lines| {
+        add_lines(transaction, model, lines)
     })?;
-    progress(Step::Read { bytes });
-    loaded.check_models();
-    if loaded.problems.is_empty() {
-        users.flush(transaction)?;
-        movies.flush(transaction)?;
+    if loaded.imported.problems.is_empty() {
+        add_lines(transaction, Model::User, &loaded.users.lines)?;
+        add_lines(transaction, Model::Movie, &loaded.movies.lines)?;
         let indexed = transaction.batch_execute(INDEX_TABLES.text);
         indexed.map_err(|error| classify(&INDEX_TABLES, &error))?;
         for row in query(transaction, &FIND_REPEATED_IDS)? {
@@ -122,106 +92,130 @@ pub fn choose_last_ids(transaction: &mut Transaction) -> Result<(i64, i64), Erro
     Ok((id("last_user_id")?, id("last_movie_id")?))
 }
 
-/// Lines in COPY's text format that are to be added to a table.
-struct Table {
-    copy_in: Sql,
-    lines: Vec<u8>,
+/// Passes each full chunk of a table's lines to `add_lines`; the lines after the last full chunk are left in the result.
+fn read(
+    dump: impl Read,
+    size: Option<u64>,
+    progress: Progress,
+    mut add_lines: impl FnMut(Model, &[u8]) -> Result<(), Error>,
+) -> Result<Loaded, ImportError> {
+    let mut loaded = Loaded::default();
+    let name = "dump";
+    let mut shown = 0;
+    let total = read_records(dump, |record, done| {
+        if done - shown >= PROGRESS_BYTES {
+            shown = done;
+            let total = size;
+            progress(Step { name, done, total });
+        }
+        match record {
+            Record::PassedOver(label) => loaded.pass_over(label),
+            Record::Imported { model, pk, fields } => {
+                loaded.leave_behind(model, &fields);
+                loaded.add(model, pk.as_ref(), &fields);
+                let lines = &mut loaded.table(model).lines;
+                if lines.len() >= CHUNK_BYTES {
+                    add_lines(model, lines)?;
+                    lines.clear();
+                }
+            }
+        }
+        Ok(())
+    })?;
+    progress(Step {
+        name,
+        done: total,
+        total: Some(total),
+    });
+    loaded.check_models();
+    Ok(loaded)
 }
 
-impl Table {
-    fn new(copy_in: Sql) -> Table {
-        Table {
-            copy_in,
-            lines: Vec::new(),
-        }
-    }
-
-    fn flush(&mut self, transaction: &mut Transaction) -> Result<(), Error> {
-        let sql = self.copy_in;
-        let writer = transaction.copy_in(sql.text);
-        let mut writer = writer.map_err(|error| classify(&sql, &error))?;
-        let written = writer.write_all(&self.lines);
-        written.map_err(|error| sql.fault(error))?;
-        writer.finish().map_err(|error| classify(&sql, &error))?;
-        self.lines.clear();
-        Ok(())
-    }
+fn add_lines(transaction: &mut Transaction, model: Model, lines: &[u8]) -> Result<(), Error> {
+    let sql = match model {
+        Model::User => COPY_USERS,
+        Model::Movie => COPY_MOVIES,
+    };
+    let writer = transaction.copy_in(sql.text);
+    let mut writer = writer.map_err(|error| classify(&sql, &error))?;
+    let written = writer.write_all(lines);
+    written.map_err(|error| sql.fault(error))?;
+    writer.finish().map_err(|error| classify(&sql, &error))?;
+    Ok(())
 }
 
 impl Loaded {
-    /// Whether a problem that the checks found only follows from one of this dump's records.
-    pub fn explains(&self, problem: &str) -> bool {
-        self.consequences.contains(problem)
-    }
-
-    fn pass_over(&mut self, label: String) {
-        if self.models_passed_over.len() < MAX_NAMES || self.models_passed_over.contains_key(&label)
-        {
-            *self.models_passed_over.entry(label).or_default() += 1;
+    fn table(&mut self, model: Model) -> &mut Table {
+        match model {
+            Model::User => &mut self.users,
+            Model::Movie => &mut self.movies,
         }
     }
 
-    fn leave_behind(&mut self, model: Model, fields: Vec<String>) {
-        let table = match model {
-            Model::User => "auth_user",
-            Model::Movie => "movies_movie",
-        };
-        for field in fields {
-            if self.columns_left_behind.len() < MAX_NAMES {
-                self.columns_left_behind.insert(format!("{table}.{field}"));
+    fn pass_over(&mut self, label: String) {
+        let models = &mut self.imported.models_passed_over;
+        if models.len() < MAX_NAMES || models.contains_key(&label) {
+            *models.entry(label).or_default() += 1;
+        }
+    }
+
+    fn leave_behind(&mut self, model: Model, fields: &Map<String, Value>) {
+        let columns = &mut self.imported.columns_left_behind;
+        for field in fields.keys().filter(|name| !model.has_field(name)) {
+            // Django names a table after the label of its model.
+            let column = format!("{}.{field}", model.label().replace('.', "_"));
+            if let Err(position) = columns.binary_search(&column)
+                && columns.len() < MAX_NAMES
+            {
+                columns.insert(position, column);
             }
         }
     }
 
-    /// Appends the line of a record, unless its id is invalid.
-    fn add(
-        &mut self,
-        model: Model,
-        pk: Option<Value>,
-        fields: &Map<String, Value>,
-        lines: &mut Vec<u8>,
-    ) {
-        let (kind, count) = match model {
-            Model::User => ("user", &mut self.users),
-            Model::Movie => ("movie", &mut self.movies),
+    /// Appends the line of a record, unless its id is invalid. A value of a wrong type is written as null, and is a
+    /// problem.
+    fn add(&mut self, model: Model, pk: Option<&Value>, fields: &Map<String, Value>) {
+        self.table(model).records += 1;
+        let kind = match model {
+            Model::User => "user",
+            Model::Movie => "movie",
         };
-        *count += 1;
-        let id = match (&pk, model) {
+        let id = match (pk, model) {
             (None, Model::User) => {
                 self.users_without_id += 1;
                 Some(FIRST_NEW_USER_ID + self.users_without_id - 1)
             }
-            (None, Model::Movie) => None,
-            (Some(pk), _) => pk.as_i64(),
+            (pk, _) => pk.and_then(Value::as_i64),
         };
         let Some(id) = id else {
-            let shown = pk.map_or_else(
-                || "without pk".to_owned(),
-                |pk| cut(&pk.to_string(), 50).to_owned(),
-            );
-            let problem = format!("{kind} {shown}: its id is no 64-bit integer");
+            let pk = pk.map_or_else(|| "without pk".to_owned(), Value::to_string);
+            let problem = format!("{kind} {}: its id is no 64-bit integer", cut(&pk, 50));
             self.record_problems.push(problem);
             return;
         };
-        let mut line = Line {
-            fields,
-            text: id.to_string(),
-            times_without_zone: 0,
-            problems: Vec::new(),
-        };
-        match model {
-            Model::User => line.push_user(),
-            Model::Movie => self.movies_with_creator_id += i64::from(line.push_movie()),
+        let mut line = id.to_string();
+        let mut problems = Vec::new();
+        for (name, field_type) in model.fields() {
+            let value = fields.get(*name).filter(|value| !value.is_null());
+            let columns = value.map(|value| self.format_columns(*field_type, value));
+            let columns = columns.transpose().unwrap_or_else(|problem| {
+                problems.push(format!("its {name} {problem}"));
+                None
+            });
+            line.push('\t');
+            line.push_str(columns.as_deref().unwrap_or(match field_type {
+                FieldType::Creator => "\\N\t\\N",
+                _ => "\\N",
+            }));
         }
-        line.text.push('\n');
-        lines.extend_from_slice(line.text.as_bytes());
-        self.times_without_zone += line.times_without_zone;
+        line.push('\n');
+        self.table(model).lines.extend_from_slice(line.as_bytes());
         // A record without an id of its own is named by its username.
-        let shown = match (&pk, fields.get("username")) {
+        let shown = match (pk, fields.get("username")) {
             (None, Some(username)) => cut(&username.to_string(), 200).to_owned(),
             _ => id.to_string(),
         };
-        for problem in line.problems {
+        for problem in problems {
             let problem = format!("{kind} {shown}: {problem}");
             self.record_problems.push(problem);
             for consequence in ["it lacks a value", "its creator does not exist"] {
@@ -231,142 +225,78 @@ impl Loaded {
         }
     }
 
+    /// Returns the value in COPY's text format, or what is wrong with it. A creator takes two columns, the id and the
+    /// username, of which one is null.
+    fn format_columns(
+        &mut self,
+        field_type: FieldType,
+        value: &Value,
+    ) -> Result<String, &'static str> {
+        match (field_type, value) {
+            (FieldType::Text, Value::String(text)) if text.contains('\0') => {
+                Err("contains a null character")
+            }
+            (FieldType::Text, Value::String(text)) => Ok(escape(text)),
+            (FieldType::Text, _) => Err("is not a string"),
+            (FieldType::Boolean, Value::Bool(value)) => Ok(value.to_string()),
+            (FieldType::Boolean, _) => Err("is not true or false"),
+            (FieldType::Integer, value) => format_integer(value),
+            (FieldType::Time, value) => {
+                let time = value.as_str().and_then(parse_time);
+                let (time, has_zone) = time.ok_or("is no date and time")?;
+                self.imported.times_without_zone += i64::from(!has_zone);
+                Ok(time)
+            }
+            (FieldType::Creator, Value::Array(key)) => match key.as_slice() {
+                [Value::String(username)] if !username.contains('\0') => {
+                    Ok(format!("\\N\t{}", escape(username)))
+                }
+                _ => Err("is no natural key of a user"),
+            },
+            (FieldType::Creator, value) => {
+                self.movies_with_creator_id += 1;
+                Ok(format!("{}\t\\N", format_integer(value)?))
+            }
+        }
+    }
+
     /// Finds the problems of the dump as a whole.
     fn check_models(&mut self) {
-        self.has_new_user_ids = self.users_without_id > 0;
-        for (model, count) in [(Model::User, self.users), (Model::Movie, self.movies)] {
-            if count == 0 {
+        self.imported.has_new_user_ids = self.users_without_id > 0;
+        let passed_over = &self.imported.models_passed_over;
+        let problems = &mut self.imported.problems;
+        for (model, table) in [(Model::User, &self.users), (Model::Movie, &self.movies)] {
+            if table.records == 0 {
                 let mut problem = format!("the dump has no record of {}", model.label());
-                if !self.models_passed_over.is_empty() {
-                    let found: Vec<_> = self.models_passed_over.keys().cloned().collect();
+                if !passed_over.is_empty() {
+                    let found: Vec<_> = passed_over.keys().cloned().collect();
                     problem += &format!("; it has records of {}", found.join(", "));
                 }
-                self.problems.push(problem);
+                problems.push(problem);
             }
         }
-        if self.has_new_user_ids && self.users_without_id < self.users {
+        if self.users_without_id > 0 && self.users_without_id < self.users.records {
             let problem = "some users of the dump have a pk and others have none";
-            self.problems.push(problem.to_owned());
+            problems.push(problem.to_owned());
         }
-        if self.has_new_user_ids && self.movies_with_creator_id > 0 {
+        if self.users_without_id > 0 && self.movies_with_creator_id > 0 {
             let problem = "the users have no pk, and movies name their creator by it: make the dump without \
                            --natural-primary, or with --natural-foreign too";
-            self.problems.push(problem.to_owned());
+            problems.push(problem.to_owned());
         }
     }
 }
 
-/// Builds the line of one record in COPY's text format. A value of a wrong type is written as null, and is a problem.
-struct Line<'a> {
-    fields: &'a Map<String, Value>,
-    text: String,
-    times_without_zone: i64,
-    problems: Vec<String>,
+fn format_integer(value: &Value) -> Result<String, &'static str> {
+    let number = value.as_i64().ok_or("is no 64-bit integer")?;
+    Ok(number.to_string())
 }
 
-impl Line<'_> {
-    fn push_user(&mut self) {
-        for name in ["username", "password", "email", "first_name", "last_name"] {
-            self.push_text(name);
-        }
-        self.push_boolean("is_active");
-        self.push_time("date_joined");
-    }
-
-    /// Returns whether the creator is named by an id.
-    fn push_movie(&mut self) -> bool {
-        self.push_text("title");
-        self.push_text("genre");
-        self.push_integer("year");
-        let has_creator_id = self.push_creator();
-        self.push_time("created_at");
-        self.push_time("updated_at");
-        has_creator_id
-    }
-
-    fn push_text(&mut self, name: &str) {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => self.push_null(),
-            Some(Value::String(text)) if text.contains('\0') => {
-                self.push_problem(name, "contains a null character");
-            }
-            Some(Value::String(text)) => self.push_escaped(text),
-            Some(_) => self.push_problem(name, "is not a string"),
-        }
-    }
-
-    fn push_boolean(&mut self, name: &str) {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => self.push_null(),
-            Some(Value::Bool(value)) => self.push(&value.to_string()),
-            Some(_) => self.push_problem(name, "is not true or false"),
-        }
-    }
-
-    fn push_integer(&mut self, name: &str) {
-        let value = self.fields.get(name).filter(|value| !value.is_null());
-        match value.map(Value::as_i64) {
-            None => self.push_null(),
-            Some(Some(number)) => self.push(&number.to_string()),
-            Some(None) => self.push_problem(name, "is no 64-bit integer"),
-        }
-    }
-
-    fn push_time(&mut self, name: &str) {
-        match self.fields.get(name) {
-            None | Some(Value::Null) => self.push_null(),
-            Some(Value::String(text)) => match parse_time(text) {
-                Some((time, has_zone)) => {
-                    self.times_without_zone += i64::from(!has_zone);
-                    self.push(&time);
-                }
-                None => self.push_problem(name, "is no date and time"),
-            },
-            Some(_) => self.push_problem(name, "is no date and time"),
-        }
-    }
-
-    /// Writes the creator's id and username, one of which is null. Returns whether it is the id that is there.
-    fn push_creator(&mut self) -> bool {
-        match self.fields.get("creator") {
-            Some(Value::Array(key)) => {
-                self.push_null();
-                match key.as_slice() {
-                    [Value::String(username)] if !username.contains('\0') => {
-                        self.push_escaped(username);
-                    }
-                    _ => self.push_problem("creator", "is no natural key of a user"),
-                }
-                false
-            }
-            creator => {
-                let has_id = creator.is_some_and(|creator| !creator.is_null());
-                self.push_integer("creator");
-                self.push_null();
-                has_id
-            }
-        }
-    }
-
-    fn push_problem(&mut self, name: &str, problem: &str) {
-        self.problems.push(format!("its {name} {problem}"));
-        self.push_null();
-    }
-
-    fn push_null(&mut self) {
-        self.push("\\N");
-    }
-
-    fn push_escaped(&mut self, text: &str) {
-        let text = cut(text, MAX_TEXT_CHARACTERS);
-        let text = text.replace('\\', "\\\\").replace('\n', "\\n");
-        self.push(&text.replace('\r', "\\r").replace('\t', "\\t"));
-    }
-
-    fn push(&mut self, value: &str) {
-        self.text.push('\t');
-        self.text.push_str(value);
-    }
+/// Escapes a text for COPY's text format.
+fn escape(text: &str) -> String {
+    let text = cut(text, MAX_TEXT_CHARACTERS);
+    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
+    text.replace('\r', "\\r").replace('\t', "\\t")
 }
 
 /// Returns the first `max_characters` of the text.
@@ -378,43 +308,30 @@ fn cut(text: &str, max_characters: usize) -> &str {
 /// Parses ISO 8601 as Django writes it. Returns the time in UTC, and whether its zone is given; without one, which is how
 /// Django writes times with `USE_TZ = False`, it is taken for UTC.
 fn parse_time(text: &str) -> Option<(String, bool)> {
-    let (time, has_zone) = match OffsetDateTime::parse(text, &Rfc3339) {
-        Ok(time) => (time, true),
-        Err(_) => (
-            OffsetDateTime::parse(&format!("{text}Z"), &Rfc3339).ok()?,
-            false,
-        ),
-    };
+    let parse = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+    let with_zone = parse(text);
+    let time = with_zone.or_else(|| parse(&format!("{text}Z")))?;
     let time = time.checked_to_offset(UtcOffset::UTC)?;
     // PostgreSQL has no year 0.
     let formatted = time.format(&Rfc3339).ok()?;
-    (time.year() > 0).then_some((formatted, has_zone))
+    (time.year() > 0).then_some((formatted, with_zone.is_some()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn load_text(text: &str) -> Result<(Loaded, String), String> {
-        let mut loaded = Loaded::default();
         let mut lines = Vec::new();
-        let read = read_records(text.as_bytes(), |record, _| {
-            match record {
-                Record::PassedOver(label) => loaded.pass_over(label),
-                Record::Imported {
-                    model,
-                    pk,
-                    fields,
-                    other_fields,
-                } => {
-                    loaded.leave_behind(model, other_fields);
-                    loaded.add(model, pk, &fields, &mut lines);
-                }
-            }
+        let read = read(text.as_bytes(), None, &mut |_| (), |_, chunk| {
+            lines.extend_from_slice(chunk);
             Ok(())
         });
-        read.map_err(|error| error.to_string())?;
-        loaded.check_models();
+        let loaded = read.map_err(|error| error.to_string())?;
+        lines.extend_from_slice(&loaded.users.lines);
+        lines.extend_from_slice(&loaded.movies.lines);
         Ok((loaded, String::from_utf8(lines).unwrap()))
     }
 
@@ -431,15 +348,15 @@ mod tests {
         .unwrap();
         assert_eq!(lines, "2\ta\\tb\\\\\\n\t\t1\t3\t\\N\t\\N\t\\N\n");
         assert_eq!(
-            loaded.columns_left_behind,
-            BTreeSet::from(["movies_movie.username".to_owned()])
+            loaded.imported.columns_left_behind,
+            ["movies_movie.username"]
         );
         assert_eq!(
-            loaded.models_passed_over,
+            loaded.imported.models_passed_over,
             BTreeMap::from([("blog.post".to_owned(), 1)])
         );
         assert_eq!(
-            loaded.problems,
+            loaded.imported.problems,
             ["the dump has no record of auth.user; it has records of blog.post"]
         );
     }
@@ -505,7 +422,7 @@ mod tests {
             "{error}"
         );
         let (loaded, _) = load_text(&record("blog.post")).unwrap();
-        assert_eq!(loaded.models_passed_over.len(), 1);
+        assert_eq!(loaded.imported.models_passed_over.len(), 1);
     }
 
     #[test]
@@ -532,8 +449,8 @@ mod tests {
                 "movie 8: its creator is no natural key of a user",
             ]
         );
-        assert!(loaded.explains("user 7: it lacks a value"));
-        assert!(!loaded.explains("user 8: it lacks a value"));
+        assert!(loaded.consequences.contains("user 7: it lacks a value"));
+        assert!(!loaded.consequences.contains("user 8: it lacks a value"));
     }
 
     #[test]
@@ -543,9 +460,15 @@ mod tests {
         };
         let user = r#"{"model": "auth.user", "fields": {"username": "ann"}}"#;
         let (loaded, _) = load_text(&format!("[{user}, {}]", movie("1"))).unwrap();
-        assert_eq!(loaded.problems.len(), 1);
+        assert_eq!(loaded.imported.problems.len(), 1);
         let (loaded, lines) = load_text(&format!("[{user}, {}]", movie("[\"ann\"]"))).unwrap();
-        assert_eq!((loaded.problems.len(), loaded.has_new_user_ids), (0, true));
+        assert_eq!(
+            (
+                loaded.imported.problems.len(),
+                loaded.imported.has_new_user_ids
+            ),
+            (0, true)
+        );
         assert!(lines.starts_with("2147483648\tann\t"), "{lines}");
     }
 

@@ -24,6 +24,17 @@ pub enum Model {
     Movie,
 }
 
+/// How the value of a field is checked and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldType {
+    Text,
+    Boolean,
+    Integer,
+    Time,
+    /// The id of a user, or in a dump made with --natural-foreign an array with the username.
+    Creator,
+}
+
 impl Model {
     const ALL: [Model; 2] = [Model::User, Model::Movie];
 
@@ -35,26 +46,37 @@ impl Model {
         }
     }
 
-    fn fields(self) -> &'static [&'static str] {
+    /// The imported fields, in the order of the columns in `import_dump/copy_users` and `copy_movies`.
+    pub fn fields(self) -> &'static [(&'static str, FieldType)] {
         match self {
             Model::User => &[
-                "username",
-                "password",
-                "email",
-                "first_name",
-                "last_name",
-                "is_active",
-                "date_joined",
+                ("username", FieldType::Text),
+                ("password", FieldType::Text),
+                ("email", FieldType::Text),
+                ("first_name", FieldType::Text),
+                ("last_name", FieldType::Text),
+                ("is_active", FieldType::Boolean),
+                ("date_joined", FieldType::Time),
             ],
             Model::Movie => &[
-                "title",
-                "genre",
-                "year",
-                "creator",
-                "created_at",
-                "updated_at",
+                ("title", FieldType::Text),
+                ("genre", FieldType::Text),
+                ("year", FieldType::Integer),
+                ("creator", FieldType::Creator),
+                ("created_at", FieldType::Time),
+                ("updated_at", FieldType::Time),
             ],
         }
+    }
+
+    pub fn has_field(self, name: &str) -> bool {
+        self.fields().iter().any(|(field, _)| *field == name)
+    }
+
+    /// Labels are case-insensitive in Django.
+    fn find(label: &str) -> Option<Model> {
+        let is_named = |model: &Model| model.label().eq_ignore_ascii_case(label);
+        Model::ALL.into_iter().find(is_named)
     }
 }
 
@@ -65,10 +87,8 @@ pub enum Record {
         model: Model,
         /// `None` in a dump made with --natural-primary.
         pk: Option<Value>,
-        /// The imported fields.
+        /// All fields; null stands for the value of a field that is not imported.
         fields: Map<String, Value>,
-        /// The names of the other fields.
-        other_fields: Vec<String>,
     },
     /// A record of another model, which this label names.
     PassedOver(String),
@@ -126,22 +146,14 @@ fn recognize_other_format(start: &[u8]) -> Option<&'static str> {
 }
 
 /// How far the input was read, and how far it may be read before the current record ends.
+#[derive(Default)]
 struct Position {
     bytes: Cell<u64>,
-    max_bytes: Cell<u64>,
-    line: Cell<u64>,
-    column: Cell<u64>,
-}
-
-impl Default for Position {
-    fn default() -> Position {
-        Position {
-            bytes: Cell::new(0),
-            max_bytes: Cell::new(MAX_RECORD_BYTES),
-            line: Cell::new(1),
-            column: Cell::new(0),
-        }
-    }
+    line_start: Cell<u64>,
+    record_start: Cell<u64>,
+    /// Line feeds before this position.
+    lines: Cell<u64>,
+    is_length_unlimited: Cell<bool>,
 }
 
 impl Position {
@@ -149,13 +161,12 @@ impl Position {
         for byte in read {
             self.bytes.set(self.bytes.get() + 1);
             if *byte == b'\n' {
-                self.line.set(self.line.get() + 1);
-                self.column.set(0);
-            } else {
-                self.column.set(self.column.get() + 1);
+                self.lines.set(self.lines.get() + 1);
+                self.line_start.set(self.bytes.get());
             }
         }
-        if self.bytes.get() > self.max_bytes.get() {
+        let length = self.bytes.get() - self.record_start.get();
+        if length > MAX_RECORD_BYTES && !self.is_length_unlimited.get() {
             let limit = MAX_RECORD_BYTES >> 20;
             return Err(io::Error::other(format!(
                 "a record is longer than {limit} MiB"
@@ -165,11 +176,8 @@ impl Position {
     }
 
     fn begin_record(&self) {
-        self.max_bytes.set(self.bytes.get() + MAX_RECORD_BYTES);
-    }
-
-    fn allow_any_length(&self) {
-        self.max_bytes.set(u64::MAX);
+        self.record_start.set(self.bytes.get());
+        self.is_length_unlimited.set(false);
     }
 
     fn describe(&self, error: &serde_json::Error) -> String {
@@ -178,8 +186,8 @@ impl Position {
             // Some errors of the input have no position of their own.
             serde_json::error::Category::Io if error.line() == 0 => format!(
                 "{error} at line {} column {}",
-                self.line.get(),
-                self.column.get()
+                self.lines.get() + 1,
+                self.bytes.get() - self.line_start.get()
             ),
             _ => error.to_string(),
         }
@@ -248,63 +256,36 @@ impl<'de> Visitor<'de> for RecordSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Record, A::Error> {
         let (mut label, mut pk, mut fields) = (None::<String>, None, None);
         while let Some(member) = members.next_key::<String>()? {
-            let model = label.as_deref().map(find_model);
+            let is_passed_over = label
+                .as_deref()
+                .is_some_and(|label| Model::find(label).is_none());
             match member.as_str() {
                 "model" => {
                     let text: String = members.next_value()?;
-                    if find_model(&text).is_none() {
-                        self.0.allow_any_length();
+                    if Model::find(&text).is_none() {
+                        self.0.is_length_unlimited.set(true);
                     }
                     label = Some(text);
                 }
-                // Of a record that is passed over, nothing more is needed.
-                _ if model == Some(None) => _ = members.next_value::<IgnoredAny>()?,
-                "pk" => pk = members.next_value::<Option<Value>>()?,
-                "fields" => {
-                    let models = match model.flatten() {
-                        Some(model) => vec![model],
-                        None => Model::ALL.to_vec(),
-                    };
-                    fields = Some(members.next_value_seed(FieldsSeed(models))?);
-                }
+                "pk" if !is_passed_over => pk = members.next_value::<Option<Value>>()?,
+                "fields" if !is_passed_over => fields = Some(members.next_value_seed(FieldsSeed)?),
                 _ => _ = members.next_value::<IgnoredAny>()?,
             }
         }
         let label = label.ok_or_else(|| A::Error::missing_field("model"))?;
-        let Some(model) = find_model(&label) else {
+        let Some(model) = Model::find(&label) else {
             return Ok(Record::PassedOver(label));
         };
-        let Some((mut fields, mut other_fields)) = fields else {
-            return Err(A::Error::missing_field("fields"));
-        };
-        // Where the fields come before the model, those of both models were read.
-        fields.retain(|name, _| {
-            let is_imported = model.fields().contains(&name.as_str());
-            if !is_imported {
-                other_fields.push(name.clone());
-            }
-            is_imported
-        });
-        Ok(Record::Imported {
-            model,
-            pk,
-            fields,
-            other_fields,
-        })
+        let fields = fields.ok_or_else(|| A::Error::missing_field("fields"))?;
+        Ok(Record::Imported { model, pk, fields })
     }
 }
 
-/// Labels are case-insensitive in Django.
-fn find_model(label: &str) -> Option<Model> {
-    let is_named = |model: &Model| model.label().eq_ignore_ascii_case(label);
-    Model::ALL.into_iter().find(is_named)
-}
-
-/// Reads the fields of these models, and of other fields only the names.
-struct FieldsSeed(Vec<Model>);
+/// Reads the fields of a record. Its model may follow them, so the imported fields of all models are stored.
+struct FieldsSeed;
 
 impl<'de> DeserializeSeed<'de> for FieldsSeed {
-    type Value = (Map<String, Value>, Vec<String>);
+    type Value = Map<String, Value>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -312,23 +293,23 @@ impl<'de> DeserializeSeed<'de> for FieldsSeed {
 }
 
 impl<'de> Visitor<'de> for FieldsSeed {
-    type Value = (Map<String, Value>, Vec<String>);
+    type Value = Map<String, Value>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str("the fields of a record")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let (mut fields, mut other_fields) = (Map::new(), Vec::new());
+        let mut fields = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let is_imported = |model: &Model| model.fields().contains(&name.as_str());
-            if self.0.iter().any(is_imported) {
-                fields.insert(name, members.next_value()?);
+            let value = if Model::ALL.iter().any(|model| model.has_field(&name)) {
+                members.next_value()?
             } else {
                 members.next_value::<IgnoredAny>()?;
-                other_fields.push(name);
-            }
+                Value::Null
+            };
+            fields.insert(name, value);
         }
-        Ok((fields, other_fields))
+        Ok(fields)
     }
 }

@@ -153,16 +153,12 @@ impl LineQueue {
         let mut state = self.state.lock();
         state.bytes -= chunk_bytes;
         state.is_full &= state.bytes > self.max_bytes / 2;
-        match written {
-            Ok(()) if !state.is_full && state.lost_lines > 0 => {
-                Some(std::mem::take(&mut state.lost_lines))
-            }
-            Ok(()) => None,
-            Err(lines) => {
-                state.count_lost(lines);
-                None
-            }
+        if let Err(lines) = written {
+            state.count_lost(lines);
+            return None;
         }
+        let may_report = !state.is_full && state.lost_lines > 0;
+        may_report.then(|| std::mem::take(&mut state.lost_lines))
     }
 }
 
