@@ -6,6 +6,11 @@ with invalid as (
     cross join lateral (
         values
             (id <= 0, 'its id is not positive'),
+            (id >= 4611686018427387904, 'its id is larger than 4611686018427387903, so few ids would be left for new users'),
+            (
+                date_joined::timestamptz < '0001-01-01T00:00:00Z' or date_joined::timestamptz >= '10000-01-01T00:00:00Z',
+                'its date_joined is not in the years 1 to 9999'
+            ),
             (length(username) > 150, 'its username is longer than 150 characters'),
             (length(password) > 255, 'its password hash is longer than 255 characters'),
             (length(email) > 254, 'its e-mail address is longer than 254 characters'),
@@ -30,8 +35,23 @@ with invalid as (
     select 'movie', id::bigint, reason
     from movies_movie as movie
     cross join lateral (
+        -- A table without these columns, which is usual, gives null.
+        select
+            (to_jsonb(movie) ->> 'created_at')::timestamptz as created_at,
+            (to_jsonb(movie) ->> 'updated_at')::timestamptz as updated_at
+    ) as times
+    cross join lateral (
         values
             (id <= 0, 'its id is not positive'),
+            (id >= 4611686018427387904, 'its id is larger than 4611686018427387903, so few ids would be left for new movies'),
+            (
+                times.created_at < '0001-01-01T00:00:00Z' or times.created_at >= '10000-01-01T00:00:00Z',
+                'its created_at is not in the years 1 to 9999'
+            ),
+            (
+                times.updated_at < '0001-01-01T00:00:00Z' or times.updated_at >= '10000-01-01T00:00:00Z',
+                'its updated_at is not in the years 1 to 9999'
+            ),
             (length(title) > 100, 'its title is longer than 100 characters'),
             (length(genre) > 100, 'its genre is longer than 100 characters'),
             (year not between -2147483648 and 2147483647, 'its year is no 32-bit integer'),
@@ -42,6 +62,11 @@ with invalid as (
             (num_nulls(id, title, genre, year, creator_id) > 0, 'it lacks a value')
     ) as checked (is_invalid, reason)
     where is_invalid
+    union all
+    select 'sequence of ' || table_name, last_value, 'its last id is larger than 4611686018427387903, so few ids would be left'
+    from (values ('auth_user'), ('movies_movie')) as source (table_name)
+    join pg_sequences on format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence(table_name, 'id')
+    where last_value >= 4611686018427387904
 )
 select format('%s %s: %s', kind, id, reason) as problem
 from invalid
