@@ -53,6 +53,8 @@ pub struct SchemaState {
     pub may_create: bool,
     /// Tables of the service that belong to another role.
     pub foreign_tables: Vec<String>,
+    /// Tables, columns and functions that the statements use and that do not exist, such as "column users.email".
+    pub missing_objects: Vec<String>,
     /// Privileges that the role lacks, such as "insert on movies".
     pub missing_privileges: Vec<String>,
     /// Migrations that were applied.
@@ -128,6 +130,12 @@ impl SchemaState {
                 "the schema lacks {skipped}, though a later migration was applied"
             ));
         }
+        if problems.is_empty() && self.pending.is_empty() && !self.missing_objects.is_empty() {
+            let missing = self.missing_objects.join(", ");
+            problems.push(format!(
+                "the schema lacks what its migrations created: {missing} (restore a backup, or create it again)"
+            ));
+        }
         problems
     }
 
@@ -176,8 +184,8 @@ impl SchemaState {
                     .to_owned(),
             );
         }
-        // While migrations are pending, the start that applies them also creates the index.
-        if !self.has_search_index && self.pending.is_empty() {
+        // The start that applies pending migrations also creates the index.
+        if !self.has_search_index && self.is_current() {
             let missing = self
                 .extensions
                 .iter()
@@ -278,6 +286,7 @@ pub(super) fn read_state(client: &mut Client) -> Result<SchemaState, Error> {
             schema: row.try_get("schema")?,
             may_create: row.try_get("may_create")?,
             foreign_tables: row.try_get("foreign_tables")?,
+            missing_objects: row.try_get("missing_objects")?,
             missing_privileges: row.try_get("missing_privileges")?,
             other_tables: if history.applied.is_empty() {
                 tables
@@ -366,6 +375,7 @@ mod tests {
             schema: Some("public".to_owned()),
             may_create: true,
             foreign_tables: Vec::new(),
+            missing_objects: Vec::new(),
             missing_privileges: Vec::new(),
             applied: Vec::new(),
             pending: Vec::new(),
