@@ -47,7 +47,7 @@ fn parse_source(text: &str) -> Result<SourceArgument, String> {
         Ok(database) => Ok(SourceArgument::Database(database)),
         Err(_) if Path::new(text).exists() => Ok(SourceArgument::File(text.into())),
         Err(reason) => Err(format!(
-            "there is no such file; a database {reason}; standard input is -"
+            "{reason}, an existing file (no file has this name), or - for standard input"
         )),
     }
 }
