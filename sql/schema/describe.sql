@@ -1,5 +1,5 @@
--- Returns one row: the server's version and settings, the tables, extensions and indexes that exist, what the statements
--- use and does not exist, and the privileges of the role. Changes nothing.
+-- Returns one row: the server's version and settings, the tables, extensions and indexes that exist, the tables, columns
+-- and functions that statements use and that do not exist, and the privileges of the role. Changes nothing.
 -- This text is ASCII, since the database may have an encoding that lacks other characters.
 with tables as (
     select name, to_regclass(name) as id, string_to_array(columns, ' ') as columns
