@@ -1,17 +1,53 @@
--- Returns one row: the server's version and settings, the tables, extensions and indexes that exist, and the privileges
--- of the role. Changes nothing.
+-- Returns one row: the server's version and settings, the tables, extensions and indexes that exist, the tables, columns
+-- and functions that statements use and that do not exist, and the privileges of the role. Changes nothing.
 -- This text is ASCII, since the database may have an encoding that lacks other characters.
 with tables as (
-    select name, to_regclass(name) as id
+    select name, to_regclass(name) as id, string_to_array(columns, ' ') as columns
+    from (
+        values
+            (
+                'users',
+                'id username password_hash email first_name last_name is_active date_joined movie_count token_generation'
+            ),
+            ('movies', 'id title genre year creator_id created_at updated_at'),
+            ('movie_counts', 'slot movies'),
+            ('movie_count_ranges', 'creator_id first_id movies'),
+            ('blacklisted_tokens', 'token_id_digest expires_at'),
+            ('refinery_schema_history', '')
+    ) as required (name, columns)
+), functions as (
+    -- Those of triggers are left out: the server calls them without a privilege.
+    select name, to_regproc(name) as id
     from unnest(array[
-        'users', 'movies', 'movie_counts', 'movie_count_ranges', 'blacklisted_tokens', 'refinery_schema_history'
+        'count_movies', 'count_movies_in_ranges', 'cut_movie_count_range', 'estimate_matching_titles',
+        'find_matching_movies', 'find_page_of_matches'
     ]) as name
+), absent as (
+    select 'table ' || name as name
+    from tables
+    where id is null
+    union all
+    select format('column %s.%s', tables.name, column_name)
+    from tables
+    cross join unnest(columns) as column_name
+    where id is not null
+      and not exists (
+          select from pg_attribute where attrelid = id and attname = column_name and not attisdropped
+      )
+    union all
+    select 'function ' || name
+    from functions
+    where id is null
 ), present as (
     select tables.name, tables.id, class.relowner
     from tables
     join pg_class as class on class.oid = tables.id
 ), missing as (
-    select format('%s on %s', privilege, name) as privilege
+    select 'execute on ' || name as privilege
+    from functions
+    where not has_function_privilege(id, 'execute')
+    union all
+    select format('%s on %s', privilege, name)
     from present
     cross join unnest(array['select', 'insert', 'update', 'delete']) as privilege
     where name <> 'refinery_schema_history'
@@ -36,4 +72,5 @@ select
     coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
     array(select name from present where not pg_has_role(relowner, 'usage') order by name) as foreign_tables,
     array(select name from present where name <> 'refinery_schema_history' order by name) as tables,
+    array(select name from absent order by name) as missing_objects,
     array(select privilege from missing order by privilege) as missing_privileges;

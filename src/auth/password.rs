@@ -32,7 +32,7 @@ const PREFIX: &str = "bcrypt_sha256$";
 const PBKDF2_PREFIX: &str = "pbkdf2_sha256$";
 
 /// Stored hashes with more PBKDF2 iterations match no password: Django 5.2 uses 1,000,000, and a manipulated row must not
-/// occupy a core. The import's statement find_unverifiable_passwords has the same limit.
+/// occupy a core.
 const MAX_PBKDF2_ITERATIONS: u32 = 5_000_000;
 
 /// The time limit of a command for a core and one hash.
@@ -41,6 +41,24 @@ pub const HASH_TIMEOUT: Duration = Duration::from_secs(8);
 /// Stored hashes with a higher bcrypt cost than this and the configured one match no password: cost 31 in a manipulated row
 /// would occupy a core for days. Cost 16 takes 7 s on the machine where it was measured.
 const MAX_STORED_COST: u32 = 16;
+
+/// The lowest cost that bcrypt defines; the library refuses a lower one.
+const MIN_STORED_COST: u32 = 4;
+
+/// The names of Django's hashers, which precede the first `$` of a stored hash.
+const DJANGO_ALGORITHMS: [&str; 11] = [
+    "pbkdf2_sha256",
+    "pbkdf2_sha1",
+    "argon2",
+    "bcrypt_sha256",
+    "bcrypt",
+    "scrypt",
+    "md5",
+    "sha1",
+    "unsalted_md5",
+    "unsalted_sha1",
+    "crypt",
+];
 
 /// Why a password could not be hashed or verified.
 #[derive(Debug, thiserror::Error)]
@@ -162,20 +180,14 @@ impl HashingPermit<'_> {
     /// Whether the password has this stored hash. Without a stored hash (an unknown user) it has not, and the check takes as
     /// long as with a wrong password.
     pub fn verify(&self, password: &str, stored: Option<&str>) -> bool {
-        if let Some(hash) = stored.and_then(|stored| stored.strip_prefix(PBKDF2_PREFIX)) {
-            return verify_pbkdf2(password, hash).unwrap_or(false);
-        }
-        let hash = stored.and_then(|stored| stored.strip_prefix(PREFIX));
-        let hash = hash.filter(|hash| self.is_affordable(hash));
+        let bcrypt_cost = self.0.options.bcrypt_cost;
+        let hash = match stored.and_then(|stored| StoredHash::parse(stored, bcrypt_cost)) {
+            Some(StoredHash::Pbkdf2(hash)) => return hash.matches(password),
+            Some(StoredHash::Bcrypt(hash)) => Some(hash),
+            None => None,
+        };
         let matches = bcrypt::verify(digest(password), hash.unwrap_or(&self.0.dummy_hash));
-        // A stored text that is not a hash, such as Django's "!" for an unusable password, matches no password.
         matches.unwrap_or(false) && hash.is_some()
-    }
-
-    /// Whether the cost of a hash such as `$2b$10$...` is within the limit. bcrypt itself rejects malformed hashes.
-    fn is_affordable(&self, hash: &str) -> bool {
-        let cost = hash.get(4..6).and_then(|cost| cost.parse().ok());
-        cost.is_none_or(|cost: u32| cost <= MAX_STORED_COST.max(self.0.options.bcrypt_cost))
     }
 }
 
@@ -191,18 +203,73 @@ pub fn needs_rehash(stored: &str) -> bool {
     !stored.starts_with(PREFIX)
 }
 
-/// `None` if the stored text is malformed or has too many iterations.
-fn verify_pbkdf2(password: &str, stored: &str) -> Option<bool> {
-    let mut parts = stored.split('$');
-    let (iterations, salt, key) = (parts.next()?, parts.next()?, parts.next()?);
-    let iterations = iterations.parse().ok()?;
-    if !(1..=MAX_PBKDF2_ITERATIONS).contains(&iterations) {
+/// Returns a name for the kind of a stored hash that no password matches at a sign-in with this configured bcrypt cost;
+/// `None` if some password may match it.
+///
+/// The name is one of Django's algorithms, `no password` (Django's mark for an account without one) or `unknown`. It is
+/// never a part of the stored text, which may be a password in plain text.
+pub fn describe_unverifiable(stored: &str, bcrypt_cost: u32) -> Option<&'static str> {
+    if StoredHash::parse(stored, bcrypt_cost).is_some() {
         return None;
     }
-    let (password, salt) = (password.as_bytes(), salt.as_bytes());
-    let computed = pbkdf2_hmac_array::<Sha256, 32>(password, salt, iterations);
-    let key = BASE64_STANDARD.decode(key).ok()?;
-    Some(computed.ct_eq(&key).into())
+    if stored.starts_with('!') {
+        return Some("no password");
+    }
+    let algorithm = stored.split_once('$').map(|(algorithm, _)| algorithm);
+    let mut known = DJANGO_ALGORITHMS.into_iter();
+    Some(
+        known
+            .find(|known| algorithm == Some(*known))
+            .unwrap_or("unknown"),
+    )
+}
+
+/// A stored hash that some password may match.
+enum StoredHash<'a> {
+    /// Such as `$2b$10$...`.
+    Bcrypt(&'a str),
+    Pbkdf2(Pbkdf2Hash<'a>),
+}
+
+struct Pbkdf2Hash<'a> {
+    iterations: u32,
+    salt: &'a str,
+    key: [u8; 32],
+}
+
+impl<'a> StoredHash<'a> {
+    /// `None` if the stored text is malformed, such as Django's "!" for an unusable password, or takes too long to verify.
+    fn parse(stored: &'a str, bcrypt_cost: u32) -> Option<StoredHash<'a>> {
+        if let Some(hash) = stored.strip_prefix(PBKDF2_PREFIX) {
+            return Pbkdf2Hash::parse(hash).map(StoredHash::Pbkdf2);
+        }
+        let hash = stored.strip_prefix(PREFIX)?;
+        let parts: bcrypt::HashParts = hash.parse().ok()?;
+        let costs = MIN_STORED_COST..=MAX_STORED_COST.max(bcrypt_cost);
+        let is_allowed = costs.contains(&parts.get_cost());
+        is_allowed.then_some(StoredHash::Bcrypt(hash))
+    }
+}
+
+impl<'a> Pbkdf2Hash<'a> {
+    fn parse(hash: &'a str) -> Option<Pbkdf2Hash<'a>> {
+        let mut parts = hash.split('$');
+        let (iterations, salt, key) = (parts.next()?, parts.next()?, parts.next()?);
+        let iterations = iterations.parse().ok()?;
+        let key = BASE64_STANDARD.decode(key).ok()?.try_into().ok()?;
+        let is_allowed = (1..=MAX_PBKDF2_ITERATIONS).contains(&iterations);
+        is_allowed.then_some(Pbkdf2Hash {
+            iterations,
+            salt,
+            key,
+        })
+    }
+
+    fn matches(&self, password: &str) -> bool {
+        let (password, salt) = (password.as_bytes(), self.salt.as_bytes());
+        let computed = pbkdf2_hmac_array::<Sha256, 32>(password, salt, self.iterations);
+        computed.ct_eq(&self.key).into()
+    }
 }
 
 fn digest(password: &str) -> String {
@@ -274,7 +341,7 @@ mod tests {
         let hasher = hasher(0);
         let permit = hasher.acquire(later()).unwrap();
         let stored = permit.hash("x").unwrap();
-        assert!(permit.is_affordable(stored.strip_prefix(PREFIX).unwrap()));
+        assert!(permit.verify("x", Some(&stored)));
         // Computing this one would take months.
         assert!(!permit.verify("x", Some(&stored.replace("$04$", "$31$"))));
     }
@@ -315,6 +382,46 @@ mod tests {
             "pbkdf2_sha256$1000$a$",
         ] {
             assert!(!permit.verify("naïve password", Some(stored)), "{stored}");
+            assert_eq!(describe_unverifiable(stored, 4), Some("pbkdf2_sha256"));
+        }
+    }
+
+    #[test]
+    fn unverifiable_hashes_are_described_without_a_part_of_them() {
+        let zeros = ".".repeat(53);
+        let bcrypt = |cost: &str| format!("bcrypt_sha256$$2b${cost}${zeros}");
+        for (stored, configured_cost) in [
+            (DJANGO_HASH.to_owned(), 10),
+            (bcrypt("04"), 10),
+            (bcrypt("16"), 10),
+            (bcrypt("17"), 17),
+        ] {
+            assert_eq!(describe_unverifiable(&stored, configured_cost), None);
+        }
+        for (stored, described) in [
+            (bcrypt("17").as_str(), "bcrypt_sha256"),
+            (bcrypt("03").as_str(), "bcrypt_sha256"),
+            (bcrypt("xx").as_str(), "bcrypt_sha256"),
+            ("bcrypt_sha256$x", "bcrypt_sha256"),
+            ("pbkdf2_sha256$600000$s", "pbkdf2_sha256"),
+            (
+                "argon2$argon2id$v=19$m=102400,t=2,p=8$c2FsdA$aGFzaA",
+                "argon2",
+            ),
+            ("md5$salt$d41d8cd98f00b204e9800998ecf8427e", "md5"),
+            ("!", "no password"),
+            ("!hunter2", "no password"),
+            ("", "unknown"),
+            ("argon2", "unknown"),
+            ("hunter2-plain", "unknown"),
+            ("hunter2$x", "unknown"),
+            ("d41d8cd98f00b204e9800998ecf8427e", "unknown"),
+        ] {
+            assert_eq!(
+                describe_unverifiable(stored, 10),
+                Some(described),
+                "{stored}"
+            );
         }
     }
 

@@ -37,15 +37,28 @@ pub struct Output {
 }
 
 impl Output {
-    /// Prints `result` as JSON with `--json`, and `lines` without.
+    /// Prints `result` as JSON with `--json`, and `lines` without. Control characters in the lines are escaped, since a
+    /// terminal would act on them.
     pub fn print<T: Serialize>(&self, result: &T, lines: &[String]) -> anyhow::Result<()> {
         let text = if self.json {
             serde_json::to_string(result)? + "\n"
         } else {
-            lines.iter().map(|line| format!("{line}\n")).collect()
+            lines.iter().map(|line| escape(line) + "\n").collect()
         };
         Ok(io::stdout().write_all(text.as_bytes())?)
     }
+}
+
+fn escape(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        if character.is_control() {
+            escaped.extend(character.escape_debug());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
 }
 
 /// Opens the database for a command that executes single statements.

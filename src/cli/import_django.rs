@@ -8,7 +8,8 @@ use clap::{Args, ValueHint};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::common::{CONNECT_TIMEOUT, CommonArguments};
-use crate::config::parse_database_url;
+use crate::auth::password::describe_unverifiable;
+use crate::config::{PasswordSettings, parse_database_url};
 use crate::db::ConnectionConfig;
 use crate::db::import::{Imported, Source, Step, import};
 
@@ -20,6 +21,8 @@ pub struct ImportDjango {
     /// that `manage.py dumpdata auth.user movies.movie --output FILE` writes, or - for standard input
     #[arg(value_parser = parse_source, value_hint = ValueHint::FilePath)]
     source: SourceArgument,
+    #[command(flatten)]
+    passwords: PasswordSettings,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -43,7 +46,9 @@ fn parse_source(text: &str) -> Result<SourceArgument, String> {
     match parse_database_url(text) {
         Ok(database) => Ok(SourceArgument::Database(database)),
         Err(_) if Path::new(text).exists() => Ok(SourceArgument::File(text.into())),
-        Err(reason) => Err(format!("{reason}, or an existing file, or -")),
+        Err(reason) => Err(format!(
+            "{reason}, an existing file (no file has this name), or - for standard input"
+        )),
     }
 }
 
@@ -56,7 +61,14 @@ pub fn import_django(arguments: ImportDjango) -> anyhow::Result<()> {
     let CommonArguments { database, output } = arguments.common;
     let mut bar = None;
     let mut show = |step| show_progress(step, &mut bar);
-    let imported = import(source, &database.database_url, CONNECT_TIMEOUT, &mut show)?;
+    let bcrypt_cost = arguments.passwords.bcrypt_cost;
+    let imported = import(
+        source,
+        &database.database_url,
+        CONNECT_TIMEOUT,
+        &|stored| describe_unverifiable(stored, bcrypt_cost),
+        &mut show,
+    )?;
     // The last bar stays on the screen.
     drop(bar);
     output.print(&imported, &describe(&imported))?;

@@ -113,18 +113,28 @@ impl FromArgMatches for PublicSettings {
 impl PublicSettings {
     /// The address at which programs on this machine reach the service.
     fn local_address(&self) -> SocketAddr {
-        let ip = match self.bind.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        SocketAddr::new(ip, self.bind.port())
+        let mut address = self.bind;
+        match self.bind.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        address
     }
 
-    /// How long a proxy may keep an idle connection to the service. Shorter than IDLE_TIMEOUT, so that the proxy never
-    /// sends a request on a connection that the service is closing.
-    fn keepalive_seconds(&self) -> u64 {
-        (self.idle_timeout.as_secs() * 4 / 5).max(1)
+    /// Whether the address is valid on one network interface only, as `fe80::1%2` is.
+    fn has_scope(&self) -> bool {
+        matches!(self.bind, SocketAddr::V6(address) if address.scope_id() != 0)
+    }
+
+    /// How long a proxy may keep an idle connection to the service, with its unit. Shorter than IDLE_TIMEOUT, so that the
+    /// proxy never sends a request on a connection that the service is closing.
+    fn keepalive(&self) -> String {
+        let milliseconds = self.idle_timeout.as_millis() * 4 / 5;
+        match milliseconds % 1000 {
+            0 => format!("{}s", milliseconds / 1000),
+            _ => format!("{milliseconds}ms"),
+        }
     }
 
     fn trusted_proxies(&self) -> &str {
@@ -143,6 +153,11 @@ pub fn print(arguments: &Print) -> anyhow::Result<()> {
             "{name} contains a control character, which no file can hold: remove it"
         );
     }
+    ensure!(
+        !(settings.has_scope() && matches!(arguments.file, File::Nginx | File::Haproxy)),
+        "BIND={} is valid on one network interface only, and nginx and HAProxy cannot name it: set an address without %",
+        settings.bind
+    );
     let template = match arguments.file {
         File::Systemd => include_str!("print/movies-api.service"),
         File::Container => include_str!("print/Containerfile"),
@@ -173,7 +188,7 @@ pub fn print(arguments: &Print) -> anyhow::Result<()> {
             "@idle_timeout@",
             settings.idle_timeout.as_secs().to_string(),
         ),
-        ("@keepalive@", settings.keepalive_seconds().to_string()),
+        ("@keepalive@", settings.keepalive()),
         ("@settings@\n", environment),
     ];
     Ok(io::stdout().write_all(fill(template, &values).as_bytes())?)

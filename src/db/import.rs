@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Read, Write};
 use std::time::Duration;
 
+use postgres::fallible_iterator::FallibleIterator;
+use postgres::types::Type;
 use postgres::{Client, Row, Transaction};
 use serde::Serialize;
 
@@ -24,7 +26,7 @@ const BEGIN_READING: Sql = sql!("import/begin_reading", []);
 const BEGIN_WRITING: Sql = sql!("import/begin_writing", []);
 const LIST_COLUMNS: Sql = sql!("import/list_columns", []);
 const FIND_INVALID_ROWS: Sql = sql!("import/find_invalid_rows", []);
-const FIND_UNVERIFIABLE_PASSWORDS: Sql = sql!("import/find_unverifiable_passwords", []);
+const LIST_PASSWORDS: Sql = sql!("import/list_passwords", []);
 const DESCRIBE_SOURCE: Sql = sql!("import/describe_source", []);
 const COUNT_ROWS: Sql = sql!("import/count_rows", []);
 const COPY_USERS_OUT: Sql = sql!("import/copy_users_out", []);
@@ -65,8 +67,8 @@ pub struct Imported {
     pub movies: i64,
     /// Imported users without an e-mail address.
     pub users_without_email: i64,
-    /// Imported users whose password cannot be verified, by the algorithm of its hash.
-    pub users_locked_out: BTreeMap<String, i64>,
+    /// Imported users whose password cannot be verified, by the description of its hash.
+    pub users_locked_out: BTreeMap<&'static str, i64>,
     /// Columns of the source that were not imported.
     pub columns_left_behind: Vec<String>,
     /// The number of records of other models in a dump, by the model's label.
@@ -114,6 +116,9 @@ pub struct Step {
     pub total: Option<u64>,
 }
 
+/// Describes a stored password hash that no password matches, without repeating a part of it; `None` for any other one.
+pub type DescribeUnverifiable<'a> = &'a dyn Fn(&str) -> Option<&'static str>;
+
 /// Called while a dump is read and while rows are copied.
 pub type Progress<'a> = &'a mut dyn FnMut(Step);
 
@@ -126,6 +131,7 @@ pub fn import(
     source: Source,
     target: &ConnectionConfig,
     start_timeout: Duration,
+    describe_unverifiable: DescribeUnverifiable,
     progress: Progress,
 ) -> Result<Imported, ImportError> {
     check_schema(target, start_timeout)?;
@@ -155,7 +161,15 @@ pub fn import(
         return Ok(Imported::refused(imported.problems));
     }
     let mut target = connect_within(target, start_timeout)?;
-    import_tables(&mut source, &mut target, imported, dump.as_ref(), progress)
+    let dump = dump.as_ref();
+    import_tables(
+        &mut source,
+        &mut target,
+        imported,
+        dump,
+        describe_unverifiable,
+        progress,
+    )
 }
 
 /// Checks and copies the rows of the source's tables, which are a dump's if `dump` is given. Completes `imported`.
@@ -164,6 +178,7 @@ fn import_tables(
     target: &mut Client,
     mut imported: Imported,
     dump: Option<&Loaded>,
+    describe_unverifiable: DescribeUnverifiable,
     progress: Progress,
 ) -> Result<Imported, ImportError> {
     let mut target = begin(target, &BEGIN_WRITING)?;
@@ -186,7 +201,7 @@ fn import_tables(
             last_user_id = dump_user_id;
         }
     }
-    imported.users_locked_out = count_unverifiable_passwords(source)?;
+    imported.users_locked_out = count_unverifiable_passwords(source, describe_unverifiable)?;
     copy_tables(source, &mut target, &imported, progress)?;
     let set = target.query(SET_SEQUENCES.text, &[&last_user_id, &last_movie_id]);
     set.map_err(|error| classify(&SET_SEQUENCES, &error))?;
@@ -260,13 +275,24 @@ fn count_rows(target: &mut Transaction) -> Result<(i64, i64), Error> {
     Ok((count("users")?, count("movies")?))
 }
 
-fn count_unverifiable_passwords(source: &mut Transaction) -> Result<BTreeMap<String, i64>, Error> {
-    let sql = &FIND_UNVERIFIABLE_PASSWORDS;
-    let rows = query(source, sql)?;
-    let counts = rows
-        .iter()
-        .map(|row| Ok((get(row, "algorithm", sql)?, get(row, "users", sql)?)));
-    counts.collect()
+/// Reads the hashes one after another: all of them may not fit into memory.
+fn count_unverifiable_passwords(
+    source: &mut Transaction,
+    describe_unverifiable: DescribeUnverifiable,
+) -> Result<BTreeMap<&'static str, i64>, Error> {
+    let sql = &LIST_PASSWORDS;
+    let failed = |error: postgres::Error| classify(sql, &error);
+    let no_parameters = std::iter::empty::<(&str, Type)>();
+    let mut rows = source
+        .query_typed_raw(sql.text, no_parameters)
+        .map_err(failed)?;
+    let mut counts = BTreeMap::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        if let Some(description) = describe_unverifiable(get(&row, "password", sql)?) {
+            *counts.entry(description).or_default() += 1;
+        }
+    }
+    Ok(counts)
 }
 
 fn copy_tables(

@@ -50,6 +50,8 @@ pub struct SchemaState {
     pub may_create: bool,
     /// Tables of the service that belong to another role.
     pub foreign_tables: Vec<String>,
+    /// Tables, columns and functions that the statements use and that do not exist, such as "column users.email".
+    pub missing_objects: Vec<String>,
     /// Privileges that the role lacks, such as "insert on movies".
     pub missing_privileges: Vec<String>,
     /// The migrations of the database, compared with the program's.
@@ -110,7 +112,16 @@ impl SchemaState {
                 "the schema lacks {skipped}, though a later migration was applied"
             )),
         ];
-        problems.into_iter().flatten().collect()
+        let mut problems: Vec<_> = problems.into_iter().flatten().collect();
+        if problems.is_empty()
+            && history.pending.is_empty()
+            && let Some(missing) = list(&self.missing_objects)
+        {
+            problems.push(format!(
+                "the schema lacks what its migrations created: {missing} (restore a backup, or create it again)"
+            ));
+        }
+        problems
     }
 
     /// Whether all migrations of this version, and no others, made the schema.
@@ -152,8 +163,8 @@ impl SchemaState {
                     .to_owned(),
             );
         }
-        // While migrations are pending, the start that applies them also creates the index.
-        if !self.has_search_index && self.history.pending.is_empty() {
+        // The start that applies pending migrations also creates the index.
+        if !self.has_search_index && self.is_current() {
             let missing = self.extensions.iter().filter(|extension| !extension.1);
             let missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
             notes.push(match list(&missing) {
@@ -238,6 +249,7 @@ pub(super) fn read_state(client: &mut Client) -> Result<SchemaState, Error> {
         schema: get(row, "schema", &DESCRIBE)?,
         may_create: get(row, "may_create", &DESCRIBE)?,
         foreign_tables: get(row, "foreign_tables", &DESCRIBE)?,
+        missing_objects: get(row, "missing_objects", &DESCRIBE)?,
         missing_privileges: get(row, "missing_privileges", &DESCRIBE)?,
         history,
         other_tables,
@@ -322,6 +334,7 @@ mod tests {
             schema: Some("public".to_owned()),
             may_create: true,
             foreign_tables: Vec::new(),
+            missing_objects: Vec::new(),
             missing_privileges: Vec::new(),
             history: History::default(),
             other_tables: Vec::new(),

@@ -98,6 +98,55 @@ def test_role_without_table_privileges_is_refused(cluster, database):
     assert "select" not in problem
 
 
+def test_role_without_execute_on_functions_is_refused(cluster, database):
+    migrate(database)
+    functions = database.run("""
+        select oid::regprocedure::text from pg_proc where pronamespace = 'public'::regnamespace and prorettype <> 'trigger'::regtype
+        and not exists (select from pg_depend where objid = pg_proc.oid and deptype = 'e') order by proname""")
+    database.run("revoke execute on all functions in schema public from public")
+    url = make_role(cluster, database, "all on all tables in schema public", "all on all sequences in schema public")
+    problem = common_problem(url)
+    missing = ", ".join(f"execute on {function.split('(')[0]}" for function, in functions)
+    assert len(functions) == 6 and f" lacks privileges: {missing} (grant them" in problem
+    notes, _ = check_that_service_starts(make_role(
+        cluster, database, "all on all tables in schema public", "all on all sequences in schema public",
+        *(f"execute on function {function}" for function, in functions)))
+    assert notes == []
+
+
+@pytest.mark.parametrize("change, missing", [
+    ("drop table movies cascade", "table movies"),
+    ("alter table users drop column token_generation", "column users.token_generation"),
+    ("drop function find_page_of_matches", "function find_page_of_matches"),
+], ids=["table", "column", "function"])
+def test_schema_that_lacks_what_its_migrations_created_is_refused(database, change, missing):
+    migrate(database)
+    database.run(change)
+    assert common_problem(database.url) == f"the schema lacks what its migrations created: {missing} (restore a backup, or create it again)"
+    assert "searches run without an index" not in run(["check"], database.url).stdout
+
+
+def test_every_table_column_and_function_of_the_schema_is_required(database):
+    migrate(database)
+    created = [
+        (f"column {table}.{column}", f"alter table {table} rename {{}} to {{}}", column) for table, column in database.run("""
+            select table_name, column_name from information_schema.columns
+            where table_schema = 'public' and table_name <> 'refinery_schema_history'""")
+    ] + [
+        (f"{kind} {name}", f"alter {kind} {{}} rename to {{}}", name) for kind, name in database.run("""
+            select 'table', relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' and relname <> 'refinery_schema_history'
+            union all
+            select 'function', proname from pg_proc where pronamespace = 'public'::regnamespace and prorettype <> 'trigger'::regtype
+            and not exists (select from pg_depend where objid = pg_proc.oid and deptype = 'e')""")
+    ]
+    assert len(created) == 24 + 5 + 6
+    for name, rename, own in created:
+        database.run(rename.format(own, "other"))
+        assert f" created: {name} (" in run(["check"], database.url).stdout, name
+        database.run(rename.format("other", own))
+    assert run(["check"], database.url).returncode == 0
+
+
 def test_postgresql_error_is_reported_with_its_sqlstate(cluster, database):
     migrate(database)
     problem = common_problem(make_role(cluster, database))

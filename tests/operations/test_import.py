@@ -181,6 +181,44 @@ Movie.objects.bulk_create([Movie(title="x" * length, genre="g", year=1, creator_
     assert run_import(source, database).returncode == 0
 
 
+def test_times_and_ids_that_the_service_could_not_use_are_refused(source, database):
+    statements = '''
+User.objects.bulk_create([user(number) for number in (1, 2, 3)])
+Movie.objects.bulk_create([Movie(title="t", genre="g", year=1, creator_id=1) for _ in range(3)])
+'''
+    make_source(source, statements)
+    source.run("alter table movies_movie add created_at timestamptz, add updated_at timestamptz")
+    source.run("update auth_user set date_joined = case id when 1 then 'infinity' else '0044-03-15 BC' end::timestamptz where id < 3")
+    source.run("update movies_movie set created_at = 'infinity' where id = 1")
+    source.run("update movies_movie set updated_at = '-infinity' where id = 2")
+    source.run("select setval(pg_get_serial_sequence('auth_user', 'id'), 2147483647)")
+    source.run("select setval(pg_get_serial_sequence('movies_movie', 'id'), 9223372036854775807)")
+    completed = run_import(source, database)
+    assert (completed.returncode, completed.stdout.splitlines()) == (1, [
+        "user 1: its date_joined is not in the years 1 to 9999",
+        "user 2: its date_joined is not in the years 1 to 9999",
+        "sequence of movies_movie 9223372036854775807: it is larger than 4611686018427387903: too few ids would be left",
+        "movie 1: its created_at is not in the years 1 to 9999",
+        "movie 2: its updated_at is not in the years 1 to 9999",
+    ])
+    source.run("update auth_user set date_joined = '9999-12-31 23:59:59.999999Z'")
+    source.run("update movies_movie set created_at = null, updated_at = null")
+    source.run("select setval(pg_get_serial_sequence('movies_movie', 'id'), 3)")
+    assert run_import(source, database).returncode == 0
+    listed = subprocess.run([BINARY, "users", "list"], env={"DATABASE_URL": database.url}, capture_output=True, text=True, timeout=60)
+    assert (listed.returncode, listed.stdout.count("9999-12-31T23:59:59Z")) == (0, 3), listed.stderr
+
+
+def test_stored_passwords_of_a_database_are_not_printed(source, database):
+    make_source(source, 'User.objects.bulk_create([user(number) for number in (1, 2)]); Movie(title="t", genre="g", year=1, creator_id=1).save()')
+    source.run("update auth_user set password = 'hunter2-plain' where id = 1")
+    for arguments in [(), ("--json",)]:
+        database.run("truncate users cascade")
+        completed = run_import(source, database, *arguments)
+        assert completed.returncode == 0 and "hunter2" not in completed.stdout + completed.stderr
+    assert json.loads(completed.stdout)["users_locked_out"] == {"unknown": 1}
+
+
 def test_source_without_the_django_tables_is_refused(source, database):
     completed = run_import(source, database)
     assert (completed.returncode, completed.stdout.splitlines()) == (1, ["the source has no table auth_user", "the source has no table movies_movie"])

@@ -2,6 +2,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -141,7 +142,7 @@ def test_token_of_a_user_deleted_before_the_dump_never_names_a_new_user(run_impo
 
 
 def test_ids_past_32_bits_are_followed_by_as_wide_a_gap(run_import, database):
-    assert run_import([user(2**40, username="a"), movie(2**63 - 1, creator=2**40)]).returncode == 0
+    assert run_import([user(2**40, username="a"), movie(2**62 - 1, creator=2**40)]).returncode == 0
     assert database.run("select nextval(pg_get_serial_sequence('users', 'id'))") == [(2**40 + 2**31 + 1,)]
 
 
@@ -193,10 +194,10 @@ def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(ru
     completed = run_import([
         user(1), user(2, username="user1", email="user1@example.com"), user(3, username="x" * 151), user(4, password="x" * 256),
         user(5, first_name=7), user(6, last_name="\0"), user(7, is_active="yes"), user(8, date_joined="yesterday"),
-        user(0), user("9"), user(2**63), user(10), user(10, username="y", email="y@example.com"),
+        user(0), user("9"), user(2**62), user(2**63), user(10), user(10, username="y", email="y@example.com"),
         {"model": "auth.user", "pk": 11, "fields": {}},
         movie(1, title="x" * 101), movie(2, genre="x" * 5000), movie(3, year=2**31), movie(4, year="1999"), movie(5, creator=99),
-        movie(6, creator=["nobody"]), movie(7, creator=["user1", "b"]), movie(8, creator=None), movie(-1), movie(None),
+        movie(6, creator=["nobody"]), movie(7, creator=["user1", "b"]), movie(8, creator=None), movie(-1), movie(2**63 - 1), movie(None),
     ])
     assert completed.returncode == 1
     assert sorted(lines(completed.stdout)) == sorted([
@@ -211,12 +212,14 @@ def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(ru
         "movie without pk: its id is no 64-bit integer",
         "user 10: its id is another user's too",
         "user 0: its id is not positive",
+        "user 4611686018427387904: its id is larger than 4611686018427387903: too few would be left for new users",
         "user 2: its e-mail address user1@example.com is another user's too",
         "user 2: its username user1 is another user's too",
         "user 3: its username is longer than 150 characters",
         "user 4: its password hash is longer than 255 characters",
         "user 11: it lacks a value",
         "movie -1: its id is not positive",
+        "movie 9223372036854775807: its id is larger than 4611686018427387903: too few would be left for new movies",
         "movie 1: its title is longer than 100 characters",
         "movie 2: its genre is longer than 100 characters",
         "movie 3: its year is no 32-bit integer",
@@ -225,7 +228,7 @@ def test_what_cannot_be_imported_is_named_with_its_pk_and_nothing_is_imported(ru
         "movie 8: its creator does not exist",
         "movie 8: it lacks a value",
     ])
-    assert lines(completed.stderr)[-1] == "movies-api: nothing was imported: 24 problems have to be fixed first"
+    assert lines(completed.stderr)[-1] == "movies-api: nothing was imported: 26 problems have to be fixed first"
     assert count(database) == (0, 0)
 
 
@@ -249,8 +252,9 @@ def test_a_dump_without_one_of_the_models_is_refused(records, problems, run_impo
         (b"[", "it ends too early: EOF while parsing a list at line 1 column 1"),
         (json.dumps([user(1), movie(1)], indent=1).encode()[:-10], "it ends too early: EOF while parsing a value at line 24 column 14"),
         (b'[\n{"model": "auth.user", "pk" 1}]', "expected `:` at line 2 column 29"),
-        (b'[\n{"model": 5}]', "invalid type: integer `5`, expected a string at line 2 column 12"),
+        (b'[\n{"model": 5}]', "invalid type: integer, expected a string at line 2 column 12"),
         (b'[{"model": "auth.user", "pk": 1, "fields": []}]', "invalid type: sequence, expected the fields of a record at line 1 column 44"),
+        (b'[{"model": "auth.user", "pk": 1, "fields": "open, expected sesame"}]', "invalid type: string, expected the fields of a record at line 1 column 66"),
         (b'{"model": "auth.user"}\n', "invalid type: map, expected the array of records that dumpdata writes at line 1 column 1"),
         (b'[\n{"model": "auth.user", "pk": 1, "fields": {"username": "' + b"x" * (17 << 20), "a record is longer than 16 MiB at line 2 column 16777215"),
         ("[]".encode("utf-16"), "it is UTF-16, not UTF-8: write it with `dumpdata --output FILE`"),
@@ -298,9 +302,48 @@ def test_the_memory_of_an_import_does_not_grow_with_the_dump(run_import, databas
 
 
 def test_a_source_that_is_no_file_is_refused_without_being_repeated(run_import):
-    completed = run_import(b"", source="/nowhere/hunter2.json")
-    assert (completed.returncode, len(lines(completed.stderr)), b"hunter2" in completed.stderr) == (2, 1, False)
-    assert b"SOURCE=(hidden) is not allowed: must be postgresql://" in completed.stderr and b"or an existing file, or -" in completed.stderr
+    for source in ["/nowhere/hunter2.json", "hunter2.json"]:
+        completed = run_import(b"", source=source)
+        assert (completed.returncode, len(lines(completed.stderr)), b"hunter2" in completed.stderr) == (2, 1, False)
+        assert b"SOURCE=(hidden) is not allowed: must be postgresql://" in completed.stderr
+        assert completed.stderr.endswith(b", an existing file (no file has this name), or - for standard input\n")
+
+
+BCRYPT = "bcrypt_sha256$$2b$%s$" + "." * 53
+
+
+def test_users_who_cannot_sign_in_are_counted_without_a_part_of_the_stored_password(run_import, database, start_server):
+    """Each stored password is judged as a sign-in judges it: what is not reported could match a password."""
+    locked_out = {
+        "unknown": ["hunter2-plain", "hunter2$plain", "21232f297a57a5a743894a0e4a801fc3", "\x1b[31mhunter2$x", ""],
+        "no password": ["!", "!hunter2"],
+        "bcrypt_sha256": [BCRYPT % "20", BCRYPT % "03", "bcrypt_sha256$x", "bcrypt_sha256$$2b$10$hunter2"],
+        "pbkdf2_sha256": ["pbkdf2_sha256$0$s$h", "pbkdf2_sha256$600000$s", "pbkdf2_sha256$1000$s$aHVudGVyMg=="],
+        "md5": ["md5$hunter2$21232f297a57a5a743894a0e4a801fc3"],
+    }
+    passwords = [BCRYPT % "16", "pbkdf2_sha256$1000$saltsalt$ZbYrW2qEUunsgVZjnP7LeJwU2YmZnoQGdmHoUPQzodM=", *sum(locked_out.values(), [])]
+    dump = [movie(1), *(user(pk, password=password) for pk, password in enumerate(passwords, 1))]
+    for arguments in [(), ("--json",)]:
+        database.run("truncate users cascade")
+        completed = run_import(dump, *arguments)
+        assert completed.returncode == 0, completed.stderr
+        text = completed.stdout.decode() + completed.stderr.decode()
+        assert not re.search("hunter2|aHVudGVy|21232f", text), text
+    assert json.loads(completed.stdout)["users_locked_out"] == {kind: len(stored) for kind, stored in locked_out.items()}
+    api = start_server().client()
+    assert sign_in(api, "user2", "naïve password").status_code == 200
+    for pk in range(3, len(passwords) + 1):
+        assert sign_in(api, f"user{pk}").status_code == 401, passwords[pk - 1]
+
+
+def test_cost_that_sign_ins_allow_is_no_reason_to_report_a_user(run_import):
+    completed = run_import([user(1, password=BCRYPT % "17"), movie(1)], "--bcrypt-cost=17")
+    assert lines(completed.stdout)[:2] == ["1 users and 1 movies imported", "not imported: auth_user.groups, auth_user.last_login"]
+
+
+def test_control_characters_of_a_dump_are_escaped(run_import):
+    others = [{"model": "blog.\x1b[31mpost", "pk": 1, "fields": {}}]
+    assert "other models passed over: blog.\\u{1b}[31mpost (1)" in lines(run_import([*others, user(1), movie(1)]).stdout)
 
 
 def test_the_tables_of_django_in_the_same_database_are_neither_read_nor_changed(run_import, database):

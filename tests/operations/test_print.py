@@ -1,9 +1,12 @@
 """`movies-api print`: each file contains this installation's settings and no secret, and the program that reads it accepts it."""
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +61,16 @@ def test_printed_files_contain_the_current_settings():
         assert re.search(r"Shorter than the 75 s .*\n\s*keepalive(_timeout)? 60s", print_file(proxy))
         assert re.search(r"Shorter than the 600 s .*\n\s*keepalive(_timeout)? 480s", print_file(proxy, IDLE_TIMEOUT="600"))
     assert "    server [::1]:81;\n" in print_file("nginx", BIND="[::]:81")
+    for proxy in ("nginx", "caddy", "haproxy"):
+        assert " 800ms" in print_file(proxy, IDLE_TIMEOUT="1"), "shorter than IDLE_TIMEOUT"
+
+
+def test_interface_of_a_link_local_address_is_kept_or_refused():
+    assert "\t\treverse_proxy [fe80::1%2]:18660 {\n" in print_file("caddy", BIND="[fe80::1%2]:18660")
+    for proxy in ("nginx", "haproxy"):
+        completed = run_print(proxy, BIND="[fe80::1%2]:18660")
+        assert (completed.returncode, completed.stdout) == (1, "")
+        assert completed.stderr.startswith("movies-api: BIND=[fe80::1%2]:18660 is valid on one network interface only")
 
 
 def test_invalid_setting_is_refused_as_by_serve():
@@ -293,6 +306,47 @@ def test_printed_proxy_terminates_tls_and_sets_forwarded_headers(proxy):
         assert response.headers["Content-Type"].startswith("application/json")
     redirect = requests.get(f"{proxy.plain}{MOVIES}?page=2", allow_redirects=False)
     assert redirect.status_code == 308 and re.fullmatch(rf"https://localhost(:\d+)?{MOVIES}\?page=2", redirect.headers["Location"])
+
+
+MALFORMED = {
+    "null in the path": (b"GET /api/v1/%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "path above the root": (b"GET /api/v1/../../../x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "no host": (b"GET /api/v1/movies/ HTTP/1.1\r\n\r\n", 400),
+    "space in a name": (b"GET /api/v1/movies/ HTTP/1.1\r\nHost: localhost\r\nA : b\r\n\r\n", 400),
+    "target of 9 KB": (b"GET /api/v1/movies/?" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    "target of 30 KB": (b"GET /api/v1/movies/?" + b"a" * 30000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    "header of 17 KB": (b"GET /api/v1/movies/ HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 17000 + b"\r\n\r\n", 431),
+    "header of 30 KB": (b"GET /api/v1/movies/ HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 30000 + b"\r\n\r\n", 431),
+    "TRACE": (b"TRACE /api/v1/movies/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+    "transfer coding": (b"POST /api/v1/movies/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: foo\r\n\r\n", 501),
+    "version": (b"GET /api/v1/movies/ HTTP/3.0\r\nHost: localhost\r\n\r\n", 505),
+}
+
+
+def exchange(url, request, certificate=None):
+    """Sends bytes, over TLS if the server's certificate is given; returns the status, the headers in lower case and the body."""
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 10) as connection:
+        if certificate:
+            connection = ssl.create_default_context(cafile=certificate).wrap_socket(connection, server_hostname="localhost")
+        connection.sendall(request)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+@pytest.mark.parametrize("proxy", [Nginx], ids=["nginx"], indirect=True)
+def test_printed_nginx_answers_malformed_requests_in_json(proxy):
+    """Caddy and HAProxy have texts of their own for these, which no configuration changes."""
+    client = client_of(proxy)
+    for url, certificate, security in [(proxy.base, proxy.certificate, "max-age=31536000"), (proxy.plain, None, None)]:
+        for name, (request, expected) in MALFORMED.items():
+            status, headers, body = exchange(url, request, certificate)
+            assert (status, headers["content-type"], list(json.loads(body))) == (expected, "application/json", ["detail"]), (name, url)
+            assert headers.get("strict-transport-security") == security
+    status, _, body = exchange(proxy.base, b"GET /api/v1/movies/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (status, body) == (400, b'{"detail":"Bad request."}'), "HTTP without TLS"
+    unknown = client.get("/movies-api-error")
+    assert (unknown.status_code, unknown.json()) == (404, {"detail": "Not found."})
 
 
 def test_printed_proxy_returns_json_503_while_the_service_is_down(proxy):

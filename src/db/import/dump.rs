@@ -381,7 +381,11 @@ mod tests {
             ),
             (
                 "[7]",
-                "invalid type: integer `7`, expected a record with model, pk and fields at line 1 column 3",
+                "invalid type: integer, expected a record with model, pk and fields at line 1 column 3",
+            ),
+            (
+                r#"["open, expected \"sesame\""]"#,
+                "invalid type: string, expected a record with model, pk and fields at line 1 column 28",
             ),
             ("[{\"pk\": 7}]", "missing field `model` at line 1 column 10"),
             (
@@ -390,7 +394,7 @@ mod tests {
             ),
             (
                 "[{\"model\": \"auth.user\", \"fields\": 7}]",
-                "invalid type: integer `7`, expected the fields of a record at line 1 column 36",
+                "invalid type: integer, expected the fields of a record at line 1 column 36",
             ),
         ] {
             assert_eq!(

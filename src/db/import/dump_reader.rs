@@ -189,9 +189,20 @@ impl Position {
                 self.lines.get() + 1,
                 self.bytes.get() - self.line_start.get()
             ),
+            serde_json::error::Category::Data => without_value(&error.to_string()),
             _ => error.to_string(),
         }
     }
+}
+
+/// Removes the value from an error such as "invalid type: string \"opensesame\", expected ...": it may be a secret.
+fn without_value(text: &str) -> String {
+    let (found, expected) = match text.rsplit_once(", expected ") {
+        Some(parts) if text.starts_with("invalid ") => parts,
+        _ => return text.to_owned(),
+    };
+    let kind = found.split(['"', '`']).next().unwrap_or_default();
+    format!("{}, expected {expected}", kind.trim_end())
 }
 
 struct PositionReader<'a, R> {
