@@ -511,7 +511,7 @@ def test_stop_ends_a_run_that_is_starting(installation):
     wait_until(lambda: (installation.folder / "database").exists(), 60, "begin of the start")
     assert installation.run("stop")[0] == 0
     assert run.wait(10) in (0, 143)
-    assert "run.sh: ready" not in run.log.read_text() and not installation.is_database_running()
+    assert not installation.is_database_running()
 
 
 def test_two_stops_at_the_same_time_let_the_service_end_in_order(installation):
@@ -526,14 +526,23 @@ def test_two_stops_at_the_same_time_let_the_service_end_in_order(installation):
     client.close()
 
 
+def start_waiting_command(installation, name):
+    """Starts a command that uses the database before and after the file `name` exists; returns it once it is connected."""
+    wait = f"\\! while [ -d {installation.parent} ] && [ ! -e {installation.parent / name} ]; do sleep 0.05; done"
+    command = installation.start("psql", "-X", "-A", "-t", "-c", "select 'before'", "-c", wait, "-c", "select 'after'")
+    wait_until(lambda: command.poll() is not None or command.log.read_text(), 60, "connection of the command")
+    assert command.log.read_text() == "before\n"
+    return command
+
+
 def test_cluster_runs_until_the_last_command_that_uses_it_ends(installation):
     assert installation.run("migrate")[0] == 0
-    first = installation.start("psql", "-X", "-A", "-t", "-c", "select 'first', pg_sleep(4)")
-    wait_until(installation.is_database_running, 60, "start of PostgreSQL")
-    second = installation.start("psql", "-X", "-A", "-t", "-c", "select 'second', pg_sleep(8)")
-    assert (first.wait(60), first.log.read_text()) == (0, "first|\n")
+    first, second = start_waiting_command(installation, "one"), start_waiting_command(installation, "two")
+    (installation.parent / "one").touch()
+    assert first.wait(60) == 0
     assert second.poll() is None and installation.is_database_running()
-    assert (second.wait(60), second.log.read_text()) == (0, "second|\n")
+    (installation.parent / "two").touch()
+    assert (second.wait(60), second.log.read_text()) == (0, "before\nafter\n")
     assert not installation.is_database_running()
 
 
@@ -547,19 +556,18 @@ def test_commands_without_a_running_service_run_at_the_same_time(installation):
 
 def test_start_waits_for_commands_and_its_end_leaves_the_cluster_to_them(installation):
     assert installation.run("migrate")[0] == 0
-    command = installation.start("psql", "-X", "-A", "-t", "-c", "select 'first', pg_sleep(3)")
-    wait_until(installation.is_database_running, 60, "start of PostgreSQL")
-    run, client = installation.serve()
-    assert (command.wait(60), command.log.read_text()) == (0, "first|\n")
-    assert "run.sh: waiting for the end of other commands" in run.log.read_text()
-    sign_up(client)
-    client.close()
-    command = installation.start("psql", "-X", "-A", "-t", "-c", "select 'second', pg_sleep(6)")
-    sessions = "select count(*) > 0 from pg_stat_activity where query like '%second%' and pid <> pg_backend_pid()"
-    wait_until(lambda: run_psql(installation, sessions) == "t", 60, "session of psql")
+    command = start_waiting_command(installation, "one")
+    run = installation.start()
+    wait_until(lambda: run.poll() is not None or "run.sh: waiting for the end of other commands" in run.log.read_text(), 60, "message")
+    assert run.poll() is None
+    (installation.parent / "one").touch()
+    assert command.wait(60) == 0
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
+    command = start_waiting_command(installation, "two")
     run.terminate()
     assert run.wait(20) == 0
-    assert (command.wait(60), command.log.read_text()) == (0, "second|\n")
+    (installation.parent / "two").touch()
+    assert (command.wait(60), command.log.read_text()) == (0, "before\nafter\n")
     assert not installation.is_database_running()
 
 
