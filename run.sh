@@ -3,7 +3,7 @@
 # PostgreSQL cluster for the service.
 set -euo pipefail
 
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 BINARY=${CARGO_TARGET_DIR:-$ROOT/target}/release/movies-api
 # The oldest Rust that builds the program: rust-version in Cargo.toml.
 MIN_RUST=1.88
@@ -26,7 +26,8 @@ usage: ./run.sh [COMMAND] [FLAGS]
   psql          open psql on the service's database
   test          build the service, and run all tests with servers and a PostgreSQL cluster of their own
   bench         measure the service beside other servers, or another build of it; './run.sh bench --help' lists the options
-  help          show this
+  help          show this; so does --help after a command of run.sh itself
+  --version     show the version of the program
 
   check, completions, import-django, migrate, print, recount, token, users
                 commands of the program itself, with the database and the secret key of DATA_DIR
@@ -47,6 +48,29 @@ die() {
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
+# Sleeps $1 seconds. If run.sh is killed meanwhile, `sleep` holds none of its locks.
+pause() { sleep "$1" 7>&- 8>&- 9>&-; }
+
+# Prints $1 without the white space around it, which the program ignores in settings too.
+trim() {
+    local value=$1
+    value=${value#"${value%%[![:space:]]*}"}
+    printf '%s' "${value%"${value##*[![:space:]]}"}"
+}
+
+# Runs when run.sh exits. What uses the cluster has ended before.
+clean_up() {
+    # A second signal must not interrupt this.
+    trap '' INT TERM HUP
+    [ -z "$CARGO" ] || kill -- "-$CARGO" 2>/dev/null || true
+    [ -z "$PARTIAL_FILE" ] || rm -f -- "$PARTIAL_FILE"
+    [ -z "$USES_CLUSTER" ] || leave_cluster
+    [ -z "$SERVES" ] || rm -f -- "$DATA_DIR/run.pid"
+}
+
+# The process group of the build, the file that becomes a backup, and what else clean_up has to end.
+CARGO='' PARTIAL_FILE='' USES_CLUSTER='' SERVES=''
+
 # --- The users that PostgreSQL and the service run as ------------------------------------------------------------------
 
 # Sets DATABASE_USER and SERVICE_USER, and AS_DATABASE and AS_SERVICE, the prefixes of commands that run as these users.
@@ -62,9 +86,9 @@ choose_users() {
     AS_SERVICE=(setpriv "--reuid=$SERVICE_USER" "--regid=$(id -g "$SERVICE_USER")" --clear-groups --no-new-privs --)
 }
 
-as_database() { (cd / && exec env LC_ALL=C "${AS_DATABASE[@]}" "$@" 9>&-); }
+as_database() { (cd / && exec env LC_ALL=C "${AS_DATABASE[@]}" "$@" 7>&- 8>&- 9>&-); }
 
-as_service() { (cd / && exec "${AS_SERVICE[@]}" "$@" 9>&-); }
+as_service() { (cd / && exec "${AS_SERVICE[@]}" "$@" 7>&- 8>&- 9>&-); }
 
 # Tests whether both users can enter folder $1 or, if it does not exist, its nearest existing parent.
 is_reachable() {
@@ -78,6 +102,9 @@ choose_data_dir() {
     local default=$ROOT/.data chosen=${DATA_DIR:-}
     DATA_DIR=${chosen:-$default}
     case $DATA_DIR in /*) ;; *) DATA_DIR=$PWD/$DATA_DIR ;; esac
+    # PostgreSQL's settings and connection strings cannot express these characters in a folder's name.
+    [[ ! $DATA_DIR =~ [,\"\\[:cntrl:]] ]] || die "DATA_DIR=$(printf %q "$DATA_DIR") is not allowed: the path must not" \
+        "contain a comma, a double quote, a backslash or a control character; set DATA_DIR to another folder"
     choose_users
     if ! is_root || is_reachable "$DATA_DIR"; then return 0; fi
     [ -z "$chosen" ] || die "the users $DATABASE_USER and $SERVICE_USER, as whom PostgreSQL and the service run, cannot" \
@@ -205,7 +232,7 @@ install_packages() {
     chmod 755 "$hooks"
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || true
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        -o "DPkg::Path=$hooks:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@" >&2 </dev/null 9>&- || status=$?
+        -o "DPkg::Path=$hooks:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@" >&2 </dev/null 7>&- 8>&- 9>&- || status=$?
     rm -rf -- "$hooks"
     return "$status"
 }
@@ -258,7 +285,7 @@ flag_value() {
         esac
         shift
     done
-    printf '%s' "$value"
+    trim "$value"
 }
 
 # Tests whether a socket listens on port $2 of address $1, which is written as in /proc/net/tcp or empty for any address.
@@ -272,7 +299,7 @@ is_listening() {
 # Checks BIND_ADDRESS, on which the service will listen. Invalid addresses are left for the program to report.
 need_port() {
     local host=${BIND_ADDRESS%:*} port=${BIND_ADDRESS##*:} a b c d address=''
-    [[ $port =~ ^[0-9]{1,5}$ ]] && [ "$port" -gt 0 ] || return 0
+    [[ $port =~ ^[0-9]{1,9}$ ]] && port=$((10#$port)) && [ "$port" -gt 0 ] || return 0
     if [[ $host =~ ^([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})$ ]] && [ "$host" != 0.0.0.0 ]; then
         IFS=. read -r a b c d <<<"$host"
         printf -v address '%02X%02X%02X%02X' "$d" "$c" "$b" "$a"
@@ -299,18 +326,36 @@ need_disk_space() {
         problem "a new database needs $CLUSTER_MEGABYTES MB of disk space in $DATA_DIR, where $free MB are free"
 }
 
-# Shows cargo's progress only on a terminal.
+# Runs `cargo build` in folder $1 with the following arguments. Shows cargo's progress only on a terminal.
 cargo_build() {
-    local quiet=--quiet
+    local folder=$1 quiet=--quiet status=0
+    shift
     [ ! -t 2 ] || quiet=''
+    # In a process group of its own, which clean_up ends with all its compilers. Without the locks, so that none is held
+    # after run.sh was killed.
+    set -m
     # shellcheck disable=SC2086 # an empty value must add no argument
-    cargo build --release --locked $quiet "$@" </dev/null 9>&- || die "the build failed"
+    (cd "$folder" && exec cargo build --release --locked $quiet "$@" </dev/null 7>&- 8>&- 9>&-) 7>&- 8>&- 9>&- &
+    CARGO=$!
+    set +m
+    wait "$CARGO" || status=$?
+    CARGO=''
+    [ "$status" = 0 ] || die "the build failed"
 }
 
 build() {
     [ -x "$BINARY" ] || say "building the service: the first build takes about two minutes on two cores"
-    (cd "$ROOT" && cargo_build)
+    cargo_build "$ROOT"
     [ -x "$BINARY" ] || die "the build did not write $BINARY"
+}
+
+# Builds the program, and replaces run.sh by it with these arguments, which need no database.
+exec_program() {
+    choose_data_dir
+    # Counts the disk space of the build alone.
+    DATABASE_URL=${DATABASE_URL:-none} require rust compiler openssl disk_space
+    build
+    exec "$BINARY" "$@"
 }
 
 # --- The PostgreSQL cluster in DATA_DIR --------------------------------------------------------------------------------
@@ -320,8 +365,8 @@ first_line() { { head -n 1 -- "$1" | tr -d '\0'; } 2>/dev/null || true; }
 # Prints the line of log $1 after byte $2 that says why a program failed.
 find_cause() {
     local log=$1 lines cause
-    # Skip the errors that clients get during a shutdown.
-    lines=$(tail -c "+$(($2 + 1))" -- "$log" 2>/dev/null | grep -vE 'the database system is|terminating connection|does not exist') || true
+    # Skip the errors that clients get during a shutdown, or when the postmaster has ended.
+    lines=$(tail -c "+$(($2 + 1))" -- "$log" 2>/dev/null | grep -vE 'the database system is|terminating connection|connection to client lost|does not exist') || true
     cause=$(grep -E '(FATAL|PANIC|error):' <<<"$lines" | tail -n 1 | sed -E 's/^.*(FATAL|PANIC): +/\1: /') || true
     # A few messages at startup have no level.
     [ -n "$cause" ] || cause=$(grep -vE '(LOG|WARNING|ERROR|DETAIL|HINT|STATEMENT|CONTEXT): |^\s' <<<"$lines" | tail -n 1) || true
@@ -395,7 +440,7 @@ start_cluster() {
     # PostgreSQL refuses to start while the old postmaster exists, even if it was killed and its parent has not reaped it.
     for _ in $(seq 100); do
         if [ -z "$old" ] || ! kill -0 "$old" 2>/dev/null || [ -n "$(command_line "$old")" ]; then break; fi
-        sleep 0.1 9>&-
+        pause 0.1
     done
     write_file "$cluster/movies-api.conf" <<END
 listen_addresses = ''
@@ -407,16 +452,21 @@ END
     set -m
     # shellcheck disable=SC2016 # expanded by the inner shell
     (cd / && exec env LC_ALL=C "${AS_DATABASE[@]}" sh -c 'exec "$0" -D "$1" >>"$1/server.log" 2>&1' \
-        "$POSTGRES/postgres" "$cluster" </dev/null >/dev/null 2>&1 9>&-) &
+        "$POSTGRES/postgres" "$cluster" </dev/null >/dev/null 2>&1) 7>&- 8>&- 9>&- &
     POSTMASTER=$!
     set +m
     STARTED=$SECONDS
     for _ in $(seq 1200); do
         [[ $(sed -n '1p;8p' "$cluster/postmaster.pid" 2>/dev/null | tr -d ' ') != "$POSTMASTER"$'\n'ready ]] || return 0
         kill -0 "$POSTMASTER" 2>/dev/null || break
-        sleep 0.1 9>&-
+        pause 0.1
     done
     CAUSE=$(find_cause "$log" "$offset")
+    # PostgreSQL takes any process of its user for a postmaster, such as one that got the id of a postmaster that was killed.
+    if [[ $CAUSE == *'lock file "postmaster.pid" already exists'* ]] && ! find_postmaster "$cluster" >/dev/null; then
+        CAUSE+="; the file names process $old ($(first_line "/proc/$old/comm")), which is not PostgreSQL: unless a PostgreSQL"
+        CAUSE+=" outside of this machine or container uses the folder, delete $cluster/postmaster.pid"
+    fi
     return 1
 }
 
@@ -427,7 +477,7 @@ stop_cluster() {
     kill -INT "$postmaster" 2>/dev/null || return 0
     for _ in $(seq 600); do
         process_matches "$postmaster" postgres || return 0
-        sleep 0.1 9>&-
+        pause 0.1
     done
     kill -QUIT "$postmaster" 2>/dev/null || true
 }
@@ -507,11 +557,76 @@ prepare_database() {
         query "$(conninfo "$SOCKETS" "$superuser" movies)" "$CHANGE_OWNER"
 }
 
-# Starts the cluster of DATA_DIR until run.sh exits, and sets DATABASE_URL to its database. Creates what does not exist.
+# Opens the locks of the cluster. Descriptor 7 is locked while the cluster is started or stopped, so that starts wait for a
+# stop that is under way. Descriptor 8 is locked shared by each run.sh that uses the cluster. The programs that use it
+# inherit descriptor 8, so that it stays locked while they run even if run.sh is killed.
+open_cluster_locks() {
+    local starting=$DATA_DIR/cluster.lock using=$DATA_DIR/cluster.users
+    make_data_dir
+    # A reader of the folder can lock existing files.
+    { : >>"$starting" && : >>"$using"; } 2>/dev/null || { [ -r "$starting" ] && [ -r "$using" ]; } ||
+        die "cannot write to $DATA_DIR: set DATA_DIR to a writable folder"
+    exec 7<"$starting" 8<"$using"
+}
+
+# Starts the cluster of DATA_DIR unless it is running, and sets DATABASE_URL to its database. Creates what does not exist.
+# The cluster runs until the last run.sh that uses it exits.
+join_cluster() {
+    open_cluster_locks
+    flock 7
+    flock -s 8
+    USES_CLUSTER=1
+    if find_postmaster "$DATA_DIR/database/cluster" >/dev/null; then
+        connect_to_cluster
+    else
+        open_cluster
+    fi
+    flock -u 7
+}
+
+# Like join_cluster, but starts the cluster as a child of this run.sh, and therefore first waits until no other run.sh uses
+# it.
+own_cluster() {
+    local waiting=''
+    open_cluster_locks
+    flock 7
+    until flock -n 8; do
+        flock -u 7
+        [ -n "$waiting" ] || say "waiting for the end of other commands that use the database in $DATA_DIR"
+        waiting=1
+        pause 0.2
+        flock 7
+    done
+    USES_CLUSTER=1
+    open_cluster
+    flock -s 8
+    flock -u 7
+}
+
+# Stops the cluster unless another run.sh uses it.
+leave_cluster() {
+    flock 7
+    flock -n 8 || return 0
+    stop_cluster "$DATA_DIR/database/cluster"
+    remove_socket_folder
+}
+
+# Sets DATABASE_URL to the database of the running cluster.
+connect_to_cluster() {
+    local role
+    SOCKETS=$(sed -n 5p "$DATA_DIR/database/cluster/postmaster.pid")
+    # A cluster that an earlier version started has only the role movies.
+    for role in "$SERVICE_ROLE" movies; do
+        DATABASE_URL=$(conninfo "$SOCKETS" "$role" movies)
+        query "$DATABASE_URL" "select" >/dev/null 2>&1 && break
+    done
+    export DATABASE_URL
+}
+
+# Starts the cluster, and sets DATABASE_URL to its database. Creates what does not exist.
 open_cluster() {
     local cluster=$DATA_DIR/database/cluster
     make_cluster "$cluster" postgres
-    trap 'stop_cluster "$DATA_DIR/database/cluster"; remove_socket_folder' EXIT
     # Earlier versions had the socket in this folder.
     rm -rf -- "$DATA_DIR/database/sockets"
     # The service may run as another user, who has to enter the folder; peer authentication controls who can connect.
@@ -521,7 +636,7 @@ open_cluster() {
         ! start_own_cluster || break
         # The sessions of a postmaster that was killed exit soon after it.
         [[ $CAUSE == *'still in use'* ]] || die "the database does not start: $CAUSE"
-        sleep 1
+        pause 1
     done
     prepare_database
     DATABASE_URL=$(conninfo "$SOCKETS" "$SERVICE_ROLE" movies)
@@ -557,15 +672,21 @@ command_line() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline"; }
 # file might belong to another program.
 process_matches() { [ -n "$1" ] && command_line "$1" | grep -qF -- "$2"; }
 
-# Creates DATA_DIR, and locks it until run.sh exits.
-prepare_data_dir() {
+# Creates DATA_DIR.
+make_data_dir() {
     # With root's own umask the other two users might be unable to enter the folder.
     (! is_root || umask 022; mkdir -p -- "$DATA_DIR") 2>/dev/null ||
         die "cannot create $DATA_DIR: set DATA_DIR to a writable folder"
     DATA_DIR=$(cd -- "$DATA_DIR" && pwd)
+    command -v flock >/dev/null || die "there is no flock command: install util-linux"
+}
+
+# Creates DATA_DIR, and locks it for `serve` or `restore`, only one of which can run, until run.sh exits.
+lock_data_dir() {
+    make_data_dir
     (: >>"$DATA_DIR/lock") 2>/dev/null || die "cannot write to $DATA_DIR: set DATA_DIR to a writable folder"
     exec 9>>"$DATA_DIR/lock"
-    ! command -v flock >/dev/null || flock -n 9 || die "another run.sh is using $DATA_DIR: stop it with './run.sh stop'"
+    flock -n 9 || die "another run.sh is using $DATA_DIR: stop it with './run.sh stop'"
     ! process_matches "$(first_line "$DATA_DIR/server.pid")" movies-api ||
         die "process $(first_line "$DATA_DIR/server.pid") of an earlier run is still serving: stop it with './run.sh stop'"
 }
@@ -580,7 +701,7 @@ choose_program() {
         mv -- "$PROGRAM.new" "$PROGRAM"
     fi
     # Only a port below 1024 needs a privilege.
-    if is_root && [[ ${BIND_ADDRESS##*:} =~ ^([1-9][0-9]{0,2}|10[01][0-9]|102[0-3])$ ]]; then
+    if is_root && [[ ${BIND_ADDRESS##*:} =~ ^0*([1-9][0-9]{0,2}|10[01][0-9]|102[0-3])$ ]]; then
         AS_SERVICE=("${AS_SERVICE[@]:0:${#AS_SERVICE[@]}-1}" --inh-caps=+net_bind_service --ambient-caps=+net_bind_service --)
     fi
 }
@@ -600,7 +721,7 @@ announce() {
     local host=${BIND_ADDRESS%:*} port
     until port=$(listening_port "$1"); do
         kill -0 "$1" 2>/dev/null || return 0
-        sleep 0.1 9>&-
+        pause 0.1
     done
     case $host in 0.0.0.0 | '[::]') host=127.0.0.1 ;; esac
     say "ready; open http://$host:$port/api/v1/docs/"
@@ -613,9 +734,14 @@ restart_cluster() {
     while [ "$RESTARTS" -lt 5 ] && [ -z "$STOPPING" ] && kill -0 "$1" 2>/dev/null; do
         RESTARTS=$((RESTARTS + 1))
         say "PostgreSQL has ended: $CAUSE. Restarting it ($RESTARTS of 5)"
-        ! start_own_cluster || return 0
+        flock 7
+        if start_own_cluster; then
+            flock -u 7
+            return 0
+        fi
+        flock -u 7
         # The cause may pass: a full disk, or a child of the old postmaster that is still exiting.
-        sleep "$RESTARTS"
+        pause "$RESTARTS"
     done
     return 1
 }
@@ -639,12 +765,18 @@ supervise() {
 }
 
 serve() {
-    local server status=0
+    local server='' status=0
+    case " $* " in
+        *' --version '* | *' -V '*) exec_program --version ;;
+        *' --help '* | *' -h '*) exec_program serve --help ;;
+    esac
     BIND_ADDRESS=$(flag_value bind "$@")
     BIND_ADDRESS=${BIND_ADDRESS:-${BIND:-0.0.0.0:8000}}
     DATABASE_URL=${DATABASE_URL:-$(flag_value database-url "$@")}
     choose_data_dir
-    prepare_data_dir
+    lock_data_dir
+    SERVES=1
+    echo "$$" >"$DATA_DIR/run.pid"
     if [ -n "$DATABASE_URL" ]; then
         require rust compiler openssl port disk_space
     else
@@ -653,25 +785,26 @@ serve() {
         choose_users
     fi
     build
-    case " $* " in *' --help '* | *' -h '* | *' --version '* | *' -V '*) exec "$BINARY" serve "$@" ;; esac
     [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || load_secret_key
-    trap 'exit 143' INT TERM HUP
     if [ -z "$DATABASE_URL" ]; then
-        open_cluster
+        own_cluster
     fi
     choose_program
     # By default glibc makes up to eight malloc arenas per core, each of which keeps the memory of its busiest moment.
     export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-4} DATABASE_URL
     STOPPING=''
+    # The server ends at once at its second signal: two of `./run.sh stop` send it one, Ctrl-C twice sends it two.
+    trap '[ -n "$STOPPING" ] || stop_server "$server"' TERM HUP
+    trap 'stop_server "$server"' INT
     # In a process group of its own, so that Ctrl-C sends the server one signal, from here, and not another from the
     # terminal.
     set -m
-    "${AS_SERVICE[@]}" "$PROGRAM" serve "$@" 9>&- &
+    "${AS_SERVICE[@]}" "$PROGRAM" serve "$@" 7>&- 9>&- &
     server=$!
     set +m
-    trap 'STOPPING=1; kill -TERM "$server" 2>/dev/null || true' INT TERM HUP
     echo "$server" >"$DATA_DIR/server.pid"
-    echo "$$" >"$DATA_DIR/run.pid"
+    # A signal that came before the process id was known.
+    [ -z "$STOPPING" ] || stop_server "$server"
     announce "$server"
     if ! supervise "$server" && [ -z "$STOPPING" ]; then
         say "PostgreSQL does not stay up: $CAUSE"
@@ -682,18 +815,24 @@ serve() {
         wait "$server" || true
     done
     wait "$server" || status=$?
-    rm -f -- "$DATA_DIR/server.pid" "$DATA_DIR/run.pid"
+    rm -f -- "$DATA_DIR/server.pid"
     [ "$STOPPING" != failed ] || status=1
     exit "$status"
+}
+
+# Tells the server, process $1 if it was started, to stop.
+stop_server() {
+    STOPPING=1
+    [ -z "$1" ] || kill -TERM "$1" 2>/dev/null || true
 }
 
 # Stops process $1 and waits up to 30 seconds for its end. Fails if no such process has $2 in its command line.
 stop_process() {
     process_matches "$1" "$2" || return 1
-    kill -TERM "$1"
+    kill -TERM "$1" 2>/dev/null || true
     for _ in $(seq 300); do
         process_matches "$1" "$2" || return 0
-        sleep 0.1 9>&-
+        pause 0.1
     done
     die "process $1 did not end within 30 s"
 }
@@ -708,6 +847,9 @@ stop() {
     ! stop_process "$(first_line "$DATA_DIR/server.pid")" movies-api || stopped+=("its server")
     rm -f -- "$DATA_DIR/run.pid" "$DATA_DIR/server.pid"
     if find_postmaster "$DATA_DIR/database/cluster" >/dev/null; then
+        # Other commands must not join the cluster meanwhile.
+        open_cluster_locks
+        flock 7
         stop_cluster "$DATA_DIR/database/cluster"
         stopped+=("its database")
     fi
@@ -719,38 +861,21 @@ stop() {
 
 # --- The program's own commands, psql, backup and restore --------------------------------------------------------------
 
-# Unless DATABASE_URL is set, sets it to the database of DATA_DIR. If the cluster is not running, starts it until run.sh
-# exits. Creates a missing cluster only if $1 is `create`.
+# Unless DATABASE_URL is set, sets it to the database of DATA_DIR. Creates a missing cluster only if $1 is `create`.
 connect_database() {
     [ -z "${DATABASE_URL:-}" ] || return 0
-    local cluster=$DATA_DIR/database/cluster role
-    [ -f "$cluster/PG_VERSION" ] || [ "${1:-}" = create ] ||
+    [ -f "$DATA_DIR/database/cluster/PG_VERSION" ] || [ "${1:-}" = create ] ||
         die "there is no database in $DATA_DIR, and DATABASE_URL is not set: './run.sh' creates one"
-    if find_postmaster "$cluster" >/dev/null; then
-        SOCKETS=$(sed -n 5p "$cluster/postmaster.pid")
-        # A cluster that an earlier version started has only the role movies.
-        for role in "$SERVICE_ROLE" movies; do
-            DATABASE_URL=$(conninfo "$SOCKETS" "$role" movies)
-            query "$DATABASE_URL" "select" >/dev/null 2>&1 && break
-        done
-        export DATABASE_URL
-    else
-        prepare_data_dir
-        open_cluster
-    fi
+    join_cluster
 }
 
 # Runs COMMAND, a command of the program, with these arguments and with the database and secret key of DATA_DIR.
 run_program() {
     local status=0
-    choose_data_dir
     case " $COMMAND $* " in
-        ' print '* | ' completions '* | *' --help '* | *' -h '*)
-            require rust compiler openssl disk_space
-            build
-            exec "$BINARY" "$COMMAND" "$@"
-            ;;
+        ' print '* | ' completions '* | *' --help '* | *' -h '*) exec_program "$COMMAND" "$@" ;;
     esac
+    choose_data_dir
     DATABASE_URL=${DATABASE_URL:-$(flag_value database-url "$@")}
     if [ -n "$DATABASE_URL" ]; then
         require rust compiler openssl disk_space
@@ -760,13 +885,16 @@ run_program() {
         choose_users
     fi
     build
-    trap 'exit 143' INT TERM HUP
     case $COMMAND in
         migrate | import-django) connect_database create ;;
         *) connect_database ;;
     esac
-    [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || [ ! -d "$DATA_DIR" ] || load_secret_key
-    "$BINARY" "$COMMAND" "$@" 9>&- || status=$?
+    case $COMMAND in
+        check | token)
+            [ -n "${SECRET_KEY:-}" ] || [ -n "$(flag_value secret-key "$@")" ] || [ ! -d "$DATA_DIR" ] || load_secret_key
+            ;;
+    esac
+    "$BINARY" "$COMMAND" "$@" 7>&- || status=$?
     exit "$status"
 }
 
@@ -774,10 +902,11 @@ open_psql() {
     local status=0
     choose_data_dir
     require postgres
+    case " $* " in *' --help '* | *' --version '* | *' -V '*) exec "$POSTGRES/psql" "$@" ;; esac
     connect_database
     # Leave Ctrl-C to psql.
     trap : INT
-    "$POSTGRES/psql" -d "$DATABASE_URL" "$@" 9>&- || status=$?
+    "$POSTGRES/psql" -d "$DATABASE_URL" "$@" 7>&- || status=$?
     exit "$status"
 }
 
@@ -786,16 +915,17 @@ open_psql() {
 backup() {
     local file=$1
     [ ! -d "$file" ] || die "$file is a folder: give the name of a file"
+    if [ -L "$file" ] || { [ -e "$file" ] && [ ! -f "$file" ]; }; then
+        die "$file exists and is not a regular file, and a backup would replace it: give the name of a file"
+    fi
     choose_data_dir
     require postgres
-    trap 'exit 143' INT TERM HUP
     connect_database
+    PARTIAL_FILE=$file.new
     rm -f -- "$file.new"
-    if ! (umask 077 && "$POSTGRES/pg_dump" --format=custom --file="$file.new" --dbname="$DATABASE_URL" 9>&-); then
-        rm -f -- "$file.new"
+    (umask 077 && exec "$POSTGRES/pg_dump" --format=custom --file="$file.new" --dbname="$DATABASE_URL" 7>&-) ||
         die "no backup was made"
-    fi
-    mv -- "$file.new" "$file"
+    mv -T -- "$file.new" "$file"
     say "wrote $file"
 }
 
@@ -807,14 +937,35 @@ require_no_sessions() {
     [ "$others" = 0 ] || die "the database is in use ($others sessions): stop the service first"
 }
 
-# Prints the statements that empty the database, or nothing if it is empty. Exits if it has users, unless $1 is --replace.
+# Prints the statements that drop what the migrations created, or nothing if the database is not the service's. Exits if
+# it has users, unless $1 is --replace. Other objects stay: PostgreSQL refuses the statements if one depends on the
+# service's tables.
 print_drop_statements() {
-    local users=0
-    [ "$(query "$DATABASE_URL" "select to_regclass('users') is not null")" = t ] || return 0
-    users=$(query "$DATABASE_URL" "select count(*) from users") || return 1
+    local users migrations=("$ROOT"/sql/migrations/V*.sql) tables routines newer
+    [ "$(query "$DATABASE_URL" "select to_regclass('public.movie_counts') is not null")" = t ] || return 0
+    users=$(query "$DATABASE_URL" "select count(*) from public.users") || return 1
     [ "$users" = 0 ] || [ "$1" = --replace ] ||
         die "the database has $users users: './run.sh restore --replace FILE' replaces them with those in FILE"
-    echo "drop schema public cascade; create schema public;"
+    newer=$(query "$DATABASE_URL" "select count(*) from public.refinery_schema_history where version > ${#migrations[@]}") || return 1
+    [ "$newer" = 0 ] || die "the database has the schema of a newer version of the service, which this run.sh cannot" \
+        "replace: use the run.sh of that version, or restore into an empty database"
+    tables=$(created_names table "${migrations[@]}") routines=$(created_names function "${migrations[@]}")
+    query "$DATABASE_URL" "
+        select 'drop table ' || string_agg(oid::regclass::text, ', ') || ';'
+        from pg_class
+        where relnamespace = 'public'::regnamespace and relkind in ('r', 'p')
+            and relname = any ('{refinery_schema_history,$tables}')
+        union all
+        select 'drop routine ' || string_agg(oid::regprocedure::text, ', ') || ';'
+        from pg_proc
+        where pronamespace = 'public'::regnamespace and proname = any ('{$routines}')"
+}
+
+# Prints the names, with commas, of the objects of kind $1 that the following migrations create.
+created_names() {
+    local kind=$1
+    shift
+    sed -nE "s/^create $kind ([a-z_]+).*/\\1/p" "$@" | paste -sd ,
 }
 
 # Restores the backup $2; if $1 is --replace, it replaces the users and movies in the database. Everything happens in one
@@ -822,15 +973,16 @@ print_drop_statements() {
 # before the triggers, so that the counts of movies are those of the backup.
 restore() {
     local replace=$1 file=$2 drop
+    [ -e "$file" ] || die "there is no file $file"
+    [ -f "$file" ] || die "$file is not a regular file: a restore reads the backup twice, so save it as a file first"
     choose_data_dir
     require postgres
     choose_users
     "$POSTGRES/pg_restore" --file=- -- "$file" | grep '^COPY public.movie_counts ' >/dev/null ||
         die "$file is not a complete backup of this service: nothing was changed"
-    trap 'exit 143' INT TERM HUP
     if [ -z "${DATABASE_URL:-}" ]; then
-        prepare_data_dir
-        open_cluster
+        lock_data_dir
+        join_cluster
     fi
     require_no_sessions
     drop=$(print_drop_statements "$replace") || exit 1
@@ -927,7 +1079,7 @@ start_test_server() {
         BASE=$(sed -n 's/.*listening on \(http:[^ ]*\).*/\1/p' "$log")
         [ -z "$BASE" ] || return 0
         kill -0 "$SERVER" 2>/dev/null || break
-        sleep 0.1 9>&-
+        pause 0.1
     done
     die "the service does not start: $(tail -n 1 "$log")"
 }
@@ -986,7 +1138,6 @@ run_tests() {
     require rust compiler openssl postgres disk_space python curl
     build
     PASSED=0 FAILED=0 SKIPPED=0 STAGES=''
-    trap 'exit 143' INT TERM HUP
     trap remove_throwaway_cluster EXIT
     # Test data need not survive a power failure.
     start_throwaway_cluster 'fsync = off'
@@ -1007,9 +1158,8 @@ run_bench() {
     require rust compiler openssl postgres disk_space wrk
     build
     local bench=$ROOT/target/bench
-    (cd "$ROOT/tests/bench" && cargo_build --target-dir "$bench")
+    cargo_build "$ROOT/tests/bench" --target-dir "$bench"
     case " $* " in *' --help '* | *' -h '*) exec "$bench/release/movies-bench" "$@" ;; esac
-    trap 'exit 143' INT TERM HUP
     trap remove_throwaway_cluster EXIT
     # The bench runs vacuum and checkpoints between measurements, so that none runs during one. For the measurement of
     # autovacuum (--only decay) it turns autovacuum on, with the naptime that `serve` sets. Full-page writes are off: a
@@ -1027,12 +1177,37 @@ autovacuum_naptime = 5s"
     "$bench/release/movies-bench" "$@"
 }
 
+# Exits after printing the usage, and $* as the last line.
 usage_error() {
     usage >&2
+    say "$@"
     exit 2
 }
 
+# Tests whether --help is among these arguments.
+asks_for_help() {
+    local argument
+    for argument; do
+        case $argument in -h | --help) return 0 ;; esac
+    done
+    return 1
+}
+
+# Checks that the arguments of COMMAND are the name of one file.
+require_file() {
+    if [ "$#" != 1 ] || [ -z "$1" ]; then
+        usage_error "$COMMAND needs the name of one file"
+    elif [[ $1 == -* ]]; then
+        usage_error "$COMMAND needs the name of a regular file: write ./$1 if you mean a file named $1"
+    fi
+}
+
 main() {
+    # White space around a setting is ignored, and a blank one counts as unset.
+    [ -n "$(trim "${DATA_DIR:-}")" ] || unset DATA_DIR
+    BIND=$(trim "${BIND:-}") DATABASE_URL=$(trim "${DATABASE_URL:-}") SECRET_KEY=$(trim "${SECRET_KEY:-}")
+    trap clean_up EXIT
+    trap 'exit 143' INT TERM HUP
     case ${1:-} in
         -h | --help) set -- help ;;
         '' | -*) set -- serve "$@" ;;
@@ -1040,23 +1215,34 @@ main() {
     COMMAND=$1
     shift
     case $COMMAND in
+        stop | backup | restore | test)
+            if asks_for_help "$@"; then
+                usage
+                return
+            fi
+            ;;
+    esac
+    case $COMMAND in
         serve) serve "$@" ;;
         test) run_tests "$@" ;;
         bench) run_bench "$@" ;;
-        stop) stop ;;
+        stop)
+            [ "$#" = 0 ] || usage_error "stop takes no argument"
+            stop
+            ;;
         check | completions | import-django | migrate | print | recount | token | users) run_program "$@" ;;
         psql) open_psql "$@" ;;
         backup)
-            [ "$#" = 1 ] || usage_error
+            require_file "$@"
             backup "$1"
             ;;
         restore)
             [ "${1:-}" = --replace ] || set -- '' "$@"
-            [ "$#" = 2 ] || usage_error
+            require_file "${@:2}"
             restore "$@"
             ;;
         help) usage ;;
-        *) usage_error ;;
+        *) usage_error "$COMMAND is no command" ;;
     esac
 }
 

@@ -1,6 +1,7 @@
 """run.sh backup and restore: a backup is restored completely, and failures change nothing. Data loaded by PostgreSQL's own programs, and
 `movies-api recount`, which corrects the stored counts afterwards."""
 import json
+import os
 import stat
 import subprocess
 import threading
@@ -139,19 +140,83 @@ def test_incomplete_backup_is_refused_and_nothing_is_changed(database, start_ser
     assert has_movies(start_server().base, ann, movies)
 
 
-def test_restore_into_database_url_needs_no_other_sessions_and_drops_newer_tables(database, start_server, installation, file):
+def test_restore_into_database_url_needs_no_other_sessions(database, start_server, installation, file):
     server = start_server()
     ann = Client(server.base).new_user()
     movies = [ann.add_movie()]
     assert installation.run("backup", file, DATABASE_URL=database.url)[0] == 0
-    database.run("create table newer as select id from users")
-    database.run("alter table newer add foreign key (id) references users (id)")
     status, output = installation.run("restore", "--replace", file, DATABASE_URL=database.url)
     assert status == 1 and output.startswith("run.sh: the database is in use (")
     server.stop()
     assert installation.run("restore", "--replace", file, DATABASE_URL=database.url)[0] == 0
-    assert database.run("select to_regclass('newer')") == [(None,)]
     assert has_movies(start_server().base, ann, movies)
+
+
+@pytest.fixture
+def backup_of_two_users(target, installation, file):
+    migrate(target)
+    fill(target)
+    assert installation.run("backup", file, DATABASE_URL=target.url)[0] == 0
+    return file
+
+
+@pytest.mark.parametrize("arguments", [[], ["--replace"]])
+def test_restore_keeps_tables_of_other_applications(database, installation, backup_of_two_users, arguments):
+    migrate(database)
+    if arguments:
+        fill(database)
+    database.run("create table auth_user as select n from generate_series(1, 500) as n")
+    database.run("create function double(n int) returns int language sql as 'select 2 * n'")
+    database.run("create view even as select double(n) as n from auth_user")
+    restored = f"run.sh: restored 2 users, {SHORT_LIST + LONG_LIST} movies\n"
+    assert installation.run("restore", *arguments, backup_of_two_users, DATABASE_URL=database.url) == (0, restored)
+    assert database.run("select count(*), max(n) from even") == [(500, 1000)]
+    assert check_counts(database)["are_right"] and run_command(database, "migrate") == (0, "nothing to apply\n")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("create schema apart; create table apart.newer (id bigint references users (id))", "newer_id_fkey"),
+        ("create view old as select * from movies where year < 1950", "view old depends on table movies"),
+        ("insert into refinery_schema_history (version, name, applied_on, checksum) values (99, 'newer', '', '1')", "newer version"),
+    ],
+    ids=["reference", "view", "newer schema"],
+)
+def test_restore_into_a_database_with_objects_that_depend_on_its_tables_changes_nothing(database, installation, backup_of_two_users, change, message):
+    migrate(database)
+    database.run(change)
+    for arguments in ([], ["--replace"]):
+        status, output = installation.run("restore", *arguments, backup_of_two_users, DATABASE_URL=database.url)
+        assert status == 1 and message in output, output
+    assert database.run("select count(*) from users") == [(0,)]
+
+
+def test_restore_does_not_touch_tables_named_users_of_another_application(database, installation, backup_of_two_users):
+    database.run("create table users (name text)")
+    status, output = installation.run("restore", "--replace", backup_of_two_users, DATABASE_URL=database.url)
+    assert status == 1 and 'relation "users" already exists' in output and output.endswith("run.sh: nothing was changed\n")
+    assert database.run("select to_regclass('movies'), count(*) from users") == [(None, 0)]
+
+
+def test_backup_replaces_only_a_regular_file(database, installation, file):
+    migrate(database)
+    os.mkfifo(file.parent / "fifo")
+    (file.parent / "link").symlink_to(file)
+    (file.parent / "dangling").symlink_to(file.parent / "none")
+    for name in ("fifo", "link", "dangling"):
+        status, output = installation.run("backup", file.parent / name, DATABASE_URL=database.url)
+        assert status == 1 and "exists and is not a regular file" in output and output.count("\n") == 1
+    assert (file.parent / "fifo").is_fifo() and (file.parent / "link").is_symlink() and (file.parent / "dangling").is_symlink()
+    status, output = installation.run("backup", "", DATABASE_URL=database.url)
+    assert (status, output.splitlines()[-1]) == (2, "run.sh: backup needs the name of one file")
+
+
+def test_restore_says_that_it_needs_a_regular_file(installation, file):
+    assert installation.run("restore", file) == (1, f"run.sh: there is no file {file}\n")
+    os.mkfifo(file)
+    status, output = installation.run("restore", file)
+    assert status == 1 and output.startswith(f"run.sh: {file} is not a regular file: a restore reads the backup twice")
 
 
 def test_failed_restore_changes_nothing(database, start_server, installation, file):

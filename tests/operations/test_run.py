@@ -15,7 +15,7 @@ import pytest
 
 from helpers.client import MOVIES, PASSWORD, REGISTER, TOKEN, account_fields, wait_until
 from helpers.cluster import find_postgresql_programs, free_port, postgresql_user
-from helpers.installation import children_of, is_running
+from helpers.installation import RUN, children_of, is_running
 from helpers.settings import BINARY
 
 pytestmark = pytest.mark.own_servers
@@ -291,7 +291,7 @@ def test_migrate_creates_the_database_and_other_commands_report_that_there_is_no
     assert json.loads(installation.run("users", "list", "--json")[1]) == []
 
 
-BASIC_TOOLS = "bash env id dirname cut sort head tail tr cat stat mkdir awk df flock seq sed grep setpriv test python3 rm sh".split()
+BASIC_TOOLS = "bash env id dirname readlink cut sort head tail tr cat stat mkdir awk df flock seq sed grep setpriv test python3 rm sh".split()
 
 
 def test_all_missing_requirements_are_reported_at_once(installation):
@@ -344,9 +344,13 @@ def test_killed_postmaster_is_started_again(installation):
     username = sign_up(client)
     wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
     killed = time.monotonic()
+    # A session whose client has ended meanwhile logs a consequence, which is not the cause.
+    with (installation.folder / "database/cluster/server.log").open("a") as log:
+        log.write("2026-01-01 00:00:00.000 UTC [1] FATAL:  connection to client lost\n")
     os.kill(installation.process_id_in("database/cluster/postmaster.pid"), signal.SIGKILL)
     # Open sessions may still answer for a moment.
     wait_until(lambda: "run.sh: PostgreSQL has ended" in run.log.read_text(), 60, "restart of PostgreSQL")
+    assert "PostgreSQL has ended: it was killed, or it logged no error (log: " in run.log.read_text()
 
     def is_answering():
         assert run.poll() is None, run.log.read_text()
@@ -401,7 +405,9 @@ def test_failure_of_postgresql_names_its_cause_and_the_log(installation):
         other.wait()
     assert status == 1
     assert output.splitlines()[-1] == (
-        f'run.sh: the database does not start: FATAL: lock file "postmaster.pid" already exists (log: {cluster}/server.log)'
+        f'run.sh: the database does not start: FATAL: lock file "postmaster.pid" already exists (log: {cluster}/server.log); the file'
+        f" names process {other.pid} (sleep), which is not PostgreSQL: unless a PostgreSQL outside of this machine or container uses"
+        f" the folder, delete {cluster}/postmaster.pid"
     )
 
 
@@ -461,7 +467,7 @@ def test_installing_packages_creates_no_postgresql_cluster(installation):
     """The package's script has to find a program named pg_createcluster that does nothing, instead of Debian's."""
     tools, record = installation.parent / "tools", installation.parent / "record"
     tools.mkdir()
-    for tool in [*BASIC_TOOLS, "mktemp", "ln", "chmod", "readlink"]:
+    for tool in [*BASIC_TOOLS, "mktemp", "ln", "chmod"]:
         (tools / tool).symlink_to(shutil.which(tool))
     write_script(tools, "cargo", "echo cargo 1.99.0")
     write_script(tools, "sudo", "shift", '[ "$1" = true ] || exec "$@"')
@@ -476,3 +482,156 @@ def test_installing_packages_creates_no_postgresql_cluster(installation):
     program, arguments = record.read_text().splitlines()
     assert program == "/bin/true"
     assert arguments.endswith(":/bin gcc libc6-dev pkg-config libssl-dev")
+
+
+def test_stop_ends_a_run_that_is_still_building(installation):
+    """The build is a program that waits; its end shows that it was ended too."""
+    tools, record = installation.parent / "tools", installation.parent / "record"
+    write_script(tools, "cargo", '[ "$1" != --version ] || { echo cargo 1.99.0; exit; }', f'echo $$ >"{record}"', "exec sleep 600")
+    settings = {"PATH": f"{tools}:{os.environ['PATH']}", "CARGO_HOME": "/nonexistent"}
+    for send_end in (lambda run: installation.run("stop"), lambda run: run.terminate()):
+        run = installation.start(**settings)
+        wait_until(lambda: record.exists() and record.read_text().strip(), 60, "begin of the build")
+        build = int(record.read_text())
+        try:
+            send_end(run)
+            assert run.wait(10) == 143
+            wait_until(lambda: not is_running(build), 10, "end of the build")
+        finally:
+            if is_running(build):
+                os.kill(build, signal.SIGKILL)
+        record.unlink()
+        assert installation.run("stop")[1].startswith("run.sh: nothing is running for ")
+    _, client = installation.serve()
+    client.close()
+
+
+def test_stop_ends_a_run_that_is_starting(installation):
+    run = installation.start()
+    wait_until(lambda: (installation.folder / "database").exists(), 60, "begin of the start")
+    assert installation.run("stop")[0] == 0
+    assert run.wait(10) in (0, 143)
+    assert not installation.is_database_running()
+
+
+def test_two_stops_at_the_same_time_let_the_service_end_in_order(installation):
+    run, client = installation.serve()
+    # A request that is incomplete holds up the end of the server.
+    address = client.base.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1]))) as connection:
+        connection.sendall(b"POST /api/v1/auth/token/ HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+        stops = [installation.start("stop") for _ in range(2)]
+        assert run.wait(30) == 0, run.log.read_text()
+    assert [stop.wait(30) for stop in stops] == [0, 0]
+    client.close()
+
+
+def start_waiting_command(installation, name):
+    """Starts a command that uses the database before and after the file `name` exists; returns it once it is connected."""
+    wait = f"\\! while [ -d {installation.parent} ] && [ ! -e {installation.parent / name} ]; do sleep 0.05; done"
+    command = installation.start("psql", "-X", "-A", "-t", "-c", "select 'before'", "-c", wait, "-c", "select 'after'")
+    wait_until(lambda: command.poll() is not None or command.log.read_text(), 60, "connection of the command")
+    assert command.log.read_text() == "before\n"
+    return command
+
+
+def test_cluster_runs_until_the_last_command_that_uses_it_ends(installation):
+    assert installation.run("migrate")[0] == 0
+    first, second = start_waiting_command(installation, "one"), start_waiting_command(installation, "two")
+    (installation.parent / "one").touch()
+    assert first.wait(60) == 0
+    assert second.poll() is None and installation.is_database_running()
+    (installation.parent / "two").touch()
+    assert (second.wait(60), second.log.read_text()) == (0, "before\nafter\n")
+    assert not installation.is_database_running()
+
+
+def test_commands_without_a_running_service_run_at_the_same_time(installation):
+    assert installation.run("migrate")[0] == 0
+    for _ in range(3):
+        commands = [installation.start("users", "list", "--json") for _ in range(4)]
+        assert [(command.wait(60), command.log.read_text()) for command in commands] == [(0, "[]\n")] * 4
+    assert not installation.is_database_running()
+
+
+def test_start_waits_for_commands_and_its_end_leaves_the_cluster_to_them(installation):
+    assert installation.run("migrate")[0] == 0
+    command = start_waiting_command(installation, "one")
+    run = installation.start()
+    wait_until(lambda: run.poll() is not None or "run.sh: waiting for the end of other commands" in run.log.read_text(), 60, "message")
+    assert run.poll() is None
+    (installation.parent / "one").touch()
+    assert command.wait(60) == 0
+    wait_until(lambda: "run.sh: ready" in run.log.read_text(), 60, "end of the start")
+    command = start_waiting_command(installation, "two")
+    run.terminate()
+    assert run.wait(20) == 0
+    (installation.parent / "two").touch()
+    assert (command.wait(60), command.log.read_text()) == (0, "before\nafter\n")
+    assert not installation.is_database_running()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["stop", "--help"], ["stop", "-h"], ["backup", "--help"], ["restore", "--help"], ["restore", "--replace", "--help"], ["test", "--help"]]
+)
+def test_help_of_own_commands_does_nothing_else(installation, arguments):
+    status, output = installation.run(*arguments, PATH=os.environ["PATH"])
+    assert status == 0 and output.startswith("usage: ./run.sh"), output
+    assert not installation.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["stop", "now"], "stop takes no argument"),
+        (["backup", "--verbose"], "backup needs the name of a regular file: write ./--verbose if you mean a file named --verbose"),
+        (["backup", ""], "backup needs the name of one file"),
+        (["restore", "-"], "restore needs the name of a regular file: write ./- if you mean a file named -"),
+        (["sevre"], "sevre is no command"),
+    ],
+)
+def test_invalid_arguments_of_own_commands_exit_with_2_and_the_reason(installation, arguments, message):
+    status, output = installation.run(*arguments)
+    assert (status, output.splitlines()[-1]) == (2, f"run.sh: {message}")
+    assert output.startswith("usage: ./run.sh") and not installation.folder.exists()
+
+
+def test_help_and_version_of_the_program_are_shown_beside_a_running_service(installation):
+    _, client = installation.serve()
+    client.close()
+    for arguments in (["--version"], ["-V"], ["serve", "--version"]):
+        status, output = installation.run(*arguments)
+        assert status == 0 and re.fullmatch(r"movies-api \d+\.\d+\.\d+\n", output), output
+    status, output = installation.run("serve", "--help")
+    assert status == 0 and "--bind" in output
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\\b", 'a"b', "a\nb"])
+def test_data_dir_with_a_character_that_postgresql_cannot_express_is_refused(installation, name):
+    status, output = installation.run(DATA_DIR=str(installation.parent / name))
+    assert status == 1 and output.count("\n") == 1
+    assert re.fullmatch(r"run\.sh: DATA_DIR=.* is not allowed: the path must not contain a comma, .*; set DATA_DIR to another folder\n", output)
+    assert list(installation.parent.iterdir()) == []
+
+
+def test_port_is_checked_with_leading_zero_and_white_space(installation):
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        for bind in (f"127.0.0.1:0{port}", f" 127.0.0.1:{port} "):
+            status, output = installation.run(BIND=bind)
+            assert status == 1 and output.startswith(f"run.sh: {bind.strip()} is in use by another program") and output.count("\n") == 1
+
+
+def test_blank_settings_count_as_unset_and_the_key_is_read_only_where_it_is_used(installation):
+    assert installation.run("migrate", DATABASE_URL="  ")[0] == 0
+    assert not (installation.folder / "secret_key").exists()
+    (installation.folder / "secret_key").mkdir()
+    assert installation.run("users", "list", "--json", DATABASE_URL=" ", SECRET_KEY=" ") == (0, "[]\n")
+    assert installation.run("check", DATABASE_URL="")[0] == 1
+
+
+def test_symbolic_link_to_run_sh_works(installation):
+    link = installation.parent / "movies"
+    link.symlink_to(RUN)
+    completed = subprocess.run([link, "completions", "bash"], capture_output=True, text=True, timeout=60, env=dict(os.environ))
+    assert completed.returncode == 0 and "movies-api" in completed.stdout, completed.stderr
