@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rouille::{Request, Response};
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, recv};
 
 use super::body::BodyDecoder;
 use super::head::{self, Head, parse_head};
@@ -525,9 +526,9 @@ impl Socket {
     /// Appends bytes to `buffer`, within its capacity. Returns how many, or `None` if none are there for now; 0 if the client
     /// closed its side, or the connection failed.
     fn read(&self, buffer: &mut Vec<u8>) -> Option<usize> {
-        match retry_on_intr(|| rustix::io::read(&self.0, spare_capacity(buffer))) {
+        match retry_on_intr(|| recv(&self.0, spare_capacity(buffer), RecvFlags::empty())) {
             Err(Errno::WOULDBLOCK) => None,
-            read => Some(read.unwrap_or(0)),
+            received => Some(received.map_or(0, |(_, length)| length)),
         }
     }
 

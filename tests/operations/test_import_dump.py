@@ -313,7 +313,7 @@ BCRYPT = "bcrypt_sha256$$2b$%s$" + "." * 53
 
 
 def test_users_who_cannot_sign_in_are_counted_without_a_part_of_the_stored_password(run_import, database, start_server):
-    """Each stored password is judged as a sign-in judges it: what is not reported could match a password."""
+    """The report and the sign-in agree: a stored password that is not reported could match a password."""
     locked_out = {
         "unknown": ["hunter2-plain", "hunter2$plain", "21232f297a57a5a743894a0e4a801fc3", "\x1b[31mhunter2$x", ""],
         "no password": ["!", "!hunter2"],
