@@ -119,15 +119,19 @@ impl<C> AdmissionQueue<C> {
     /// [`AdmissionQueue::try_start`].
     pub fn release(
         &self,
-        permit: &Permit,
+        permit: Permit,
         following: Option<PendingRequest<C>>,
     ) -> (Option<Admitted<C>>, bool) {
+        let Permit {
+            class,
+            is_pipelined,
+        } = permit;
         let mut state = self.state.lock();
         state.in_flight -= 1;
-        state.line(permit.class).in_flight -= 1;
-        state.pipelined_in_flight -= usize::from(permit.is_pipelined);
+        state.line(class).in_flight -= 1;
+        state.pipelined_in_flight -= usize::from(is_pipelined);
         // Otherwise each waiting request waits for something of which the permit gave back one, and the next takes it.
-        let may_leave_another = following.is_some() || permit.is_pipelined;
+        let may_leave_another = following.is_some() || is_pipelined;
         if let Some(pending) = following {
             let line = state.line(pending.class);
             line.queue(pending.is_pipelined).push_back(pending);
@@ -351,7 +355,7 @@ mod tests {
         let (_, permit) = admit(&queue, 1, began).unwrap();
         assert!(admit(&queue, 2, began).is_none());
         let ahead = pending(1, began, Class::Ordinary);
-        let (started, may_start_more) = queue.release(&permit, Some(ahead));
+        let (started, may_start_more) = queue.release(permit, Some(ahead));
         assert_eq!(number(started), Some(2));
         assert!(!may_start_more);
     }
@@ -362,7 +366,7 @@ mod tests {
         let (_, permit) = admit_as(Class::Heavy, &queue, 1, began).unwrap();
         assert!(admit_as(Class::Heavy, &queue, 2, began).is_none());
         let ahead = pending(1, began + Duration::from_millis(1), Class::Ordinary);
-        let (started, may_start_more) = queue.release(&permit, Some(ahead));
+        let (started, may_start_more) = queue.release(permit, Some(ahead));
         assert_eq!(number(started), Some(2));
         assert!(may_start_more);
         let (started, may_start_more) = queue.try_start();
@@ -382,7 +386,7 @@ mod tests {
             assert!(admit(&queue, number, began).is_none());
         }
         let mut begun = Vec::new();
-        while let Some((pending, next)) = queue.release(&permit, None).0 {
+        while let Some((pending, next)) = queue.release(permit, None).0 {
             begun.push(pending.connection);
             permit = next;
         }
@@ -400,7 +404,7 @@ mod tests {
         assert!(admit_pipelined(3).is_none());
         assert!(admit_pipelined(4).is_none());
         assert!(admit(&queue, 5, began).is_some());
-        let next = permits.map(|permit| number(queue.release(&permit, None).0));
+        let next = permits.map(|permit| number(queue.release(permit, None).0));
         assert_eq!(next, [Some(3), Some(4)]);
     }
 
@@ -417,7 +421,7 @@ mod tests {
             queue.admit(pipelined(3, began)),
             Admission::Queued
         ));
-        let (started, may_start_more) = queue.release(&permit, None);
+        let (started, may_start_more) = queue.release(permit, None);
         assert_eq!(number(started), Some(2));
         assert!(may_start_more);
         assert_eq!(number(queue.try_start().0), Some(3));
@@ -440,10 +444,10 @@ mod tests {
             assert!(admit_as(class, &queue, 11, later).is_none());
             let (passing, permit) = admit(&queue, 12, later).unwrap();
             assert_eq!(passing, 12, "{class:?}");
-            assert!(number(queue.release(&permit, None).0).is_none());
+            assert!(number(queue.release(permit, None).0).is_none());
             let ends = permits
                 .into_iter()
-                .map(|permit| queue.release(&permit, None).0);
+                .map(|permit| queue.release(permit, None).0);
             let begun: Vec<_> = ends.filter_map(number).collect();
             assert_eq!(begun, [10, 11], "{class:?}");
         }
@@ -480,7 +484,7 @@ mod tests {
         let mut permit = Some(permit);
         let mut begun = Vec::new();
         while let Some(ended) = permit.take() {
-            if let Some((pending, next)) = queue.release(&ended, None).0 {
+            if let Some((pending, next)) = queue.release(ended, None).0 {
                 begun.push(pending.connection);
                 permit = Some(next);
             }

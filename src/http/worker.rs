@@ -188,7 +188,7 @@ impl Shared {
             let connection = self.handle(pending, worker);
             let buffers = &mut worker.buffers;
             let following = connection.and_then(|connection| self.advance(connection, buffers));
-            next = self.wake_for_more(self.admission.release(&permit, following));
+            next = self.wake_for_more(self.admission.release(permit, following));
         }
     }
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from helpers.client import ACCOUNT, MOVIES, REFRESH, outcome, wait_until
+from helpers.client import ACCOUNT, MOVIES, REFRESH, outcome
 from helpers.concurrency import send
 from helpers.settings import BINARY
 
@@ -86,11 +86,6 @@ MEANWHILE = {
 }
 
 
-def wait_until_session_waits_for_lock(database):
-    waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    wait_until(lambda: database.run(waiting))
-
-
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
 @pytest.mark.parametrize("request_name", ["PATCH", "PUT", "DELETE", "password"])
 def test_change_of_an_account_that_ends_meanwhile_changes_nothing(start_server, database, request_name, meanwhile):
@@ -107,7 +102,7 @@ def test_change_of_an_account_that_ends_meanwhile_changes_nothing(start_server, 
     with ThreadPoolExecutor(1) as threads, database.connect(database.url) as connection:
         connection.execute(statement, [user.id])
         response = threads.submit(send, user, *requests[request_name])
-        wait_until_session_waits_for_lock(database)
+        database.wait_until_session_waits_for_lock()
         connection.commit()
         assert outcome(response.result()) == expected
     assert database.run(row, user.id) == ([] if meanwhile == "delete" else before)
@@ -123,7 +118,7 @@ def test_command_fails_if_its_user_is_deleted_meanwhile(instances, database, arg
         running = subprocess.Popen(command, env={"DATABASE_URL": database.url, "BCRYPT_COST": "4"}, **pipes)
         running.stdin.write(f"{NEW_PASSWORD}\n")
         running.stdin.close()
-        wait_until_session_waits_for_lock(database)
+        database.wait_until_session_waits_for_lock()
         connection.commit()
     assert (running.wait(30), running.stdout.read(), running.stderr.read()) == (1, "", "movies-api: the user was deleted in the meantime\n")
 

@@ -1,7 +1,7 @@
 """Databases for single tests, on the cluster of TEST_DATABASE_URL."""
 import os
 
-from helpers.client import unique_word
+from helpers.client import unique_word, wait_until
 from helpers.programs import skip_unless_ci
 from helpers.settings import MAINTENANCE_DATABASE, TESTS
 
@@ -27,6 +27,10 @@ class Database:
         with self.connect(self.url) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else None
+
+    def wait_until_session_waits_for_lock(self):
+        waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        wait_until(lambda: self.run(waiting), what="session that waits for a lock")
 
     def disallow_connections(self):
         """Refuses new connections and terminates the open ones."""

@@ -62,8 +62,7 @@ def test_sigterm_answers_received_requests_and_exits_within_ten_seconds(start_se
     with database.connect(database.url) as lock:
         lock.execute("lock table movies in exclusive mode")
         sender.start()
-        waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-        wait_until(lambda: database.run(waiting)[0][0] == 1)
+        database.wait_until_session_waits_for_lock()
         server.process.send_signal(signal.SIGTERM)
     sender.join(10)
     server.close_clients()
