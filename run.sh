@@ -1134,7 +1134,7 @@ run_tests() {
     ! is_ci || ! (: <>/dev/tcp/127.0.0.1/8000) 2>/dev/null ||
         die "port 8000 of 127.0.0.1 is in use, but CI tests a service on it: stop the program that listens there"
     # Disk space is checked where the throwaway cluster will be.
-    DATA_DIR=/tmp BUILD_MEGABYTES=6000
+    DATA_DIR=/tmp BUILD_MEGABYTES=4000
     require rust compiler openssl postgres disk_space python curl
     build
     PASSED=0 FAILED=0 SKIPPED=0 STAGES=''
