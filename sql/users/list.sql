@@ -7,7 +7,8 @@ select
     first_name,
     last_name,
     is_active,
-    to_char(date_joined at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as date_joined,
+    -- to_char returns null for infinity and -infinity, which rows of other programs may contain.
+    coalesce(to_char(date_joined at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), date_joined::text) as date_joined,
     movie_count
 from users
 where is_active is not null

@@ -253,6 +253,14 @@ def test_users_list_is_aligned_and_contains_no_hash(operate, database):
     }
 
 
+def test_users_list_contains_users_of_an_infinite_date(operate, database):
+    operate("migrate")
+    for name, date in [("ann", "infinity"), ("bob", "-infinity")]:
+        database.run(f"insert into users (username, password_hash, email, date_joined) values ('{name}', '!', '{name}@example.com', '{date}')")
+    listed = json.loads(operate("users", "list", "--json"))
+    assert [user["date_joined"] for user in listed] == ["infinity", "-infinity"]
+
+
 def test_deactivated_user_is_refused_at_once_until_activated(operate, start_server):
     ann = start_server().client().new_user()
     operate("users", "deactivate", ann.username)
