@@ -48,6 +48,16 @@ die() {
 
 is_root() { [ "$(id -u)" = 0 ]; }
 
+# Tests whether one of the arguments after $1 is among the words of $1.
+has_argument() {
+    local words=" $1 " argument
+    shift
+    for argument; do
+        if [[ $argument != *' '* && $words == *" $argument "* ]]; then return 0; fi
+    done
+    return 1
+}
+
 # Sleeps $1 seconds. If run.sh is killed meanwhile, `sleep` holds none of its locks.
 pause() { sleep "$1" 7>&- 8>&- 9>&-; }
 
@@ -335,7 +345,7 @@ cargo_build() {
     # after run.sh was killed.
     set -m
     # shellcheck disable=SC2086 # an empty value must add no argument
-    (cd "$folder" && exec cargo build --release --locked $quiet "$@" </dev/null 7>&- 8>&- 9>&-) 7>&- 8>&- 9>&- &
+    (cd "$folder" && exec cargo build --release --locked $quiet "$@" </dev/null) 7>&- 8>&- 9>&- &
     CARGO=$!
     set +m
     wait "$CARGO" || status=$?
@@ -766,10 +776,8 @@ supervise() {
 
 serve() {
     local server='' status=0
-    case " $* " in
-        *' --version '* | *' -V '*) exec_program --version ;;
-        *' --help '* | *' -h '*) exec_program serve --help ;;
-    esac
+    ! has_argument '--version -V' "$@" || exec_program --version
+    ! has_argument '--help -h' "$@" || exec_program serve --help
     BIND_ADDRESS=$(flag_value bind "$@")
     BIND_ADDRESS=${BIND_ADDRESS:-${BIND:-0.0.0.0:8000}}
     DATABASE_URL=${DATABASE_URL:-$(flag_value database-url "$@")}
@@ -872,9 +880,9 @@ connect_database() {
 # Runs COMMAND, a command of the program, with these arguments and with the database and secret key of DATA_DIR.
 run_program() {
     local status=0
-    case " $COMMAND $* " in
-        ' print '* | ' completions '* | *' --help '* | *' -h '*) exec_program "$COMMAND" "$@" ;;
-    esac
+    if has_argument '--help -h' "$@" || [ "$COMMAND" = print ] || [ "$COMMAND" = completions ]; then
+        exec_program "$COMMAND" "$@"
+    fi
     choose_data_dir
     DATABASE_URL=${DATABASE_URL:-$(flag_value database-url "$@")}
     if [ -n "$DATABASE_URL" ]; then
@@ -902,7 +910,7 @@ open_psql() {
     local status=0
     choose_data_dir
     require postgres
-    case " $* " in *' --help '* | *' --version '* | *' -V '*) exec "$POSTGRES/psql" "$@" ;; esac
+    ! has_argument '--help --version -V' "$@" || exec "$POSTGRES/psql" "$@"
     connect_database
     # Leave Ctrl-C to psql.
     trap : INT
@@ -1159,7 +1167,7 @@ run_bench() {
     build
     local bench=$ROOT/target/bench
     cargo_build "$ROOT/tests/bench" --target-dir "$bench"
-    case " $* " in *' --help '* | *' -h '*) exec "$bench/release/movies-bench" "$@" ;; esac
+    ! has_argument '--help -h' "$@" || exec "$bench/release/movies-bench" "$@"
     trap remove_throwaway_cluster EXIT
     # The bench runs vacuum and checkpoints between measurements, so that none runs during one. For the measurement of
     # autovacuum (--only decay) it turns autovacuum on, with the naptime that `serve` sets. Full-page writes are off: a
@@ -1182,15 +1190,6 @@ usage_error() {
     usage >&2
     say "$@"
     exit 2
-}
-
-# Tests whether --help is among these arguments.
-asks_for_help() {
-    local argument
-    for argument; do
-        case $argument in -h | --help) return 0 ;; esac
-    done
-    return 1
 }
 
 # Checks that the arguments of COMMAND are the name of one file.
@@ -1216,7 +1215,7 @@ main() {
     shift
     case $COMMAND in
         stop | backup | restore | test)
-            if asks_for_help "$@"; then
+            if has_argument '--help -h' "$@"; then
                 usage
                 return
             fi

@@ -630,6 +630,11 @@ def test_blank_settings_count_as_unset_and_the_key_is_read_only_where_it_is_used
     assert installation.run("check", DATABASE_URL="")[0] == 1
 
 
+def test_words_inside_an_argument_are_no_flags(installation):
+    assert installation.run("migrate")[0] == 0
+    assert installation.run("psql", "-X", "-A", "-t", "-c", "select 1 -- not --version or --help here") == (0, "1\n")
+
+
 def test_symbolic_link_to_run_sh_works(installation):
     link = installation.parent / "movies"
     link.symlink_to(RUN)
